@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Installs what the build, the tests and the quickstart need (Debian 12 packages). Quick when nothing is missing.
+set -euo pipefail
+
+packages=(
+  g++ cmake ninja-build pkg-config ccache git ca-certificates
+  libtorch-dev libopenblas0-openmp libhwy-dev
+  libfmt-dev libspdlog-dev nlohmann-json3-dev libtomlplusplus-dev libcli11-dev zlib1g-dev libssl-dev
+  libgtest-dev libbenchmark-dev
+  python3 python3-numpy python3-torch
+  dict-gcide
+)
+
+if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
+  cat >&2 <<EOF
+setup: this is not a Debian system, so nothing was installed. Install the equivalents of
+  ${packages[*]}
+by hand. libtorch may be any PyTorch 2.x build: pass -DCMAKE_PREFIX_PATH=/path/to/libtorch to cmake.
+EOF
+  exit 0
+fi
+
+missing=()
+for package in "${packages[@]}"; do
+  [[ $(dpkg-query -W -f='${Status}' "$package" 2>/dev/null) == "install ok installed" ]] || missing+=("$package")
+done
+if ((${#missing[@]} == 0)); then exit 0; fi
+
+echo "setup: installing ${missing[*]}"
+as_root=()
+if ((EUID != 0)); then
+  command -v sudo >/dev/null || { echo "setup: run as root, or install sudo: apt-get install ${missing[*]}" >&2; exit 1; }
+  as_root=(sudo)
+fi
+export DEBIAN_FRONTEND=noninteractive
+"${as_root[@]}" apt-get update -qq
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

@@ -1,0 +1,66 @@
+// Files that are never half-written, and files read without copying.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace megalodon {
+
+namespace fs = std::filesystem;
+
+/// The whole file. Throws Error with the path and the system's reason.
+std::string read_file(const fs::path& path);
+
+/// Writes a sibling temporary file, syncs it, renames it over `path` and syncs the folder: after a crash at any byte
+/// `path` holds the old content or the new.
+void write_file_atomically(const fs::path& path, std::string_view content);
+
+/// The same for content written in pieces: nothing appears at `path` before publish(); without it the destructor
+/// removes the temporary file.
+class AtomicFile {
+ public:
+  explicit AtomicFile(fs::path path);
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  void write(const void* data, size_t bytes);
+  void write(std::string_view text) { write(text.data(), text.size()); }
+  /// Overwrites bytes already written (for headers that count what follows).
+  void write_at(size_t offset, const void* data, size_t bytes);
+  size_t size() const { return size_; }
+  void publish();
+
+ private:
+  void flush();
+
+  fs::path path_, temporary_;
+  int descriptor_ = -1;
+  size_t size_ = 0;
+  std::string buffer_;
+  bool published_ = false;
+};
+
+/// Builds a folder of files and publishes it whole: `fill` writes into a temporary sibling, which is synced and renamed
+/// to `path` (replacing a folder that is there).
+void write_folder_atomically(const fs::path& path, const std::function<void(const fs::path&)>& fill);
+
+/// A read-only memory mapping of a file; an empty file maps to an empty span.
+class MappedFile {
+ public:
+  explicit MappedFile(const fs::path& path);
+  std::span<const std::byte> bytes() const { return bytes_; }
+  const fs::path& path() const { return path_; }
+
+ private:
+  fs::path path_;
+  std::shared_ptr<const void> owner_;  // unmaps; copies of a MappedFile share one mapping
+  std::span<const std::byte> bytes_;
+};
+
+}  // namespace megalodon

@@ -1,0 +1,23 @@
+// Turns a stream of bytes into pieces of valid UTF-8.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace megalodon {
+
+/// Bytes go in as they come; what comes out is always valid UTF-8. A character that is not complete is held back until
+/// it is; bytes that can belong to no character become U+FFFD, one per maximal ill-formed part (Unicode 15, table 3-8).
+class Utf8Stream {
+ public:
+  std::string push(std::string_view bytes);
+  /// What is still held back, as U+FFFD.
+  std::string finish();
+
+ private:
+  std::string pending_;
+};
+
+bool is_valid_utf8(std::string_view text);
+
+}  // namespace megalodon

@@ -1,0 +1,64 @@
+// Token data on disk: Megatron's .bin (tokens, no header) and .idx (lengths, offsets, documents).
+//
+//   .idx: "MMIDIDX\0\0" | u64 version 1 | u8 dtype code | u64 sequences | u64 documents + 1 | i32 length of each sequence
+//         | i64 byte offset of each sequence in .bin | i64 first sequence of each document, then the number of sequences
+//   dtype codes: 1 u8, 2 i8, 3 i16, 4 i32, 5 i64, 8 u16
+//
+// We write one sequence per document; any file of the format is read.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+
+namespace megalodon::data {
+
+/// Writes <prefix>.bin and <prefix>.idx; nothing is published before finish(), .bin first.
+class TokenFileWriter {
+ public:
+  /// Tokens are stored as u8 for vocabularies up to 256, u16 below 65,500, else i32.
+  TokenFileWriter(const fs::path& prefix, int64_t vocabulary);
+  void add_document(std::span<const int32_t> tokens);
+  int64_t tokens() const { return tokens_; }
+  int64_t documents() const { return static_cast<int64_t>(lengths_.size()); }
+  void finish();
+
+ private:
+  int code_;
+  size_t width_;
+  int64_t tokens_ = 0;
+  std::vector<int32_t> lengths_;
+  AtomicFile bin_, idx_;
+};
+
+/// A read-only memory-mapped corpus. Every number of the .idx file is checked on opening.
+class TokenFile {
+ public:
+  explicit TokenFile(const fs::path& prefix);  // with or without ".bin" / ".idx"
+  int64_t tokens() const { return document_begin_.back(); }
+  int64_t documents() const { return static_cast<int64_t>(document_begin_.size()) - 1; }
+  /// Position of the document's first token in the concatenation of all documents.
+  int64_t document_begin(int64_t document) const { return document_begin_.at(document); }
+  int64_t document_length(int64_t document) const { return document_begin(document + 1) - document_begin(document); }
+  /// The document that token `position` of the concatenation belongs to (documents may be empty).
+  int64_t document_of(int64_t position) const;
+  /// Copies tokens [position, position + out.size()) of the concatenation of all documents.
+  void read(int64_t position, std::span<int64_t> out) const;
+  int dtype_code() const { return code_; }
+  int64_t sequences() const { return static_cast<int64_t>(sequence_begin_.size()) - 1; }
+  const fs::path& prefix() const { return prefix_; }
+
+ private:
+  fs::path prefix_;
+  MappedFile bin_;
+  int code_ = 0;
+  std::vector<int64_t> sequence_begin_;   // in the concatenation, plus the end
+  std::vector<int64_t> sequence_offset_;  // in bytes of .bin
+  std::vector<int64_t> document_begin_;
+};
+
+}  // namespace megalodon::data

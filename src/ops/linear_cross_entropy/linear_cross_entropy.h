@@ -1,0 +1,20 @@
+// Cross entropy of an output projection, without ever holding the [tokens, vocabulary] logits:
+//
+//   nll_t = log Σ_v exp(x_t · w_v) − x_t · w_target(t)
+//
+// Forward and backward go over the tokens in blocks; the backward recomputes each block's logits. Float32 softmax.
+#pragma once
+
+#include "base/compat.h"
+
+namespace megalodon::ops {
+
+/// x_BLD (any leading shape), w_VD, targets_BL int64 in [0, V) or -100 (ignored: nll 0, no gradient). Returns nll_BL in
+/// float32 (float64 for float64 input).
+Tensor linear_cross_entropy(const Tensor& x_BLD, const Tensor& w_VD, const Tensor& targets_BL);
+
+namespace ref {
+Tensor linear_cross_entropy(const Tensor& x_BLD, const Tensor& w_VD, const Tensor& targets_BL);
+}  // namespace ref
+
+}  // namespace megalodon::ops

@@ -1,0 +1,17 @@
+// Operators are registered as torch.ops.megalodon.<op> by the op's own .cc file (TORCH_LIBRARY_FRAGMENT), with the public
+// function of the op underneath: C++ and Python callers run the same code, autograd included.
+#pragma once
+
+#include <torch/library.h>
+
+#include "base/compat.h"
+
+namespace megalodon::ops {
+
+/// MEGALODON_KERNELS=ref runs every op on its reference composition, to bisect a wrong number in minutes.
+bool use_reference();
+
+/// True where the framework-free float32 CPU kernel serves: CPU tensor, float32, kernels not switched off.
+bool use_cpu_kernel(const Tensor& x);
+
+}  // namespace megalodon::ops
