@@ -1,0 +1,50 @@
+// Carry: the one seam for everything that crosses a stretch of tokens. Training on one device, streaming and
+// chunk-parallel training differ only in where a layer's past comes from, so a model asks its Carry for what precedes the
+// stretch and tells it what follows, slot by slot, and cannot tell the implementations apart.
+#pragma once
+
+#include <vector>
+
+#include "base/compat.h"
+
+namespace megalodon {
+
+/// What one slot hands from a stretch of tokens to the next: the packed tensors of one layer's state. Empty: nothing
+/// precedes. The size depends on batch and configuration, never on the tokens seen.
+using State = std::vector<Tensor>;
+
+class Carry {
+ public:
+  virtual ~Carry() = default;
+  /// What precedes this stretch in the slot; empty where a stream begins.
+  virtual State before(int64_t slot) = 0;
+  /// False where nobody will read the final states: operators then skip that work.
+  virtual bool wants_after() const = 0;
+  virtual void after(int64_t slot, State state) = 0;
+};
+
+/// Plain training: every row begins a stream, and nothing follows.
+class NoCarry final : public Carry {
+ public:
+  State before(int64_t) override { return {}; }
+  bool wants_after() const override { return false; }
+  void after(int64_t, State) override {}
+};
+
+/// Streaming: stored states, replaced by each stretch. Any split of a sequence into calls gives the same result as one
+/// pass. Copying one is cheap (tensors are shared and never written in place): that is how conversations branch.
+class StreamCarry final : public Carry {
+ public:
+  State before(int64_t slot) override;
+  bool wants_after() const override { return true; }
+  void after(int64_t slot, State state) override;
+
+  const std::vector<State>& slots() const { return slots_; }
+  std::vector<State>& slots() { return slots_; }
+  int64_t bytes() const;
+
+ private:
+  std::vector<State> slots_;
+};
+
+}  // namespace megalodon

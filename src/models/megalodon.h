@@ -1,0 +1,74 @@
+// Megalodon (Ma et al., "Megalodon: Efficient LLM Pretraining and Inference with Unlimited Context Length", 2024).
+#pragma once
+
+#include "models/model.h"
+
+namespace megalodon {
+
+struct MegalodonConfig final : ModelConfig {
+  int64_t num_layers = 8, model_dim = 1024, z_dim = 256, value_dim = 2048, num_heads = 1, ffn_hidden_dim = 2560;
+  int64_t cema_ndim = 16, chunk_size = 2048;
+  int64_t vocab_size = 32000, output_size = -1;
+  int64_t norm_num_groups = 32;
+  bool norm_affine = true;
+  double norm_eps = 1e-5, rope_base = 10000;
+  double dropout = 0, hidden_dropout = 0, attention_dropout = 0;
+  bool swiglu = false, rescale_nffn = false, scale_emb = false, share_emb = false;
+  std::string init_mode = "he";
+
+  std::string architecture() const override { return "megalodon"; }
+  void visit(config::Visitor& visitor) override;
+  void validate() const override;
+  std::unique_ptr<ModelConfig> clone() const override { return std::make_unique<MegalodonConfig>(*this); }
+  std::unique_ptr<Model> build() const override;
+  int64_t vocabulary() const override { return vocab_size; }
+  int64_t outputs() const override { return output_size > 0 ? output_size : vocab_size; }
+};
+
+/// A layer's state between stretches of tokens, and how it is packed into a State of six tensors. The last slot of the
+/// model, after the layers', is the final norm's and holds only norm_*.
+struct MegalodonLayerState {
+  Tensor norm_count_B;    // int64
+  Tensor norm_mean_BG;    // float64
+  Tensor norm_var_BG;     // float64
+  Tensor cema_BDN;        // complex64; the published state divided by p = sigmoid(alpha)
+  Tensor k_BTHK, v_BTHV;  // keys (rotated) and values of the open chunk; right-aligned where rows differ
+  Tensor position_B;      // int64, position in the open chunk; T is the largest
+
+  State pack() const;
+  static MegalodonLayerState unpack(const State& state);
+};
+
+/// CEMA, timestep norm and chunk attention: y = x + Wh1 m + bh1 + Wh2 (attention ⊙ r). Declared here, with the feed-forward
+/// block, so that each can be tested alone against published numbers.
+class MegaAttention final : public torch::nn::Module {
+ public:
+  explicit MegaAttention(const MegalodonConfig& config);
+  /// `positions` of the chunk grid; state in and out through `carry` at `slot`.
+  Tensor forward(const Tensor& x_BLD, const ModelInput& input, Carry& carry, int64_t slot, uint64_t dropout_key);
+  void init_weights(uint64_t key);
+
+ private:
+  struct Cema;
+  MegalodonConfig config_;
+  Tensor timenorm_weight_, timenorm_bias_, rmsnorm_weight_;
+  Tensor cema_alpha_, cema_delta_, cema_theta_, cema_gamma_, cema_omega_;
+  Tensor gamma_, beta_;
+  Tensor wv_weight_, wv_bias_, wz_weight_, wz_bias_, wr_weight_, wr_bias_, wh1_weight_, wh1_bias_, wh2_weight_;
+};
+
+/// residual + [alpha ⊙] W2 (silu(W1 u) [⊙ W3 u]),  u = LayerNorm(x)
+class NormalizedFfn final : public torch::nn::Module {
+ public:
+  /// `layer` sets the initial layer scale 0.1 · 0.5^layer when the configuration has rescale_nffn.
+  NormalizedFfn(const MegalodonConfig& config, int64_t layer);
+  Tensor forward(const Tensor& x_BLD, const Tensor& residual_BLD, uint64_t dropout_key);
+  void init_weights(uint64_t key);
+
+ private:
+  MegalodonConfig config_;
+  int64_t layer_;
+  Tensor norm_weight_, norm_bias_, fc1_, fc2_, fc3_, alpha_;
+};
+
+}  // namespace megalodon

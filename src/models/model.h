@@ -1,0 +1,86 @@
+// What every architecture looks like from outside. Trainer, decoder, evaluation and converters know only this.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/config.h"
+#include "models/carry.h"
+
+namespace megalodon {
+
+class Model;
+
+/// An architecture's hyperparameters.
+class ModelConfig {
+ public:
+  virtual ~ModelConfig() = default;
+  virtual std::string architecture() const = 0;
+  virtual void visit(config::Visitor& visitor) = 0;
+  /// Throws UsageError naming the fields that do not fit together, and their values.
+  virtual void validate() const = 0;
+  virtual std::unique_ptr<ModelConfig> clone() const = 0;
+  /// A model with float32 parameters that hold nothing meaningful yet: init_weights() or load_weights() comes next.
+  virtual std::unique_ptr<Model> build() const = 0;
+  virtual int64_t vocabulary() const = 0;
+  virtual int64_t outputs() const = 0;  // classes of the output layer; normally the vocabulary
+};
+
+/// A stretch of tokens.
+struct ModelInput {
+  Tensor tokens_BL;  // int64
+  Tensor starts_BL;  // bool, true where a document begins; undefined: nowhere but where the stream does
+};
+
+struct ModelInfo {
+  int64_t parameters = 0;             // trained, tied ones once
+  int64_t matrix_parameters = 0;      // those that matrix products read for every token
+  double forward_flops_per_token = 0; // multiply and add counted apart, at the end of a full chunk
+  int64_t state_bytes_fixed = 0;      // of a float32 stream of batch 1, without keys and values
+  int64_t state_bytes_full = 0;       // with those of a full chunk
+};
+
+class Model : public torch::nn::Module {
+ public:
+  virtual const ModelConfig& config() const = 0;
+  /// [B,L,D]: what the output matrix is applied to.
+  virtual Tensor hidden(const ModelInput& input, Carry& carry) = 0;
+  /// [V,D]
+  virtual Tensor output_weight() const = 0;
+  /// Fills all parameters as the architecture's paper says, as a pure function of the seed.
+  virtual void init_weights(uint64_t seed) = 0;
+  virtual ModelInfo info() const = 0;
+
+  /// [B,L,V], float32 or wider.
+  Tensor logits(const ModelInput& input, Carry& carry);
+  /// [B,L] negative log likelihoods; 0 where the target is -100. Never holds all logits.
+  Tensor nll(const ModelInput& input, const Tensor& targets_BL, Carry& carry);
+
+  /// The masks of all dropout sites follow from this key; a trainer sets a new one for every forward pass.
+  void set_dropout_key(uint64_t key) { dropout_key_ = key; }
+  /// Recompute each layer's activations in the backward pass instead of storing them.
+  void set_checkpointing(bool on) { checkpointing_ = on; }
+  /// Called with (layer, output_BLD) after every layer when set: for tests and debugging.
+  void set_observer(std::function<void(int64_t, const Tensor&)> observer) { observer_ = std::move(observer); }
+
+ protected:
+  uint64_t dropout_key_ = 0;
+  bool checkpointing_ = false;
+  std::function<void(int64_t, const Tensor&)> observer_;
+};
+
+/// The names of models.def.
+std::vector<std::string> architectures();
+/// Default hyperparameters. Throws UsageError naming the known architectures.
+std::unique_ptr<ModelConfig> make_config(const std::string& architecture);
+/// Named published configurations of all architectures ("mega200M", …).
+struct Preset {
+  std::string name, architecture, note;
+  std::unique_ptr<ModelConfig> (*make)();
+};
+const std::vector<Preset>& presets();
+/// Throws UsageError naming the known presets.
+std::unique_ptr<ModelConfig> make_preset(const std::string& name);
+
+}  // namespace megalodon

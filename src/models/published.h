@@ -1,0 +1,16 @@
+// The published code's checkpoint folders: consolidated.pth (a pickled state dict), config.json with the hyperparameters
+// under "model", consolidate_config.json.
+#pragma once
+
+#include "models/weights.h"
+
+namespace megalodon {
+
+/// Reads a published folder and writes ours into `target` (atomically), in the dtype of the source.
+void import_published(const fs::path& source, const fs::path& target);
+/// The way back; the result loads in the published code and in import_published().
+void export_published(const fs::path& source, const fs::path& target);
+
+bool is_published(const fs::path& folder);
+
+}  // namespace megalodon
