@@ -7,4 +7,6 @@ target_include_directories(megalodon_torch SYSTEM PUBLIC ${TORCH_INCLUDE_DIRS})
 target_link_libraries(megalodon_torch PUBLIC ${TORCH_LIBRARIES})
 separate_arguments(MEGALODON_TORCH_FLAGS UNIX_COMMAND "${TORCH_CXX_FLAGS}")
 target_compile_options(megalodon_torch PUBLIC ${MEGALODON_TORCH_FLAGS} -fopenmp)
-target_precompile_headers(megalodon_torch PRIVATE <torch/torch.h>)
+# JSON and fmt ride along: nearly every torch file includes them too.
+target_link_libraries(megalodon_torch PUBLIC nlohmann_json::nlohmann_json fmt::fmt)
+target_precompile_headers(megalodon_torch PRIVATE <torch/torch.h> <nlohmann/json.hpp> <fmt/format.h> <fmt/ranges.h>)

@@ -1,5 +1,5 @@
-// Configuration: one visit() per struct names, documents, parses, prints and serialises every field, so help, run files,
-// overrides and saved configs cannot drift apart.
+// Configuration: one visit() per struct names, documents, parses, prints and serialises every field, so help, run
+// files, overrides and saved configs cannot drift apart.
 //
 //   struct OptimizerConfig {
 //     double lr = 1e-3;
@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
-#include <nlohmann/json_fwd.hpp>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>

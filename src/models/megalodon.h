@@ -2,6 +2,7 @@
 #pragma once
 
 #include "models/model.h"
+#include "ops/timestep_norm/timestep_norm.h"
 
 namespace megalodon {
 
@@ -36,20 +37,24 @@ struct MegalodonLayerState {
   Tensor position_B;      // int64, position in the open chunk; T is the largest
 
   State pack() const;
+  /// Of an empty State: a fresh start, everything undefined.
   static MegalodonLayerState unpack(const State& state);
+  ops::TimestepNormState norm() const { return {norm_count_B, norm_mean_BG, norm_var_BG}; }
 };
 
-/// CEMA, timestep norm and chunk attention: y = x + Wh1 m + bh1 + Wh2 (attention ⊙ r). Declared here, with the feed-forward
-/// block, so that each can be tested alone against published numbers.
+/// CEMA, timestep norm and chunk attention: y = x + Wh1 m + bh1 + Wh2 (attention ⊙ r). Declared here, with the
+/// feed-forward block, so that each can be tested alone against published numbers.
 class MegaAttention final : public torch::nn::Module {
  public:
   explicit MegaAttention(const MegalodonConfig& config);
-  /// `positions` of the chunk grid; state in and out through `carry` at `slot`.
+  /// State in and out through `carry` at `slot`. `input` tells where documents start.
   Tensor forward(const Tensor& x_BLD, const ModelInput& input, Carry& carry, int64_t slot, uint64_t dropout_key);
   void init_weights(uint64_t key);
 
  private:
-  struct Cema;
+  Tensor attend(const Tensor& m_BLD, const Tensor& t_BLD, const ModelInput& input, const MegalodonLayerState& before,
+                MegalodonLayerState* after, uint64_t dropout_key);
+
   MegalodonConfig config_;
   Tensor timenorm_weight_, timenorm_bias_, rmsnorm_weight_;
   Tensor cema_alpha_, cema_delta_, cema_theta_, cema_gamma_, cema_omega_;

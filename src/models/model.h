@@ -1,6 +1,7 @@
 // What every architecture looks like from outside. Trainer, decoder, evaluation and converters know only this.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -34,11 +35,11 @@ struct ModelInput {
 };
 
 struct ModelInfo {
-  int64_t parameters = 0;             // trained, tied ones once
-  int64_t matrix_parameters = 0;      // those that matrix products read for every token
-  double forward_flops_per_token = 0; // multiply and add counted apart, at the end of a full chunk
-  int64_t state_bytes_fixed = 0;      // of a float32 stream of batch 1, without keys and values
-  int64_t state_bytes_full = 0;       // with those of a full chunk
+  int64_t parameters = 0;              // trained, tied ones once
+  int64_t matrix_parameters = 0;       // those that matrix products read for every token
+  double forward_flops_per_token = 0;  // multiply and add counted apart, at the end of a full chunk
+  int64_t state_bytes_fixed = 0;       // of a float32 stream of batch 1, without keys and values
+  int64_t state_bytes_full = 0;        // with those of a full chunk
 };
 
 class Model : public torch::nn::Module {
@@ -51,6 +52,9 @@ class Model : public torch::nn::Module {
   /// Fills all parameters as the architecture's paper says, as a pure function of the seed.
   virtual void init_weights(uint64_t seed) = 0;
   virtual ModelInfo info() const = 0;
+  /// Replaces the normalization statistics in `carry` by those in `fresh` and leaves the rest, as the published
+  /// evaluator does with long inputs. Throws Error for architectures without such statistics.
+  virtual void replace_norm_statistics(StreamCarry& carry, const StreamCarry& fresh) const;
 
   /// [B,L,V], float32 or wider.
   Tensor logits(const ModelInput& input, Carry& carry);
@@ -76,8 +80,8 @@ std::vector<std::string> architectures();
 std::unique_ptr<ModelConfig> make_config(const std::string& architecture);
 /// Named published configurations of all architectures ("mega200M", …).
 struct Preset {
-  std::string name, architecture, note;
-  std::unique_ptr<ModelConfig> (*make)();
+  std::string name, note;
+  std::shared_ptr<const ModelConfig> config;
 };
 const std::vector<Preset>& presets();
 /// Throws UsageError naming the known presets.

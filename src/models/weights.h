@@ -7,7 +7,7 @@
 #pragma once
 
 #include <memory>
-#include <nlohmann/json_fwd.hpp>
+#include <nlohmann/json.hpp>
 
 #include "io/tensor_file.h"
 #include "models/model.h"
@@ -24,7 +24,8 @@ io::TensorView to_view(const std::string& name, const Tensor& tensor);
 /// Parameters by name, tied ones once, in the order of the architecture.
 std::vector<std::pair<std::string, Tensor>> named_weights(const Model& model);
 
-/// Copies tensors into the parameters (converting dtypes). Throws Error listing every missing, surplus and misshapen name.
+/// Copies tensors into the parameters (converting dtypes). Throws Error listing every missing, surplus and misshapen
+/// name.
 void load_weights(Model& model, const io::TensorFile& file);
 
 struct LoadedModel {
@@ -32,10 +33,16 @@ struct LoadedModel {
   nlohmann::ordered_json tokenizer;  // as in config.json
 };
 
-/// From a model folder, or from a run folder (its latest checkpoint). In evaluation mode.
+/// A run folder stands for its latest checkpoint; any other folder for itself.
+fs::path model_folder(const fs::path& folder);
+
+/// From model_folder(folder). In evaluation mode.
 LoadedModel load_model(const fs::path& folder);
 /// Writes model.safetensors and config.json into an existing folder.
 void save_model(const Model& model, const nlohmann::ordered_json& tokenizer, const fs::path& folder);
+
+/// The text of config.json.
+std::string config_json(const ModelConfig& config, const nlohmann::ordered_json& tokenizer);
 
 /// config.json of a folder -> hyperparameters and tokenizer, without the weights.
 std::pair<std::unique_ptr<ModelConfig>, nlohmann::ordered_json> load_config(const fs::path& folder);

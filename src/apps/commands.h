@@ -1,0 +1,36 @@
+// The subcommands. Each add_*() declares its options, their help and defaults in one place, and what runs when it is
+// named.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+
+#include "base/config.h"
+
+namespace megalodon::apps {
+
+/// Options that every command takes.
+struct Common {
+  int threads = 0;
+};
+
+void add_train(CLI::App& app, const Common& common);
+void add_generate(CLI::App& app, const Common& common);
+void add_eval(CLI::App& app, const Common& common);
+void add_data(CLI::App& app, const Common& common);
+void add_convert(CLI::App& app, const Common& common);
+void add_inspect(CLI::App& app, const Common& common);
+
+/// Sets the number of threads of torch and of the kernels: `threads`, or all cores for 0 (Debian's libtorch would run
+/// one).
+void use_threads(int threads);
+
+/// 1234567 -> "1,234,567"
+std::string with_commas(int64_t number);
+/// 1536 -> "1.5 KiB"
+std::string human_bytes(double bytes);
+
+/// Declares one option --name per visited field (underscores become dashes), with the field's help and default.
+void add_fields(CLI::App& command, const config::Visit& visit);
+
+}  // namespace megalodon::apps

@@ -1,0 +1,64 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "apps/commands.h"
+#include "base/check.h"
+#include "base/compat.h"
+#include "base/process.h"
+
+namespace megalodon::apps {
+
+void use_threads(int threads) {
+  if (threads < 0) fail_usage("[--threads] expected 0 (all cores) or more, got {}", threads);
+  at::set_num_threads(threads > 0 ? threads : available_cores());
+}
+
+std::string with_commas(int64_t number) {
+  std::string digits = std::to_string(number);
+  for (auto at = static_cast<int64_t>(digits.size()) - 3; at > (number < 0 ? 1 : 0); at -= 3) digits.insert(at, ",");
+  return digits;
+}
+
+std::string human_bytes(double bytes) {
+  const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  size_t unit = 0;
+  while (bytes >= 1024 && unit + 1 < std::size(units)) bytes /= 1024, ++unit;
+  return unit == 0 ? fmt::format("{:.0f} B", bytes) : fmt::format("{:.1f} {}", bytes, units[unit]);
+}
+
+namespace {
+
+/// Turns the fields of a config struct into options of a command.
+class OptionVisitor final : public config::Visitor {
+ public:
+  explicit OptionVisitor(CLI::App& command) : command_(command) {}
+  void field(const char* name, bool& value, const char* help) override { command_.add_flag(option(name), value, help); }
+  void field(const char* name, int64_t& value, const char* help) override { add(name, value, help); }
+  void field(const char* name, double& value, const char* help) override { add(name, value, help); }
+  void field(const char* name, std::string& value, const char* help) override { add(name, value, help); }
+  void field(const char* name, std::vector<std::string>& value, const char* help) override { add(name, value, help); }
+  void begin_section(const char*, const char*) override {}
+  void end_section() override {}
+
+ private:
+  template <class T>
+  void add(const char* name, T& value, const char* help) {
+    command_.add_option(option(name), value, help)->capture_default_str();
+  }
+  static std::string option(std::string name) {
+    std::replace(name.begin(), name.end(), '_', '-');
+    return "--" + name;
+  }
+
+  CLI::App& command_;
+};
+
+}  // namespace
+
+void add_fields(CLI::App& command, const config::Visit& visit) {
+  OptionVisitor visitor(command);
+  visit(visitor);
+}
+
+}  // namespace megalodon::apps

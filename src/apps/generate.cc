@@ -1,0 +1,93 @@
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <iostream>
+#include <iterator>
+
+#include "apps/commands.h"
+#include "base/check.h"
+#include "base/process.h"
+#include "base/utf8.h"
+#include "data/tokenizer.h"
+#include "infer/generate.h"
+#include "models/weights.h"
+
+namespace megalodon::apps {
+namespace {
+
+struct GenerateOptions {
+  std::string model, prompt;
+  bool prompt_given = false;
+  int64_t tokens = 256, report = 0;
+  bool echo = false;
+  SamplerConfig sampler;
+};
+
+std::string read_prompt(const GenerateOptions& options) {
+  if (options.prompt_given) return options.prompt;
+  if (isatty(STDIN_FILENO)) fail_usage("[generate] no prompt: give --prompt TEXT, or the text on standard input");
+  return {std::istreambuf_iterator<char>(std::cin), {}};
+}
+
+/// One line to stderr for every `every` tokens: the evidence that neither time nor memory depends on the position.
+class Reporter {
+ public:
+  explicit Reporter(int64_t every) : every_(every) {}
+  void token() {
+    if (every_ <= 0 || ++position_ % every_ != 0) return;
+    fmt::print(stderr, "generate: token {:>10}   {:>8.1f} µs/token   resident {:.1f} MiB\n", with_commas(position_),
+               watch_.seconds() / static_cast<double>(every_) * 1e6, static_cast<double>(resident_bytes()) / (1 << 20));
+    watch_.restart();
+  }
+
+ private:
+  int64_t every_, position_ = 0;
+  Stopwatch watch_;
+};
+
+void run_generate(const GenerateOptions& options) {
+  Sampler sampler(options.sampler);
+  const LoadedModel loaded = load_model(options.model);
+  const auto tokenizer = data::make_tokenizer(loaded.tokenizer);
+  const std::string text = read_prompt(options);
+  const auto ids = tokenizer->encode(text);
+  check(!ids.empty(), "[generate] the prompt is empty; at least one token is needed to predict the next");
+  if (options.echo) fmt::print("{}", text);
+
+  Utf8Stream utf8;
+  Reporter reporter(options.report);
+  const auto emit = [&](int64_t token) {
+    const std::string piece = utf8.push(tokenizer->decode(static_cast<int32_t>(token)));
+    std::fwrite(piece.data(), 1, piece.size(), stdout);
+    std::fflush(stdout);
+    reporter.token();
+    return std::ferror(stdout) == 0;
+  };
+  generate(*loaded.model, {ids.begin(), ids.end()}, options.tokens, sampler, emit);
+  fmt::print("{}\n", utf8.finish());
+  check(std::ferror(stdout) == 0, "[generate] standard output was closed");
+}
+
+}  // namespace
+
+void add_generate(CLI::App& app, const Common& common) {
+  auto* command = app.add_subcommand("generate", "Continue a text with a trained model, in constant memory");
+  auto options = std::make_shared<GenerateOptions>();
+  command->add_option("--model", options->model, "model folder, or a run folder (its latest checkpoint)")->required();
+  auto* prompt = command->add_option("--prompt", options->prompt, "text to continue; without it, standard input");
+  command->add_option("--tokens", options->tokens, "tokens to generate; -1: without end")->capture_default_str();
+  command->add_flag("--echo", options->echo, "print the prompt before its continuation");
+  command
+      ->add_option("--report", options->report,
+                   "print time per token and memory to stderr every so many tokens; 0: never")
+      ->capture_default_str();
+  add_fields(*command, [options](config::Visitor& v) { options->sampler.visit(v); });
+  command->callback([options, prompt, &common] {
+    options->prompt_given = prompt->count() > 0;
+    use_threads(common.threads);
+    run_generate(*options);
+  });
+}
+
+}  // namespace megalodon::apps

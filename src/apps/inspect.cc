@@ -1,0 +1,79 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "apps/commands.h"
+#include "base/check.h"
+#include "models/weights.h"
+#include "train/run_config.h"
+
+namespace megalodon::apps {
+namespace {
+
+struct InspectOptions {
+  std::string target;
+  bool tensors = false, json = false;
+};
+
+/// A preset's name, a run file, or a folder with a model.
+std::unique_ptr<ModelConfig> resolve(const std::string& target) {
+  for (const Preset& preset : presets())
+    if (preset.name == target) return preset.config->clone();
+  if (fs::is_directory(target)) return load_config(model_folder(target)).first;
+  if (fs::exists(target)) return load_run_config(target, {}).model->clone();
+  std::vector<std::string> names;
+  for (const Preset& preset : presets()) names.push_back(preset.name);
+  const std::string near = config::nearest(target, names);
+  fail_usage("[inspect] {}: no such folder, run file or preset{}; presets: {}", target,
+             near.empty() ? "" : fmt::format("; did you mean {}?", near), fmt::join(names, ", "));
+}
+
+void run_inspect(const InspectOptions& options) {
+  const auto config = resolve(options.target);
+  const auto model = config->build();  // memory is reserved, not touched
+  const ModelInfo info = model->info();
+  const double weights = 4.0 * info.parameters;
+  if (options.json) {
+    nlohmann::ordered_json tree = {{"architecture", config->architecture()},
+                                   {"parameters", info.parameters},
+                                   {"forward_flops_per_token", info.forward_flops_per_token},
+                                   {"state_bytes_fixed", info.state_bytes_fixed},
+                                   {"state_bytes_full", info.state_bytes_full}};
+    tree["config"] = config::write(config::Visit([&](config::Visitor& v) { config->visit(v); }));
+    fmt::print("{}\n", tree.dump());
+    return;
+  }
+  fmt::print("{}\n\n", options.target);
+  fmt::print("{}\n", config::to_toml(config::write(config::Visit([&](config::Visitor& v) { config->visit(v); }))));
+  fmt::print("parameters              {:>16}\n", with_commas(info.parameters));
+  fmt::print("forward FLOPs a token   {:>16}   (training: three times that)\n",
+             with_commas(static_cast<int64_t>(info.forward_flops_per_token)));
+  fmt::print("weights, float32        {:>16}\n", human_bytes(weights));
+  fmt::print("training state, float32 {:>16}   (weights, gradients, two moments; activations not counted)\n",
+             human_bytes(4 * weights));
+  fmt::print("stream state            {:>16}   at a chunk boundary, whatever the length\n",
+             human_bytes(static_cast<double>(info.state_bytes_fixed)));
+  fmt::print("stream state, at most   {:>16}   with the keys and values of an open chunk\n",
+             human_bytes(static_cast<double>(info.state_bytes_full)));
+  if (options.tensors)
+    for (const auto& [name, tensor] : named_weights(*model))
+      fmt::print("  {:<44} {}\n", name, io::shape_text(tensor.sizes()));
+}
+
+}  // namespace
+
+void add_inspect(CLI::App& app, const Common&) {
+  auto* command = app.add_subcommand("inspect", "Parameters, FLOPs per token, memory and state size of a model");
+  auto options = std::make_shared<InspectOptions>();
+  command
+      ->add_option("target", options->target,
+                   "model folder, run folder, run file, or a published configuration: mega200M, mega1.3B, "
+                   "mega1.3B_pg19, mega7.1B, mega7.3B, paper7B")
+      ->required();
+  command->add_flag("--tensors", options->tensors, "list every tensor");
+  command->add_flag("--json", options->json, "print one JSON object");
+  command->callback([options] { run_inspect(*options); });
+}
+
+}  // namespace megalodon::apps

@@ -1,0 +1,26 @@
+// What a long-running command tells about itself.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+
+namespace megalodon {
+
+/// Resident memory of this process in bytes (0 where /proc is missing).
+int64_t resident_bytes();
+
+/// Cores this process may run on.
+int available_cores();
+
+/// Seconds since construction or the last restart().
+class Stopwatch {
+ public:
+  double seconds() const { return std::chrono::duration<double>(Clock::now() - begin_).count(); }
+  void restart() { begin_ = Clock::now(); }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point begin_ = Clock::now();
+};
+
+}  // namespace megalodon

@@ -1,0 +1,416 @@
+// Megalodon (Ma et al., 2024), equations as in docs/architecture.md:
+//
+//   t = TimestepNorm(x)                       z = headwise RMSNorm(Wz m + bz)          (no weight)
+//   m = RMSNorm(CEMA(t))                      q, k = z ⊙ (γ_i + 1)/√(Z/H) + β_i         i = 0, 1
+//   v = silu(Wv t + bv)   r = silu(Wr m + br)
+//   y = x + Wh1 m + bh1 + Wh2 (attention(rope q, rope k, v) ⊙ r)
+//   out = x + α ⊙ FFN(LayerNorm(y))           two-hop: the residual is the block's input x, not y
+//
+// Departures from the published code: statistics are carried in float64, rotary angles are float32 whatever the dtype,
+// any split of a sequence into calls is allowed, and attention dropout is the same on all paths.
+//
+// Shapes: B batch · L time · D model · N CEMA order · Z shared query/key · E value · H heads · K = Z/H · V = E/H ·
+// C chunk · G norm groups · F ffn.
+#include "models/megalodon.h"
+
+#include <cmath>
+
+#include "base/check.h"
+#include "base/philox.h"
+#include "nn/cema.h"
+#include "nn/checkpoint.h"
+#include "nn/init.h"
+#include "nn/parameters.h"
+#include "ops/chunk_attention/chunk_attention.h"
+#include "ops/dropout/dropout.h"
+#include "ops/gated_silu/gated_silu.h"
+#include "ops/linear_recurrence/linear_recurrence.h"
+#include "ops/rotary/rotary.h"
+#include "ops/row_norm/row_norm.h"
+
+namespace megalodon {
+
+using nn::register_at;
+using torch::linear;
+
+// ---- configuration --------------------------------------------------------------------------------------------------
+
+void MegalodonConfig::visit(config::Visitor& v) {
+  v.field("num_layers", num_layers, "blocks");
+  v.field("model_dim", model_dim, "D, width of the residual stream");
+  v.field("z_dim", z_dim, "Z, width of the shared query/key projection, all heads together");
+  v.field("value_dim", value_dim, "E, width of the values, all heads together");
+  v.field("num_heads", num_heads, "H, attention heads");
+  v.field("ffn_hidden_dim", ffn_hidden_dim, "F, hidden width of the feed-forward blocks");
+  v.field("cema_ndim", cema_ndim, "N, order of the complex moving average");
+  v.field("chunk_size", chunk_size, "C, steps per attention chunk");
+  v.field("init_mode", init_mode, "initial linear weights: he, bert, xavier, gaussian, none");
+  v.field("vocab_size", vocab_size, "tokens");
+  v.field("output_size", output_size, "classes of the output layer; -1: vocab_size");
+  v.field("norm_num_groups", norm_num_groups, "G, feature groups of the timestep norms");
+  v.field("norm_affine", norm_affine, "weights (and biases) in RMS and layer norms; timestep norms always have them");
+  v.field("norm_eps", norm_eps, "added to variances");
+  v.field("rope_base", rope_base, "base of the rotary frequencies");
+  v.field("dropout", dropout, "on the embedding, the attention branch and the feed-forward output");
+  v.field("hidden_dropout", hidden_dropout,
+          "on the moving average, the gated attention and the feed-forward hidden layer");
+  v.field("attention_dropout", attention_dropout, "on attention probabilities");
+  v.field("swiglu", swiglu, "gated feed-forward blocks: silu(W1 u) ⊙ W3 u");
+  v.field("rescale_nffn", rescale_nffn, "trained layer scale on feed-forward outputs, from 0.1 · 0.5^layer");
+  v.field("scale_emb", scale_emb, "multiply embeddings by √D");
+  v.field("share_emb", share_emb, "the output matrix is the embedding");
+}
+
+void MegalodonConfig::validate() const {
+  const auto positive = [](const char* name, int64_t value) {
+    if (value < 1) fail_usage("[model.{}] expected at least 1, got {}", name, value);
+  };
+  const auto divides = [](const char* name, int64_t value, const char* by, int64_t divisor) {
+    if (value % divisor != 0) fail_usage("[model.{}] {} must be divisible by {} = {}", name, value, by, divisor);
+  };
+  const auto probability = [](const char* name, double value) {
+    if (!(value >= 0 && value < 1)) fail_usage("[model.{}] expected a probability in [0, 1), got {}", name, value);
+  };
+  for (const auto& [name, value] :
+       std::initializer_list<std::pair<const char*, int64_t>>{{"num_layers", num_layers},
+                                                              {"model_dim", model_dim},
+                                                              {"z_dim", z_dim},
+                                                              {"value_dim", value_dim},
+                                                              {"num_heads", num_heads},
+                                                              {"cema_ndim", cema_ndim},
+                                                              {"chunk_size", chunk_size},
+                                                              {"vocab_size", vocab_size},
+                                                              {"ffn_hidden_dim", ffn_hidden_dim},
+                                                              {"norm_num_groups", norm_num_groups}})
+    positive(name, value);
+  divides("z_dim", z_dim, "num_heads", num_heads);
+  divides("value_dim", value_dim, "num_heads", num_heads);
+  divides("model_dim", model_dim, "norm_num_groups", norm_num_groups);
+  if (z_dim / num_heads % 2 != 0)
+    fail_usage("[model.z_dim] z_dim / num_heads must be even (rotary pairs), got {} / {}", z_dim, num_heads);
+  if (output_size == 0 || output_size < -1)
+    fail_usage("[model.output_size] expected -1 or at least 1, got {}", output_size);
+  if (share_emb && outputs() != vocab_size)
+    fail_usage("[model.share_emb] the output matrix can be the embedding only if output_size ({}) is vocab_size ({})",
+               output_size, vocab_size);
+  if (!(norm_eps > 0)) fail_usage("[model.norm_eps] expected a positive number, got {}", norm_eps);
+  if (!(rope_base > 1)) fail_usage("[model.rope_base] expected a number above 1, got {}", rope_base);
+  probability("dropout", dropout);
+  probability("hidden_dropout", hidden_dropout);
+  probability("attention_dropout", attention_dropout);
+  if (init_mode != "he" && init_mode != "bert" && init_mode != "xavier" && init_mode != "gaussian" &&
+      init_mode != "none")
+    fail_usage("[model.init_mode] expected he, bert, xavier, gaussian or none, got \"{}\"", init_mode);
+}
+
+std::unique_ptr<ModelConfig> make_megalodon_config() {
+  return std::make_unique<MegalodonConfig>();
+}
+
+std::vector<Preset> megalodon_presets() {
+  struct Row {
+    const char *name, *note;
+    int64_t layers, dim, z, value, heads, ffn, groups, chunk;
+    double rope_base;
+    bool swiglu, tied_and_scaled;
+  };
+  static constexpr Row rows[] = {
+      {"mega200M", "published configuration", 12, 1024, 256, 2048, 1, 2560, 32, 2048, 1e4, false, false},
+      {"mega1.3B", "published configuration", 24, 2048, 512, 4096, 2, 4864, 64, 2048, 1e4, false, false},
+      {"mega1.3B_pg19", "published configuration", 24, 2048, 512, 4096, 2, 3584, 64, 2048, 1e4, true, true},
+      {"mega7.1B", "published configuration", 32, 4096, 1024, 8192, 4, 11264, 64, 2048, 1e4, false, false},
+      {"mega7.3B", "published configuration", 32, 4096, 1024, 8192, 4, 8192, 64, 2048, 1e4, true, false},
+      {"paper7B", "the paper's 7B model", 32, 4096, 1024, 8192, 4, 8192, 64, 4096, 1e5, true, false},
+  };
+  std::vector<Preset> presets;
+  for (const Row& row : rows) {
+    auto config = std::make_shared<MegalodonConfig>();
+    config->num_layers = row.layers, config->model_dim = row.dim, config->z_dim = row.z, config->value_dim = row.value;
+    config->num_heads = row.heads, config->ffn_hidden_dim = row.ffn, config->norm_num_groups = row.groups;
+    config->chunk_size = row.chunk, config->rope_base = row.rope_base, config->swiglu = row.swiglu;
+    config->share_emb = config->scale_emb = row.tied_and_scaled;
+    presets.push_back({row.name, row.note, config});
+  }
+  return presets;
+}
+
+// ---- state ----------------------------------------------------------------------------------------------------------
+
+State MegalodonLayerState::pack() const {
+  return {norm_count_B, norm_mean_BG, norm_var_BG, cema_BDN, k_BTHK, v_BTHV, position_B};
+}
+
+MegalodonLayerState MegalodonLayerState::unpack(const State& state) {
+  if (state.empty()) return {};
+  check(state.size() == 7, "[megalodon] a layer's state has 7 tensors, got {}", state.size());
+  return {state[0], state[1], state[2], state[3], state[4], state[5], state[6]};
+}
+
+// ---- dropout sites --------------------------------------------------------------------------------------------------
+
+namespace {
+
+enum Site : uint64_t { kOnAverage, kOnProbabilities, kOnGated, kOnBranch, kOnFfnHidden, kOnFfnOutput, kOnEmbedding };
+
+Tensor drop(const Tensor& x, double p, uint64_t key, Site site, bool training) {
+  return training && p > 0 ? ops::dropout(x, p, derive_key(key, site)) : x;
+}
+
+/// The last `steps` of prior and new along time; both may be shorter.
+Tensor last_steps(const Tensor& prior, const Tensor& current, int64_t steps) {
+  const int64_t length = current.size(1);
+  if (steps <= length || !prior.defined()) return current.narrow(1, length - steps, steps).clone();
+  const int64_t kept = steps - length;
+  return torch::cat({prior.narrow(1, prior.size(1) - kept, kept), current}, 1);
+}
+
+}  // namespace
+
+// ---- attention layer ------------------------------------------------------------------------------------------------
+
+MegaAttention::MegaAttention(const MegalodonConfig& config) : config_(config) {
+  const int64_t D = config.model_dim, N = config.cema_ndim, Z = config.z_dim, E = config.value_dim;
+  gamma_ = register_at(*this, "gamma", {2, Z});
+  beta_ = register_at(*this, "beta", {2, Z});
+  timenorm_weight_ = register_at(*this, "timenorm.weight", {D});
+  timenorm_bias_ = register_at(*this, "timenorm.bias", {D});
+  cema_alpha_ = register_at(*this, "cema.alpha", {D, N, 1});
+  cema_delta_ = register_at(*this, "cema.delta", {D, N, 1});
+  cema_theta_ = register_at(*this, "cema.theta", {D, 1, 1});
+  cema_gamma_ = register_at(*this, "cema.gamma", {D, N, 2});
+  cema_omega_ = register_at(*this, "cema.omega", {D, 1});
+  if (config.norm_affine) rmsnorm_weight_ = register_at(*this, "rmsnorm.weight", {D});
+  wv_weight_ = register_at(*this, "wv.weight", {E, D});
+  wv_bias_ = register_at(*this, "wv.bias", {E});
+  wz_weight_ = register_at(*this, "wz.weight", {Z, D});
+  wz_bias_ = register_at(*this, "wz.bias", {Z});
+  wr_weight_ = register_at(*this, "wr.weight", {E, D});
+  wr_bias_ = register_at(*this, "wr.bias", {E});
+  wh1_weight_ = register_at(*this, "wh1.weight", {D, D});
+  wh1_bias_ = register_at(*this, "wh1.bias", {D});
+  wh2_weight_ = register_at(*this, "wh2.weight", {D, E});
+}
+
+void MegaAttention::init_weights(uint64_t key) {
+  torch::NoGradGuard no_grad;
+  uint64_t stream = 0;
+  for (const Tensor& weight : {wv_weight_, wz_weight_, wr_weight_, wh1_weight_, wh2_weight_})
+    nn::linear(weight, config_.init_mode, derive_key(key, stream++));
+  for (const Tensor& zero :
+       {gamma_, beta_, timenorm_weight_, timenorm_bias_, rmsnorm_weight_, wv_bias_, wz_bias_, wr_bias_, wh1_bias_})
+    if (zero.defined()) zero.zero_();
+  nn::init_cema(cema_alpha_, cema_delta_, cema_theta_, cema_gamma_, cema_omega_, derive_key(key, stream));
+}
+
+Tensor MegaAttention::forward(const Tensor& x_BLD, const ModelInput& input, Carry& carry, int64_t slot,
+                              uint64_t dropout_key) {
+  const auto before = MegalodonLayerState::unpack(carry.before(slot));
+  MegalodonLayerState after;
+
+  const auto norm = ops::timestep_norm(x_BLD, timenorm_weight_, timenorm_bias_,
+                                       {config_.norm_num_groups, config_.norm_eps, before.norm(), {}, input.starts_BL});
+  const Tensor& t_BLD = norm.y_BLD;
+  const auto cema = nn::cema_coefficients(cema_alpha_, cema_delta_, cema_theta_, cema_gamma_);
+  const auto average = ops::linear_recurrence(t_BLD, cema.q_DN, cema.c_DN, cema_omega_.squeeze(-1),
+                                              {before.cema_BDN, input.starts_BL, carry.wants_after()});
+  const Tensor m_BLD = drop(ops::rms_norm(average.y_BLD, rmsnorm_weight_, config_.norm_eps), config_.hidden_dropout,
+                            dropout_key, kOnAverage, is_training());
+  const Tensor r_BLE = linear(m_BLD, wr_weight_, wr_bias_);
+  const Tensor attention_BLE = attend(m_BLD, t_BLD, input, before, carry.wants_after() ? &after : nullptr, dropout_key);
+  const Tensor gated_BLE =
+      drop(ops::gated_silu(r_BLE, attention_BLE), config_.hidden_dropout, dropout_key, kOnGated, is_training());
+  const Tensor branch_BLD = linear(m_BLD, wh1_weight_, wh1_bias_) + linear(gated_BLE, wh2_weight_);
+
+  if (carry.wants_after()) {
+    after.norm_count_B = norm.state.count_B, after.norm_mean_BG = norm.state.mean_BG,
+    after.norm_var_BG = norm.state.var_BG;
+    after.cema_BDN = average.h_BDN;
+    carry.after(slot, after.pack());
+  }
+  return x_BLD + drop(branch_BLD, config_.dropout, dropout_key, kOnBranch, is_training());
+}
+
+Tensor MegaAttention::attend(const Tensor& m_BLD, const Tensor& t_BLD, const ModelInput& input,
+                             const MegalodonLayerState& before, MegalodonLayerState* after, uint64_t dropout_key) {
+  const int64_t B = m_BLD.size(0), L = m_BLD.size(1), H = config_.num_heads, K = config_.z_dim / H;
+  const auto positions = ops::chunk_positions(B, L, config_.chunk_size, input.starts_BL, before.position_B);
+
+  const Tensor z_BLZ =
+      ops::rms_norm(linear(m_BLD, wz_weight_, wz_bias_).view({B, L, H, K}), {}, config_.norm_eps).view({B, L, -1});
+  const Tensor scale_2Z = (gamma_ + 1) / std::sqrt(static_cast<double>(K));
+  const auto query_or_key = [&](int64_t i) {
+    const Tensor affine_BLZ = torch::addcmul(beta_[i], z_BLZ, scale_2Z[i]);
+    return ops::rotary(affine_BLZ.view({B, L, H, K}), positions.position_BL, config_.rope_base);
+  };
+  const Tensor q_BLHK = query_or_key(0), k_BLHK = query_or_key(1);
+  const Tensor v_BLHV = ops::gated_silu(linear(t_BLD, wv_weight_, wv_bias_), {}).view({B, L, H, -1});
+
+  ops::ChunkAttentionOptions options;
+  options.chunk_size = config_.chunk_size;
+  options.starts_BL = input.starts_BL;
+  options.prior_k_BTHK = before.k_BTHK, options.prior_v_BTHV = before.v_BTHV, options.position_B = before.position_B;
+  options.dropout = is_training() ? config_.attention_dropout : 0;
+  options.dropout_key = derive_key(dropout_key, kOnProbabilities);
+  const Tensor y_BLHV = ops::chunk_attention(q_BLHK, k_BLHK, v_BLHV, options);
+
+  if (after != nullptr) {
+    const auto open = positions.next_B.max().item<int64_t>();
+    after->k_BTHK = last_steps(before.k_BTHK, k_BLHK, open);
+    after->v_BTHV = last_steps(before.v_BTHV, v_BLHV, open);
+    after->position_B = positions.next_B;
+  }
+  return y_BLHV.reshape({B, L, -1});
+}
+
+// ---- feed-forward block ---------------------------------------------------------------------------------------------
+
+NormalizedFfn::NormalizedFfn(const MegalodonConfig& config, int64_t layer) : config_(config), layer_(layer) {
+  const int64_t D = config.model_dim, F = config.ffn_hidden_dim;
+  if (config.rescale_nffn) alpha_ = register_at(*this, "alpha", {D});
+  if (config.norm_affine) {
+    norm_weight_ = register_at(*this, "norm.weight", {D});
+    norm_bias_ = register_at(*this, "norm.bias", {D});
+  }
+  fc1_ = register_at(*this, "fc1.weight", {F, D});
+  fc2_ = register_at(*this, "fc2.weight", {D, F});
+  if (config.swiglu) fc3_ = register_at(*this, "fc3.weight", {F, D});
+}
+
+void NormalizedFfn::init_weights(uint64_t key) {
+  torch::NoGradGuard no_grad;
+  uint64_t stream = 0;
+  for (const Tensor& weight : {fc1_, fc2_, fc3_})
+    if (weight.defined()) nn::linear(weight, config_.init_mode, derive_key(key, stream++));
+  if (alpha_.defined()) alpha_.fill_(0.1 * std::pow(0.5, static_cast<double>(layer_)));
+  for (const Tensor& zero : {norm_weight_, norm_bias_})
+    if (zero.defined()) zero.zero_();
+}
+
+Tensor NormalizedFfn::forward(const Tensor& x_BLD, const Tensor& residual_BLD, uint64_t dropout_key) {
+  const Tensor u_BLD = ops::layer_norm(x_BLD, norm_weight_, norm_bias_, config_.norm_eps);
+  const Tensor gate_BLF = config_.swiglu ? linear(u_BLD, fc3_) : Tensor();
+  const Tensor hidden_BLF = drop(ops::gated_silu(linear(u_BLD, fc1_), gate_BLF), config_.hidden_dropout, dropout_key,
+                                 kOnFfnHidden, is_training());
+  const Tensor out_BLD = drop(linear(hidden_BLF, fc2_), config_.dropout, dropout_key, kOnFfnOutput, is_training());
+  return alpha_.defined() ? torch::addcmul(residual_BLD, out_BLD, alpha_) : residual_BLD + out_BLD;
+}
+
+// ---- block and model ------------------------------------------------------------------------------------------------
+
+namespace {
+
+class MegalodonBlock final : public torch::nn::Module {
+ public:
+  MegalodonBlock(const MegalodonConfig& config, int64_t layer) : layer_(layer) {
+    mega_ = register_module("mega", std::make_shared<MegaAttention>(config));
+    nffn_ = register_module("nffn", std::make_shared<NormalizedFfn>(config, layer));
+  }
+
+  Tensor forward(const Tensor& x_BLD, const ModelInput& input, Carry& carry, uint64_t dropout_key) {
+    const Tensor y_BLD = mega_->forward(x_BLD, input, carry, layer_, dropout_key);
+    return nffn_->forward(y_BLD, /*residual=*/x_BLD, dropout_key);
+  }
+
+  void init_weights(uint64_t key) {
+    mega_->init_weights(derive_key(key, 0));
+    nffn_->init_weights(derive_key(key, 1));
+  }
+
+ private:
+  int64_t layer_;
+  std::shared_ptr<MegaAttention> mega_;
+  std::shared_ptr<NormalizedFfn> nffn_;
+};
+
+class Megalodon final : public Model {
+ public:
+  explicit Megalodon(const MegalodonConfig& config) : config_(config) {
+    const int64_t D = config.model_dim;
+    embed_ = register_at(*this, "embed.weight", {config.vocab_size, D});
+    const auto list = register_module("layers", std::make_shared<torch::nn::Module>());
+    for (int64_t i = 0; i < config.num_layers; ++i)
+      layers_.push_back(list->register_module(std::to_string(i), std::make_shared<MegalodonBlock>(config, i)));
+    final_norm_weight_ = register_at(*this, "output.final_norm.weight", {D});
+    final_norm_bias_ = register_at(*this, "output.final_norm.bias", {D});
+    if (!config.share_emb) output_ = register_at(*this, "output.output.weight", {config.outputs(), D});
+  }
+
+  const ModelConfig& config() const override { return config_; }
+  Tensor output_weight() const override { return config_.share_emb ? embed_ : output_; }
+
+  Tensor hidden(const ModelInput& input, Carry& carry) override {
+    const uint64_t key = dropout_key_;
+    Tensor x_BLD = torch::embedding(embed_, input.tokens_BL);
+    if (config_.scale_emb) x_BLD = x_BLD * std::sqrt(static_cast<double>(config_.model_dim));
+    x_BLD = drop(x_BLD, config_.dropout, key, kOnEmbedding, is_training());
+
+    const bool recompute = checkpointing_ && is_training() && torch::GradMode::is_enabled() && !carry.wants_after();
+    for (int64_t i = 0; i < config_.num_layers; ++i) {
+      const uint64_t layer_key = derive_key(key, 64 + i);  // apart from the embedding's site
+      if (recompute) {
+        // Everything is captured by value, and the carry stays out: the backward pass runs when this call is long over.
+        const auto block = [layer = layers_[i], input, layer_key](const Tensor& x) {
+          NoCarry none;
+          return layer->forward(x, input, none, layer_key);
+        };
+        x_BLD = nn::checkpoint(block, x_BLD);
+      } else {
+        x_BLD = layers_[i]->forward(x_BLD, input, carry, layer_key);
+      }
+      if (observer_) observer_(i, x_BLD);
+    }
+
+    const State before = carry.before(config_.num_layers);
+    ops::TimestepNormOptions options{config_.norm_num_groups, config_.norm_eps, {}, {}, input.starts_BL};
+    if (!before.empty()) options.state = {before[0], before[1], before[2]};
+    const auto norm = ops::timestep_norm(x_BLD, final_norm_weight_, final_norm_bias_, options);
+    if (carry.wants_after())
+      carry.after(config_.num_layers, {norm.state.count_B, norm.state.mean_BG, norm.state.var_BG});
+    return norm.y_BLD;
+  }
+
+  void init_weights(uint64_t seed) override {
+    torch::NoGradGuard no_grad;
+    nn::embedding(embed_, derive_key(seed, 0));
+    if (output_.defined()) nn::embedding(output_, derive_key(seed, 1));
+    final_norm_weight_.zero_();
+    final_norm_bias_.zero_();
+    for (size_t i = 0; i < layers_.size(); ++i) layers_[i]->init_weights(derive_key(seed, 2 + i));
+  }
+
+  void replace_norm_statistics(StreamCarry& carry, const StreamCarry& fresh) const override {
+    for (size_t slot = 0; slot < carry.slots().size(); ++slot)
+      std::copy_n(fresh.slots()[slot].begin(), 3,
+                  carry.slots()[slot].begin());  // count, mean, var come first in pack()
+  }
+
+  ModelInfo info() const override {
+    const MegalodonConfig& c = config_;
+    ModelInfo info;
+    for (const Tensor& parameter : parameters()) info.parameters += parameter.numel();
+    const int64_t ffn = c.model_dim * c.ffn_hidden_dim * (c.swiglu ? 3 : 2);
+    const int64_t attention = c.model_dim * (c.z_dim + 2 * c.value_dim + c.model_dim) + c.value_dim * c.model_dim;
+    info.matrix_parameters = c.num_layers * (attention + ffn) + c.outputs() * c.model_dim;
+    // CEMA: 6 multiply-adds per (feature, order); attention: scores and weighted values over C keys.
+    const double mixing = 12.0 * c.model_dim * c.cema_ndim + 2.0 * c.chunk_size * (c.z_dim + c.value_dim);
+    info.forward_flops_per_token = 2.0 * info.matrix_parameters + c.num_layers * mixing;
+    const int64_t norm = 8 + 2 * 8 * c.norm_num_groups;
+    info.state_bytes_fixed = c.num_layers * (norm + 8 + 8 * c.model_dim * c.cema_ndim) + norm;
+    info.state_bytes_full = info.state_bytes_fixed + c.num_layers * 4 * (c.chunk_size - 1) * (c.z_dim + c.value_dim);
+    return info;
+  }
+
+ private:
+  MegalodonConfig config_;
+  Tensor embed_, final_norm_weight_, final_norm_bias_, output_;
+  std::vector<std::shared_ptr<MegalodonBlock>> layers_;
+};
+
+}  // namespace
+
+std::unique_ptr<Model> MegalodonConfig::build() const {
+  validate();
+  return std::make_unique<Megalodon>(*this);
+}
+
+}  // namespace megalodon

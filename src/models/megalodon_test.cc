@@ -1,0 +1,261 @@
+#include "models/megalodon.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "models/testing.h"
+#include "nn/cema.h"
+#include "ops/testing.h"
+
+namespace megalodon {
+namespace {
+
+using testing::close;
+using testing::noisy_model;
+using testing::random_tokens;
+using testing::tiny_config;
+
+Tensor one_pass(Model& model, const ModelInput& input) {
+  NoCarry none;
+  return model.logits(input, none);
+}
+
+Tensor in_calls(Model& model, const ModelInput& input, const std::vector<int64_t>& calls, StreamCarry& carry) {
+  std::vector<Tensor> pieces;
+  int64_t at = 0;
+  for (const int64_t steps : calls) {
+    const Tensor starts = input.starts_BL.defined() ? input.starts_BL.narrow(1, at, steps) : Tensor();
+    pieces.push_back(model.logits({input.tokens_BL.narrow(1, at, steps), starts}, carry));
+    at += steps;
+  }
+  return torch::cat(pieces, 1);
+}
+
+std::vector<int64_t> random_split(int64_t length, std::mt19937_64& rng) {
+  std::vector<int64_t> calls;
+  for (int64_t left = length; left > 0; left -= calls.back())
+    calls.push_back(std::min<int64_t>(left, 1 + static_cast<int64_t>(rng() % (rng() % 2 == 0 ? 4 : 20))));
+  return calls;
+}
+
+TEST(Megalodon, PublishedParameterCounts) {
+  const std::map<std::string, int64_t> expected = {{"mega200M", 220627968},       {"mega1.3B", 1342832640},
+                                                   {"mega1.3B_pg19", 1327628288}, {"mega7.1B", 7117381632},
+                                                   {"mega7.3B", 7385817088},      {"paper7B", 7385817088}};
+  ASSERT_EQ(presets().size(), expected.size());
+  for (const auto& [name, parameters] : expected)
+    EXPECT_EQ(make_preset(name)->build()->info().parameters, parameters) << name;
+  EXPECT_THROW(make_preset("mega8B"), UsageError);
+}
+
+TEST(Megalodon, AThousandRandomSplitsEqualOnePass) {
+  torch::NoGradGuard no_grad;
+  const auto config = tiny_config();
+  const auto model = noisy_model(config);
+  const Tensor tokens = random_tokens(config, 2, 4 * config.chunk_size + 5);
+  const Tensor expected = one_pass(*model, {tokens, {}});
+  std::mt19937_64 rng(3);
+  for (int i = 0; i < 1000; ++i) {
+    StreamCarry carry;
+    const auto calls = random_split(tokens.size(1), rng);
+    ASSERT_TRUE(close(in_calls(*model, {tokens, {}}, calls, carry), expected, 1e-5)) << ::testing::PrintToString(calls);
+  }
+}
+
+TEST(Megalodon, SplitsEqualOnePassWithDocumentStartsThatDifferByRow) {
+  torch::NoGradGuard no_grad;
+  const auto config = tiny_config();
+  const auto model = noisy_model(config);
+  const int64_t length = 37;
+  const Tensor tokens = random_tokens(config, 3, length);
+  Tensor starts = torch::zeros({3, length}, torch::kBool);
+  starts[0][5] = true, starts[0][6] = true, starts[1][20] = true, starts[2][0] = true, starts[2][36] = true;
+  const Tensor expected = one_pass(*model, {tokens, starts});
+  std::mt19937_64 rng(4);
+  for (int i = 0; i < 200; ++i) {
+    StreamCarry carry;
+    const auto calls = random_split(length, rng);
+    ASSERT_TRUE(close(in_calls(*model, {tokens, starts}, calls, carry), expected, 1e-5))
+        << ::testing::PrintToString(calls);
+  }
+}
+
+TEST(Megalodon, PackedDocumentsEqualEachAlone) {
+  torch::NoGradGuard no_grad;
+  const auto config = tiny_config();
+  const auto model = noisy_model(config);
+  const Tensor tokens = random_tokens(config, 1, 30);
+  Tensor starts = torch::zeros({1, 30}, torch::kBool);
+  starts[0][11] = true, starts[0][12] = true;
+  const Tensor packed = one_pass(*model, {tokens, starts});
+  for (const auto& [begin, end] : {std::pair{0, 11}, {11, 12}, {12, 30}})
+    EXPECT_TRUE(close(packed.slice(1, begin, end), one_pass(*model, {tokens.slice(1, begin, end), {}}), 1e-6)) << begin;
+}
+
+TEST(Megalodon, ADocumentNeverSeesItsNeighbour) {
+  const auto config = tiny_config();
+  const auto model = noisy_model(config);
+  const int64_t length = 29, boundary = 13;
+  Tensor starts = torch::zeros({1, length}, torch::kBool);
+  starts[0][boundary] = true;
+  const auto second_document = [&](int64_t seed_of_first) {
+    Tensor tokens = random_tokens(config, 1, length).clone();
+    tokens.slice(1, 0, boundary) = random_tokens(config, 1, boundary, seed_of_first);
+    NoCarry none;
+    model->zero_grad();
+    const Tensor logits = model->logits({tokens, starts}, none);
+    logits.slice(1, boundary).square().sum().backward();
+    std::vector<Tensor> results = {logits.slice(1, boundary).detach().clone()};
+    for (const auto& [name, parameter] : model->named_parameters().pairs())
+      // The embedding's gradient has one row per token; the first document's rows hold exact zeros either way.
+      if (name != "embed.weight") results.push_back(parameter.grad().clone());
+    return results;
+  };
+  const auto a = second_document(100), b = second_document(200);
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_TRUE(torch::equal(a[i], b[i])) << i;
+}
+
+TEST(Megalodon, GradientsMatchFiniteDifferences) {
+  auto config = tiny_config();
+  config.num_layers = 1, config.model_dim = 8, config.z_dim = 4, config.value_dim = 8, config.ffn_hidden_dim = 8;
+  config.norm_num_groups = 2, config.cema_ndim = 2, config.chunk_size = 4, config.vocab_size = 5;
+  const int64_t C = config.chunk_size;
+  for (const int64_t length : {int64_t{1}, C - 1, C, C + 1, 3 * C}) {
+    const auto model = noisy_model(config);
+    model->to(torch::kFloat64);
+    const Tensor tokens = random_tokens(config, 1, length), targets = random_tokens(config, 1, length, 8);
+    const auto loss = [&] {
+      NoCarry none;
+      return model->nll({tokens, {}}, targets, none).mean();
+    };
+    loss().backward();
+    torch::NoGradGuard no_grad;
+    const double step = 1e-6;
+    for (const auto& [name, parameter] : model->named_parameters().pairs()) {
+      Tensor flat = parameter.data().view({-1});
+      const Tensor gradient = parameter.grad().view({-1});
+      const int64_t stride = std::max<int64_t>(1, flat.numel() / 7);  // a sample of each tensor's elements
+      for (int64_t i = 0; i < flat.numel(); i += stride) {
+        const double x = flat[i].item<double>();
+        flat[i] = x + step;
+        const double above = loss().item<double>();
+        flat[i] = x - step;
+        const double below = loss().item<double>();
+        flat[i] = x;
+        EXPECT_NEAR(gradient[i].item<double>(), (above - below) / (2 * step), 1e-7)
+            << name << " " << i << " length " << length;
+      }
+    }
+  }
+}
+
+TEST(Megalodon, EveryParameterIsTrainedAndInitIsAFunctionOfTheSeed) {
+  const auto config = tiny_config();
+  const auto a = config.build(), b = config.build(), c = config.build();
+  a->init_weights(5), b->init_weights(5), c->init_weights(6);
+  NoCarry none;
+  a->nll({random_tokens(config, 2, 20), {}}, random_tokens(config, 2, 20, 9), none).mean().backward();
+  bool differs = false;
+  for (const auto& [name, parameter] : a->named_parameters().pairs()) {
+    EXPECT_TRUE(torch::equal(parameter, b->named_parameters()[name])) << name;
+    EXPECT_TRUE(parameter.isfinite().all().item<bool>()) << name;
+    EXPECT_TRUE(parameter.grad().defined() && parameter.grad().isfinite().all().item<bool>()) << name;
+    // q and k start out equal to z up to a positive factor, gamma and beta included: all but nothing has a gradient.
+    EXPECT_GT(parameter.grad().abs().max().item<double>(), 0) << name;
+    differs |= !torch::equal(parameter, c->named_parameters()[name]);
+  }
+  EXPECT_TRUE(differs);
+}
+
+TEST(Megalodon, CheckpointingChangesNothing) {
+  auto config = tiny_config();
+  config.dropout = config.hidden_dropout = config.attention_dropout = 0.2;
+  const auto model = noisy_model(config);
+  model->train();
+  model->set_dropout_key(77);
+  const Tensor tokens = random_tokens(config, 2, 21), targets = random_tokens(config, 2, 21, 9);
+  std::vector<Tensor> gradients[2];
+  Tensor losses[2];
+  for (const bool on : {false, true}) {
+    model->set_checkpointing(on);
+    model->zero_grad();
+    {
+      NoCarry none;  // gone before the backward pass
+      losses[on] = model->nll({tokens, {}}, targets, none).mean();
+    }
+    losses[on].backward();
+    for (const Tensor& parameter : model->parameters()) gradients[on].push_back(parameter.grad().clone());
+  }
+  EXPECT_TRUE(torch::equal(losses[0], losses[1]));
+  for (size_t i = 0; i < gradients[0].size(); ++i) EXPECT_TRUE(torch::equal(gradients[0][i], gradients[1][i])) << i;
+}
+
+TEST(Megalodon, DropoutFollowsItsKeyAndIsOffInEvaluation) {
+  auto config = tiny_config();
+  const auto plain = noisy_model(config);
+  config.dropout = config.hidden_dropout = config.attention_dropout = 0.3;
+  const auto model = noisy_model(config);
+  const ModelInput input{random_tokens(config, 1, 20), {}};
+  EXPECT_TRUE(torch::equal(one_pass(*model, input), one_pass(*plain, input)));
+  model->train();
+  model->set_dropout_key(1);
+  const Tensor first = one_pass(*model, input);
+  EXPECT_TRUE(torch::equal(first, one_pass(*model, input)));
+  model->set_dropout_key(2);
+  EXPECT_FALSE(torch::equal(first, one_pass(*model, input)));
+}
+
+TEST(Megalodon, StreamStateHasAFixedSizeAndFullPrecision) {
+  torch::NoGradGuard no_grad;
+  const auto config = tiny_config();
+  const auto model = noisy_model(config);
+  StreamCarry carry;
+  model->hidden({random_tokens(config, 1, config.chunk_size), {}}, carry);
+  EXPECT_EQ(carry.bytes(), model->info().state_bytes_fixed);
+  for (int i = 0; i < 5; ++i) model->hidden({random_tokens(config, 1, 3 * config.chunk_size), {}}, carry);
+  EXPECT_EQ(carry.bytes(), model->info().state_bytes_fixed);
+  model->hidden({random_tokens(config, 1, config.chunk_size - 1), {}}, carry);
+  EXPECT_EQ(carry.bytes(), model->info().state_bytes_full);
+  // Statistics rounded to the compute dtype stop moving after some 10^7 steps.
+  EXPECT_EQ(carry.slots()[0][1].scalar_type(), torch::kFloat64);
+}
+
+TEST(Cema, SaturatedDecayHasNoNan) {
+  const auto options = torch::TensorOptions().requires_grad(true);
+  for (const double logit : {-100.0, -20.0, 0.0, 20.0, 100.0}) {
+    const Tensor alpha = torch::full({3, 2, 1}, logit, options), delta = torch::full({3, 2, 1}, logit, options);
+    const Tensor theta = torch::full({3, 1, 1}, 0.3, options), gamma = torch::ones({3, 2, 2}, options);
+    const auto cema = nn::cema_coefficients(alpha, delta, theta, gamma);
+    EXPECT_TRUE(torch::view_as_real(cema.q_DN).isfinite().all().item<bool>()) << logit;
+    EXPECT_LE(cema.q_DN.abs().max().item<double>(), 1.0);
+    (torch::view_as_real(cema.q_DN).sum() + torch::view_as_real(cema.c_DN).sum()).backward();
+    for (const Tensor& x : {alpha, delta, theta, gamma}) EXPECT_TRUE(x.grad().isfinite().all().item<bool>()) << logit;
+  }
+}
+
+TEST(MegalodonConfig, ContradictionsAreNamed) {
+  const auto refuses = [](const std::string& part, const std::function<void(MegalodonConfig&)>& change) {
+    auto config = tiny_config();
+    change(config);
+    try {
+      config.validate();
+      ADD_FAILURE() << "accepted a bad " << part;
+    } catch (const UsageError& error) {
+      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+    }
+  };
+  refuses("z_dim", [](auto& c) { c.z_dim = 9; });
+  refuses("z_dim", [](auto& c) { c.z_dim = 6; });  // 3 a head: odd
+  refuses("value_dim", [](auto& c) { c.value_dim = 25; });
+  refuses("norm_num_groups", [](auto& c) { c.norm_num_groups = 3; });
+  refuses("chunk_size", [](auto& c) { c.chunk_size = 0; });
+  refuses("dropout", [](auto& c) { c.dropout = 1; });
+  refuses("norm_eps", [](auto& c) { c.norm_eps = 0; });
+  refuses("init_mode", [](auto& c) { c.init_mode = "hee"; });
+  refuses("share_emb", [](auto& c) { c.share_emb = true, c.output_size = 5; });
+}
+
+}  // namespace
+}  // namespace megalodon

@@ -1,0 +1,80 @@
+#include "models/model.h"
+
+#include <fmt/ranges.h>
+
+#include "base/check.h"
+#include "ops/linear_cross_entropy/linear_cross_entropy.h"
+
+namespace megalodon {
+
+#define MEGALODON_MODEL(name)                          \
+  std::unique_ptr<ModelConfig> make_##name##_config(); \
+  std::vector<Preset> name##_presets();
+#include "models/models.def"
+#undef MEGALODON_MODEL
+
+namespace {
+
+struct Architecture {
+  std::string name;
+  std::unique_ptr<ModelConfig> (*make)();
+};
+
+const std::vector<Architecture>& registry() {
+  static const std::vector<Architecture> entries = {
+#define MEGALODON_MODEL(name) {#name, &make_##name##_config},
+#include "models/models.def"
+#undef MEGALODON_MODEL
+  };
+  return entries;
+}
+
+}  // namespace
+
+Tensor Model::logits(const ModelInput& input, Carry& carry) {
+  const Tensor logits_BLV = torch::linear(hidden(input, carry), output_weight());
+  return logits_BLV.scalar_type() == torch::kFloat64 ? logits_BLV : logits_BLV.to(torch::kFloat32);
+}
+
+Tensor Model::nll(const ModelInput& input, const Tensor& targets_BL, Carry& carry) {
+  return ops::linear_cross_entropy(hidden(input, carry), output_weight(), targets_BL);
+}
+
+void Model::replace_norm_statistics(StreamCarry&, const StreamCarry&) const {
+  fail("[{}] has no timestep norms whose statistics could be replaced", config().architecture());
+}
+
+std::vector<std::string> architectures() {
+  std::vector<std::string> names;
+  for (const Architecture& entry : registry()) names.push_back(entry.name);
+  return names;
+}
+
+std::unique_ptr<ModelConfig> make_config(const std::string& architecture) {
+  for (const Architecture& entry : registry())
+    if (entry.name == architecture) return entry.make();
+  fail_usage("[model.arch] unknown architecture \"{}\"; known: {}", architecture, fmt::join(architectures(), ", "));
+}
+
+const std::vector<Preset>& presets() {
+  static const std::vector<Preset> all = [] {
+    std::vector<Preset> list;
+#define MEGALODON_MODEL(name) \
+  for (Preset & preset : name##_presets()) list.push_back(std::move(preset));
+#include "models/models.def"
+#undef MEGALODON_MODEL
+    return list;
+  }();
+  return all;
+}
+
+std::unique_ptr<ModelConfig> make_preset(const std::string& name) {
+  std::vector<std::string> names;
+  for (const Preset& preset : presets()) {
+    if (preset.name == name) return preset.config->clone();
+    names.push_back(preset.name);
+  }
+  fail_usage("[model.preset] unknown preset \"{}\"; known: {}", name, fmt::join(names, ", "));
+}
+
+}  // namespace megalodon

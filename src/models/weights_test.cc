@@ -1,0 +1,111 @@
+#include "models/weights.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "base/check.h"
+#include "models/published.h"
+#include "models/testing.h"
+
+namespace megalodon {
+namespace {
+
+using testing::noisy_model;
+using testing::tiny_config;
+using Json = nlohmann::ordered_json;
+
+class Weights : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::path(::testing::TempDir()) /
+              ("weights_" + std::string(::testing::UnitTest::GetInstance()->current_test_info()->name()));
+    fs::remove_all(folder_);
+    fs::create_directories(folder_ / "model");
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  fs::path folder_;
+};
+
+std::string message_of(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST_F(Weights, AModelFolderRoundTripsBitwise) {
+  for (const bool tied : {false, true}) {
+    auto config = tiny_config();
+    config.share_emb = tied;
+    const auto model = noisy_model(config);
+    save_model(*model, {{"type", "bytes"}}, folder_ / "model");
+    const LoadedModel loaded = load_model(folder_ / "model");
+    EXPECT_EQ(loaded.tokenizer, Json({{"type", "bytes"}}));
+    for (const auto& [name, tensor] : named_weights(*model))
+      EXPECT_TRUE(torch::equal(tensor, loaded.model->named_parameters()[name])) << name;
+  }
+}
+
+TEST_F(Weights, PublishedRoundTripsThreeTimesBitwise) {
+  for (const bool tied : {false, true}) {
+    auto config = tiny_config();
+    config.share_emb = tied;
+    const auto model = noisy_model(config);
+    save_model(*model, {{"type", "none"}}, folder_ / "model");
+    for (int round = 0; round < 3; ++round) {
+      export_published(folder_ / "model", folder_ / "published");
+      EXPECT_TRUE(is_published(folder_ / "published"));
+      import_published(folder_ / "published", folder_ / "model");
+    }
+    const LoadedModel loaded = load_model(folder_ / "model");
+    for (const auto& [name, tensor] : named_weights(*model))
+      EXPECT_TRUE(torch::equal(tensor, loaded.model->named_parameters()[name])) << name;
+  }
+}
+
+TEST_F(Weights, EveryMisfitIsListed) {
+  const auto model = noisy_model(tiny_config());
+  std::vector<io::TensorView> views;
+  for (const auto& [name, tensor] : named_weights(*model))
+    if (name != "layers.0.mega.beta") views.push_back(to_view(name, tensor));
+  const Tensor wrong = torch::zeros({3});
+  views.push_back(to_view("layers.7.mega.beta", wrong));
+  for (io::TensorView& view : views)
+    if (view.name == "layers.1.nffn.alpha") view = to_view(view.name, wrong);
+  io::write_safetensors(folder_ / "bad.safetensors", views);
+  const std::string message =
+      message_of([&] { load_weights(*model, io::read_safetensors(folder_ / "bad.safetensors")); });
+  EXPECT_NE(message.find("missing layers.0.mega.beta [2, 8]"), std::string::npos) << message;
+  EXPECT_NE(message.find("surplus layers.7.mega.beta [3]"), std::string::npos) << message;
+  EXPECT_NE(message.find("layers.1.nffn.alpha: expected shape [16], got [3]"), std::string::npos) << message;
+}
+
+TEST_F(Weights, ATiedPairThatDiffersIsRefused) {
+  auto config = tiny_config();
+  config.share_emb = true;
+  const auto model = noisy_model(config);
+  std::vector<io::TensorView> views;
+  for (const auto& [name, tensor] : named_weights(*model)) views.push_back(to_view(name, tensor));
+  const Tensor other = model->output_weight().detach() + 1;
+  views.push_back(to_view("output.output.weight", other));
+  io::write_safetensors(folder_ / "bad.safetensors", views);
+  const auto load = [&] { load_weights(*model, io::read_safetensors(folder_ / "bad.safetensors")); };
+  EXPECT_NE(message_of(load).find("share_emb"), std::string::npos);
+}
+
+TEST_F(Weights, AFolderThatIsNoModelSaysSo) {
+  EXPECT_NE(message_of([&] { load_model(folder_ / "nothing"); }).find("no such model folder"), std::string::npos);
+  write_file_atomically(folder_ / "model" / "config.json", R"({"model": {}})");
+  EXPECT_NE(message_of([&] { load_model(folder_ / "model"); }).find("megalodon convert"), std::string::npos);
+  write_file_atomically(
+      folder_ / "model" / "config.json",
+      R"({"format": "megalodon.cpp", "format_version": 1, "model_type": "megalodon", "modeldim": 3})");
+  EXPECT_NE(message_of([&] { load_model(folder_ / "model"); }).find("model_dim"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace megalodon

@@ -1,0 +1,56 @@
+#include "nn/init.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+
+#include <cmath>
+
+#include "base/check.h"
+
+namespace megalodon::nn {
+namespace {
+
+at::Generator generator(uint64_t key) {
+  return at::make_generator<at::CPUGeneratorImpl>(key);
+}
+
+double normal_cdf(double x) {
+  return 0.5 * std::erfc(-x / std::sqrt(2.0));
+}
+
+}  // namespace
+
+void normal(const Tensor& parameter, double std, uint64_t key) {
+  torch::NoGradGuard no_grad;
+  parameter.normal_(0, std, generator(key));
+}
+
+void truncated_normal(const Tensor& parameter, double std, double limit, uint64_t key) {
+  torch::NoGradGuard no_grad;
+  // Inverse transform: uniform in the cut distribution's range of probabilities, mapped back by the error function.
+  const double tail = 2 * normal_cdf(-limit / std);
+  parameter.uniform_(tail - 1, 1 - tail, generator(key)).erfinv_().mul_(std * std::sqrt(2.0)).clamp_(-limit, limit);
+}
+
+void linear(const Tensor& weight, const std::string& mode, uint64_t key) {
+  torch::NoGradGuard no_grad;
+  const auto out = static_cast<double>(weight.size(0)), in = static_cast<double>(weight.size(1));
+  if (mode == "he") {
+    normal(weight, std::sqrt(1 / (3 * in)), key);
+  } else if (mode == "bert") {
+    normal(weight, 0.02, key);
+  } else if (mode == "gaussian") {
+    truncated_normal(weight, 1, 3, key);
+  } else if (mode == "xavier" || mode == "none") {
+    const double bound = mode == "xavier" ? std::sqrt(6 / (in + out)) : 1 / std::sqrt(in);
+    weight.uniform_(-bound, bound, generator(key));
+  } else {
+    fail_usage("[model.init_mode] expected he, bert, xavier, gaussian or none, got \"{}\"", mode);
+  }
+}
+
+void embedding(const Tensor& weight, uint64_t key) {
+  const double std = 1 / std::sqrt(static_cast<double>(weight.size(1)));
+  truncated_normal(weight, std, 3 * std, key);
+}
+
+}  // namespace megalodon::nn

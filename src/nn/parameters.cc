@@ -1,0 +1,17 @@
+#include "nn/parameters.h"
+
+#include <memory>
+
+namespace megalodon::nn {
+
+Tensor register_at(torch::nn::Module& module, const std::string& path, torch::IntArrayRef shape) {
+  const size_t dot = path.find('.');
+  if (dot == std::string::npos) return module.register_parameter(path, torch::empty(shape, torch::kFloat32));
+  const std::string head = path.substr(0, dot);
+  const auto children = module.named_children();
+  const auto child =
+      children.contains(head) ? children[head] : module.register_module(head, std::make_shared<torch::nn::Module>());
+  return register_at(*child, path.substr(dot + 1), shape);
+}
+
+}  // namespace megalodon::nn
