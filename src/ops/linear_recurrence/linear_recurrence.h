@@ -3,9 +3,9 @@
 //   h_t = q ⊙ h_(t-1) + x_t                     h, q complex [.., D, N]; x_t real, broadcast over N
 //   y_t = Re( Σ_n c_n h_t,n ) + skip ⊙ x_t
 //
-// Shapes: B batch · L time · D model · N order. x, y, skip are real; q, c, h complex of the matching width. Gradients of
-// complex tensors follow torch: dL/dRe + i dL/dIm. Float32 runs on the kernel, float64 (and MEGALODON_KERNELS=ref) on the
-// reference.
+// Shapes: B batch · L time · D model · N order. x, y, skip are real; q, c, h complex of the matching width. Gradients
+// of complex tensors follow torch: dL/dRe + i dL/dIm. Float32 runs on the kernel, float64 (and MEGALODON_KERNELS=ref)
+// on the reference.
 #pragma once
 
 #include "base/compat.h"
