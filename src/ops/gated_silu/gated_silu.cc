@@ -16,7 +16,9 @@ Tensor contiguous_or_undefined(const Tensor& x) {
 
 class GatedSiluFunction : public torch::autograd::Function<GatedSiluFunction> {
  public:
-  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& a, const Tensor& b) {
+  // b is optional because autograd refuses undefined tensors among a function's inputs.
+  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& a, const OptionalTensor& optional_b) {
+    const Tensor b = or_undefined(optional_b);
     const Tensor a_dense = a.contiguous(), b_dense = contiguous_or_undefined(b);
     Tensor h = torch::empty_like(a_dense);
     gated_silu_forward_cpu(
@@ -49,7 +51,7 @@ Tensor gated_silu(const Tensor& a, const Tensor& b) {
           "[gated_silu] b must be {} {} on {} like a, got {} {} on {}", toString(a.scalar_type()), c10::str(a.sizes()),
           a.device().str(), toString(b.scalar_type()), c10::str(b.sizes()), b.device().str());
   }
-  return use_cpu_kernel(a) ? GatedSiluFunction::apply(a, b) : ref::gated_silu(a, b);
+  return use_cpu_kernel(a) ? GatedSiluFunction::apply(a, maybe(b)) : ref::gated_silu(a, b);
 }
 
 TORCH_LIBRARY_FRAGMENT(megalodon, m) {

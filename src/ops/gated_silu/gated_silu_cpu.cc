@@ -17,11 +17,18 @@ HWY_BEFORE_NAMESPACE();
 namespace megalodon::ops::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-/// e^-|a| lies in [0, 1] whatever a is: no overflow, and full relative precision on both sides.
+template <class V>
+struct Sigmoid {
+  V value, rest;  // sigmoid(a) and 1 − sigmoid(a)
+};
+
+/// e^-|a| lies in [0, 1] whatever a is: no overflow, and full relative precision of both results.
 template <class D, class V = hn::Vec<D>>
-HWY_INLINE V sigmoid(D d, V a) {
+HWY_INLINE Sigmoid<V> sigmoid(D d, V a) {
   const V one = hn::Set(d, 1.0F), e = hn::Exp(d, hn::Neg(hn::Abs(a)));
-  return hn::Div(hn::IfThenElse(hn::Ge(a, hn::Zero(d)), one, e), hn::Add(one, e));
+  const V large = hn::Div(one, hn::Add(one, e)), small = hn::Mul(e, large);
+  const auto positive = hn::Ge(a, hn::Zero(d));
+  return {hn::IfThenElse(positive, large, small), hn::IfThenElse(positive, small, large)};
 }
 
 /// Calls body(tag, i) so that every element of [begin, end) is in exactly one vector.
@@ -39,7 +46,7 @@ template <bool kGated>
 void forward_block(const GatedSiluForwardArgs& args, int64_t begin, int64_t end) {
   for_each_vector(begin, end, [&](auto d, int64_t i) HWY_ATTR {
     const auto a = hn::LoadU(d, args.a + i);
-    auto h = hn::Mul(a, sigmoid(d, a));
+    auto h = hn::Mul(a, sigmoid(d, a).value);
     if constexpr (kGated) h = hn::Mul(h, hn::LoadU(d, args.b + i));
     hn::StoreU(h, d, args.h + i);
   });
@@ -48,12 +55,12 @@ void forward_block(const GatedSiluForwardArgs& args, int64_t begin, int64_t end)
 template <bool kGated>
 void backward_block(const GatedSiluBackwardArgs& args, int64_t begin, int64_t end) {
   for_each_vector(begin, end, [&](auto d, int64_t i) HWY_ATTR {
-    const auto one = hn::Set(d, 1.0F);
-    const auto a = hn::LoadU(d, args.a + i), dh = hn::LoadU(d, args.dh + i), s = sigmoid(d, a);
-    auto da = hn::Mul(hn::Mul(dh, s), hn::MulAdd(a, hn::Sub(one, s), one));
+    const auto a = hn::LoadU(d, args.a + i), dh = hn::LoadU(d, args.dh + i);
+    const auto s = sigmoid(d, a);
+    auto da = hn::Mul(hn::Mul(dh, s.value), hn::MulAdd(a, s.rest, hn::Set(d, 1.0F)));
     if constexpr (kGated) {
       da = hn::Mul(da, hn::LoadU(d, args.b + i));
-      hn::StoreU(hn::Mul(dh, hn::Mul(a, s)), d, args.db + i);
+      hn::StoreU(hn::Mul(dh, hn::Mul(a, s.value)), d, args.db + i);
     }
     hn::StoreU(da, d, args.da + i);
   });
