@@ -9,8 +9,8 @@
 
 namespace megalodon::ops {
 
-/// x_BLD (any leading shape), w_VD, targets_BL int64 in [0, V) or -100 (ignored: nll 0, no gradient). Returns nll_BL in
-/// float32 (float64 for float64 input).
+/// x_BLD (any leading shape) and w_VD of one dtype, targets_BL int64 in [0, V) or -100 (ignored: nll 0, no gradient).
+/// Returns nll_BL in float32 (float64 for float64 input).
 Tensor linear_cross_entropy(const Tensor& x_BLD, const Tensor& w_VD, const Tensor& targets_BL);
 
 namespace ref {

@@ -1,0 +1,139 @@
+#include "ops/linear_cross_entropy/linear_cross_entropy.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "ops/linear_cross_entropy/linear_cross_entropy_kernel.h"
+#include "ops/registration.h"
+
+namespace megalodon::ops {
+namespace {
+
+// A block's logits are made, read and dropped while they are still in cache, but every block also streams all of w (and
+// dw) through it: 128 tokens give 64 FLOP per byte of w, which is compute bound everywhere.
+constexpr int64_t kBlockLogits = 1 << 20;
+constexpr int64_t kMinBlockTokens = 128;
+
+/// Calls use(first token, logits_TV, product_TV) block after block. `product_TV` is x w^T in x's dtype and `logits_TV`
+/// the same in float32; for float32 they are one tensor. Both are reused by the next block.
+template <class Use>
+void for_each_block(const Tensor& x_TD, const Tensor& w_VD, const Use& use) {
+  const int64_t tokens = x_TD.size(0), vocabulary = w_VD.size(0);
+  const int64_t block = std::min(tokens, std::max(kMinBlockTokens, kBlockLogits / vocabulary));
+  const Tensor product_TV = torch::empty({block, vocabulary}, x_TD.options());
+  const Tensor logits_TV = torch::empty_like(product_TV, torch::kFloat32);
+  const bool same = product_TV.scalar_type() == torch::kFloat32;
+  for (int64_t begin = 0; begin < tokens; begin += block) {
+    const int64_t count = std::min(block, tokens - begin);
+    Tensor product = product_TV.narrow(0, 0, count);
+    at::mm_out(product, x_TD.narrow(0, begin, count), w_VD.t());
+    const Tensor logits = same ? product : logits_TV.narrow(0, 0, count).copy_(product);
+    use(begin, logits, product);
+  }
+}
+
+class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossEntropyFunction> {
+ public:
+  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& x_TD, const Tensor& w_VD,
+                        const Tensor& targets_T) {
+    const Tensor nll_T = torch::empty({x_TD.size(0)}, x_TD.options().dtype(torch::kFloat32));
+    const Tensor log_sum_T = torch::empty_like(nll_T);
+    for_each_block(x_TD, w_VD, [&](int64_t begin, const Tensor& logits, const Tensor&) {
+      cross_entropy_forward_cpu({.logits = logits.data_ptr<float>(),
+                                 .targets = targets_T.data_ptr<int64_t>() + begin,
+                                 .nll = nll_T.data_ptr<float>() + begin,
+                                 .log_sum = log_sum_T.data_ptr<float>() + begin,
+                                 .rows = logits.size(0),
+                                 .vocabulary = logits.size(1)});
+    });
+    context->save_for_backward({x_TD, w_VD, targets_T, log_sum_T});
+    return nll_T;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& gradients) {
+    const auto saved = context->get_saved_variables();
+    const Tensor &x_TD = saved[0], &w_VD = saved[1], &targets_T = saved[2], &log_sum_T = saved[3];
+    const Tensor dnll_T = gradients[0].contiguous();
+    Tensor dx_TD, dw_VD;
+    if (context->needs_input_grad(0)) dx_TD = torch::empty_like(x_TD, at::MemoryFormat::Contiguous);
+    if (context->needs_input_grad(1)) dw_VD = torch::zeros(w_VD.sizes(), w_VD.options().dtype(torch::kFloat32));
+    for_each_block(x_TD, w_VD, [&](int64_t begin, const Tensor& logits, const Tensor& product) {
+      const int64_t count = logits.size(0);
+      cross_entropy_backward_cpu({.logits = logits.data_ptr<float>(),
+                                  .targets = targets_T.data_ptr<int64_t>() + begin,
+                                  .log_sum = log_sum_T.data_ptr<float>() + begin,
+                                  .dnll = dnll_T.data_ptr<float>() + begin,
+                                  .rows = count,
+                                  .vocabulary = logits.size(1)});
+      product.copy_(logits);  // nothing for float32, where they are one
+      if (dx_TD.defined()) {
+        Tensor dx_block = dx_TD.narrow(0, begin, count);
+        at::mm_out(dx_block, product, w_VD);
+      }
+      if (dw_VD.defined()) accumulate(dw_VD, product.t(), x_TD.narrow(0, begin, count));
+    });
+    return {dx_TD, dw_VD.defined() ? dw_VD.to(w_VD.scalar_type()) : dw_VD, Tensor()};
+  }
+
+ private:
+  /// sum += a b, with sum in float32 whatever a and b are.
+  static void accumulate(Tensor& sum, const Tensor& a, const Tensor& b) {
+    if (a.scalar_type() == torch::kFloat32) {
+      sum.addmm_(a, b);
+    } else {
+      sum.add_(at::mm(a, b));
+    }
+  }
+};
+
+void check_targets(const Tensor& targets, int64_t vocabulary) {
+  const Tensor bad = targets.ne(kIgnoredTarget).logical_and(targets.lt(0).logical_or(targets.ge(vocabulary)));
+  if (!bad.any().item<bool>()) return;
+  const Tensor position = bad.nonzero()[0].cpu();
+  std::string index;
+  for (int64_t i = 0; i < position.numel(); ++i)
+    index += fmt::format("{}{}", i == 0 ? "" : ", ", position[i].item<int64_t>());
+  fail("[linear_cross_entropy] targets must be in [0, {}) or {} (ignored), got {} at [{}]", vocabulary, kIgnoredTarget,
+       targets.masked_select(bad)[0].item<int64_t>(), index);
+}
+
+void check_inputs(const Tensor& x, const Tensor& w, const Tensor& targets) {
+  check(w.dim() == 2 && w.size(0) > 0, "[linear_cross_entropy] weight must be [V, D] with V > 0, got {}",
+        c10::str(w.sizes()));
+  check(x.dim() >= 1 && x.size(-1) == w.size(1),
+        "[linear_cross_entropy] the last axis of x must be the weight's D = {}, got {}", w.size(1),
+        c10::str(x.sizes()));
+  check(x.is_floating_point() && x.scalar_type() == w.scalar_type(),
+        "[linear_cross_entropy] x and weight must be of one floating dtype, got {} and {}", toString(x.scalar_type()),
+        toString(w.scalar_type()));
+  check(targets.scalar_type() == torch::kInt64, "[linear_cross_entropy] targets must be int64, got {}",
+        toString(targets.scalar_type()));
+  check(targets.sizes() == x.sizes().slice(0, x.dim() - 1),
+        "[linear_cross_entropy] targets must have x's shape without its last axis: x {}, targets {}",
+        c10::str(x.sizes()), c10::str(targets.sizes()));
+  check_targets(targets, w.size(0));
+}
+
+/// Float64 and other devices take the reference; float32 and bfloat16 on the CPU the blocks.
+bool use_blocks(const Tensor& x) {
+  const auto type = x.scalar_type();
+  return x.device().is_cpu() && (type == torch::kFloat32 || type == torch::kBFloat16) && !use_reference();
+}
+
+}  // namespace
+
+Tensor linear_cross_entropy(const Tensor& x_BLD, const Tensor& w_VD, const Tensor& targets_BL) {
+  check_inputs(x_BLD, w_VD, targets_BL);
+  if (!use_blocks(x_BLD)) return ref::linear_cross_entropy(x_BLD, w_VD, targets_BL);
+  const int64_t tokens = targets_BL.numel();
+  const Tensor nll_T = LinearCrossEntropyFunction::apply(x_BLD.reshape({tokens, w_VD.size(1)}), w_VD,
+                                                         targets_BL.reshape({tokens}).contiguous());
+  return nll_T.view(targets_BL.sizes());
+}
+
+TORCH_LIBRARY_FRAGMENT(megalodon, m) {
+  m.def("linear_cross_entropy(Tensor x, Tensor weight, Tensor targets) -> Tensor", linear_cross_entropy);
+}
+
+}  // namespace megalodon::ops
