@@ -5,15 +5,15 @@
 #include <string>
 #include <vector>
 
-#include "data/tokenizer.h"
 #include "data/token_files.h"
+#include "data/tokenizer.h"
 
 namespace megalodon::data {
 
 struct PrepareOptions {
   std::vector<fs::path> inputs;  // text files; a folder stands for the .txt files below it, in order of name
   fs::path output;               // prefix of the .bin/.idx pair, or with a split the folder of train, valid, test
-  std::string separator;         // documents of one file are separated by this text; empty: one document per file
+  std::string separator;         // separates the documents of one file and belongs to none; empty: one per file
   double valid = 0, test = 0;    // fractions of the documents, drawn by a hash of the document's number and the seed
   uint64_t seed = 0;
 };
@@ -26,7 +26,9 @@ struct PrepareResult {
   std::vector<Part> parts;
 };
 
-/// Documents are streamed: memory does not grow with the input. `progress(bytes_done, bytes_total)` is called now and then.
+/// Text is taken as bytes. Documents are streamed: memory grows with the longest document, not with the input; empty
+/// ones are dropped. With a split every part gets a document at least; Error where there are fewer documents than
+/// parts. Nothing is published unless everything succeeds. `progress(bytes_done, bytes_total)` is called now and then.
 PrepareResult prepare(const PrepareOptions& options, const Tokenizer& tokenizer,
                       const std::function<void(uint64_t, uint64_t)>& progress = {});
 

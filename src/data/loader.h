@@ -1,9 +1,8 @@
-// Batches of training sequences from a token file: a pure function of (data, options, position), so that a run resumes by
-// storing one number.
+// Batches of training sequences from a token file: a pure function of (data, options, position), so that a run resumes
+// by storing one number.
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <vector>
 
 #include "data/token_files.h"
@@ -29,20 +28,27 @@ struct LoaderOptions {
 };
 
 /// Cuts the concatenation of all documents into sequences of `length` tokens and visits them epoch by epoch, each
-/// epoch in its own order and from its own random offset, so that no byte is always at a sequence's edge.
+/// epoch in its own order and from its own random offset, so that no token is always at a sequence's edge. Without
+/// shuffling every epoch goes from the first token to the last. A batch may hold sequences of two epochs.
 class Loader {
  public:
+  /// `file` must outlive the loader. Throws Error where the corpus is too short for one sequence.
   Loader(const TokenFile& file, LoaderOptions options);
   /// The batch at the current position; moves on by one batch.
   Batch next();
   /// Sequences handed out so far: all there is to save.
   int64_t position() const { return position_; }
-  void seek(int64_t position) { position_ = position; }
-  int64_t sequences_per_epoch() const;
+  void seek(int64_t position);
+  int64_t sequences_per_epoch() const { return sequences_; }
 
  private:
+  int64_t begin_of(int64_t position) const;
+  void fill_row(int64_t begin, int64_t row, Batch& batch);
+
   const TokenFile& file_;
   LoaderOptions options_;
+  int64_t sequences_ = 0;
+  std::vector<int64_t> scratch_;  // a row's tokens and the one after them
   int64_t position_ = 0;
 };
 

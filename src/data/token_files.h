@@ -1,14 +1,16 @@
 // Token data on disk: Megatron's .bin (tokens, no header) and .idx (lengths, offsets, documents).
 //
-//   .idx: "MMIDIDX\0\0" | u64 version 1 | u8 dtype code | u64 sequences | u64 documents + 1 | i32 length of each sequence
-//         | i64 byte offset of each sequence in .bin | i64 first sequence of each document, then the number of sequences
+//   .idx: "MMIDIDX\0\0" | u64 version 1 | u8 dtype code | u64 sequences | u64 documents + 1 | i32 length of each
+//   sequence
+//         | i64 byte offset of each sequence in .bin | i64 first sequence of each document, then the number of
+//         sequences
 //   dtype codes: 1 u8, 2 i8, 3 i16, 4 i32, 5 i64, 8 u16
 //
 // We write one sequence per document; any file of the format is read.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -22,16 +24,20 @@ class TokenFileWriter {
  public:
   /// Tokens are stored as u8 for vocabularies up to 256, u16 below 65,500, else i32.
   TokenFileWriter(const fs::path& prefix, int64_t vocabulary);
+  /// The document may be empty. Throws Error for more than 2^31 - 1 tokens, the format's limit for a sequence.
   void add_document(std::span<const int32_t> tokens);
   int64_t tokens() const { return tokens_; }
   int64_t documents() const { return static_cast<int64_t>(lengths_.size()); }
   void finish();
 
  private:
+  fs::path prefix_;
+  int64_t vocabulary_;
   int code_;
-  size_t width_;
+  size_t width_;  // bytes per token
   int64_t tokens_ = 0;
   std::vector<int32_t> lengths_;
+  std::vector<std::byte> scratch_;  // one document as it is stored
   AtomicFile bin_, idx_;
 };
 
@@ -51,14 +57,20 @@ class TokenFile {
   int dtype_code() const { return code_; }
   int64_t sequences() const { return static_cast<int64_t>(sequence_begin_.size()) - 1; }
   const fs::path& prefix() const { return prefix_; }
+  /// Size of .bin.
+  size_t bytes() const { return bin_.bytes().size(); }
 
  private:
   fs::path prefix_;
   MappedFile bin_;
   int code_ = 0;
+  size_t width_ = 0;
   std::vector<int64_t> sequence_begin_;   // in the concatenation, plus the end
   std::vector<int64_t> sequence_offset_;  // in bytes of .bin
-  std::vector<int64_t> document_begin_;
+  std::vector<int64_t> document_begin_;   // in the concatenation, plus the end
 };
+
+/// A few lines for people: counts, dtype, bytes, shortest, median and longest document.
+std::string describe(const TokenFile& file);
 
 }  // namespace megalodon::data

@@ -1,6 +1,7 @@
 // Text to token ids and back.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
@@ -31,8 +32,10 @@ class ByteTokenizer final : public Tokenizer {
   nlohmann::ordered_json describe() const override;
 };
 
-/// From describe()'s object, or from a name on the command line ("bytes"). Throws UsageError naming the known ones.
-std::unique_ptr<Tokenizer> make_tokenizer(const nlohmann::ordered_json& description);
+/// From a name on the command line ("bytes"), or from describe()'s object. Throws UsageError naming the known ones.
 std::unique_ptr<Tokenizer> make_tokenizer(std::string_view name);
+/// Takes the exact type alone: text converts to JSON implicitly, so a plain overload would be ambiguous for strings.
+template <std::same_as<nlohmann::ordered_json> Json>
+std::unique_ptr<Tokenizer> make_tokenizer(const Json& description);
 
 }  // namespace megalodon::data

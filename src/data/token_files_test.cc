@@ -1,0 +1,227 @@
+#include "data/token_files.h"
+
+#include <sys/mman.h>
+
+#include <cstring>
+
+#include "base/philox.h"
+#include "data/testing.h"
+
+namespace megalodon::data {
+namespace {
+
+std::string from_hex(std::string_view hex) {
+  std::string bytes;
+  for (size_t i = 0; i < hex.size(); i += 2)
+    bytes += static_cast<char>(std::stoi(std::string(hex.substr(i, 2)), nullptr, 16));
+  return bytes;
+}
+
+// Documents [1, 2, 3] and [4] as u16, as Megatron and gpt-neox write them.
+const std::string kIndex = from_hex(
+    "4d4d4944494458000001000000000000000802000000000000000300000000000000030000000100000000000000000000000600000000"
+    "000000000000000000000001000000000000000200000000000000");
+const std::string kTokens = from_hex("0100020003000400");
+
+template <class T>
+std::string with(std::string bytes, size_t offset, T value) {
+  std::memcpy(bytes.data() + offset, &value, sizeof(T));
+  return bytes;
+}
+
+class TokenFiles : public FolderTest {
+ protected:
+  fs::path put_pair(const std::string& index, const std::string& tokens) const {
+    put("a.bin", tokens);
+    put("a.idx", index);
+    return folder_ / "a";
+  }
+  std::string rejection(const std::string& index, const std::string& tokens = kTokens) const {
+    const fs::path prefix = put_pair(index, tokens);
+    return error_of([&] { TokenFile file(prefix); });
+  }
+};
+
+TEST_F(TokenFiles, WritesTheFormatByteForByte) {
+  put_documents("a", {{1, 2, 3}, {4}}, 1000);
+  EXPECT_EQ(read_file(folder_ / "a.idx"), kIndex);
+  EXPECT_EQ(read_file(folder_ / "a.bin"), kTokens);
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_), {}), 2);
+}
+
+TEST_F(TokenFiles, RoundTripInEveryWidthWithEmptyDocuments) {
+  const std::vector<std::pair<int64_t, int>> widths = {{2, 1},     {256, 1},   {257, 8},
+                                                       {65499, 8}, {65500, 4}, {int64_t{1} << 31, 4}};
+  for (const auto& [vocabulary, code] : widths) {
+    const auto last = static_cast<int32_t>(vocabulary - 1);
+    const TokenFile file(put_documents("a", {{}, {last, 0}, {}, {}, {1, last, last}, {}}, vocabulary));
+    EXPECT_EQ(file.dtype_code(), code);
+    EXPECT_EQ(file.documents(), 6);
+    EXPECT_EQ(file.tokens(), 5);
+    EXPECT_EQ(all_tokens(file), (std::vector<int64_t>{last, 0, 1, last, last}));
+    EXPECT_EQ(file.document_length(0), 0);
+    EXPECT_EQ(file.document_length(4), 3);
+    EXPECT_EQ(file.document_begin(4), 2);
+    EXPECT_EQ(file.document_of(0), 1);
+    EXPECT_EQ(file.document_of(1), 1);
+    EXPECT_EQ(file.document_of(2), 4);
+    EXPECT_EQ(file.document_of(4), 4);
+    error_of([&] { (void)file.document_of(5); });
+    error_of([&] { (void)file.document_of(-1); });
+  }
+}
+
+TEST_F(TokenFiles, EveryRangeReadsTheSame) {
+  const TokenFile file(put_documents("a", {{0, 1, 2}, {}, {3}, {4, 5, 6, 7}}, 10));
+  for (int64_t begin = 0; begin <= 8; ++begin) {
+    for (int64_t end = begin; end <= 8; ++end) {
+      std::vector<int64_t> out(static_cast<size_t>(end - begin));
+      file.read(begin, out);
+      for (int64_t i = begin; i < end; ++i) EXPECT_EQ(out[static_cast<size_t>(i - begin)], i);
+    }
+  }
+  std::vector<int64_t> out(2);
+  expect_contains(error_of([&] { file.read(7, out); }), {"2 tokens at 7", "8"});
+  error_of([&] { file.read(-1, out); });
+  error_of([&] { file.read(9, {}); });
+}
+
+TEST_F(TokenFiles, OpensWithEitherSuffixOrNone) {
+  const fs::path prefix = put_documents("corpus.v2", {{1}}, 256);
+  for (const char* suffix : {"", ".bin", ".idx"}) EXPECT_EQ(TokenFile(prefix.string() + suffix).tokens(), 1);
+}
+
+TEST_F(TokenFiles, NothingAppearsBeforeFinish) {
+  {
+    TokenFileWriter writer(folder_ / "a", 256);
+    writer.add_document(std::vector<int32_t>{1});
+    EXPECT_FALSE(fs::exists(folder_ / "a.bin"));
+  }
+  EXPECT_TRUE(fs::is_empty(folder_));
+}
+
+TEST_F(TokenFiles, WriterRefusesWhatTheFormatCannotHold) {
+  TokenFileWriter writer(folder_ / "a", 300);
+  expect_contains(error_of([&] { writer.add_document(std::vector<int32_t>{5, 300}); }), {"[0, 300)", "300"});
+  expect_contains(error_of([&] { writer.add_document(std::vector<int32_t>{-1}); }), {"[0, 300)", "-1"});
+  EXPECT_EQ(writer.tokens(), 0);
+  EXPECT_EQ(writer.documents(), 0);
+  for (const int64_t vocabulary : {int64_t{0}, int64_t{-1}, (int64_t{1} << 31) + 1})
+    expect_contains(error_of([&] { TokenFileWriter(folder_ / "b", vocabulary); }), {"vocabulary"});
+  // Address space without memory: the length is refused before anything is read.
+  constexpr size_t kCount = size_t{1} << 31;
+  void* pages = mmap(nullptr, kCount * 4, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  ASSERT_NE(pages, MAP_FAILED);
+  const std::span<const int32_t> tokens(static_cast<const int32_t*>(pages), kCount);
+  expect_contains(error_of([&] { writer.add_document(tokens); }), {"2147483648", "2^31 - 1"});
+  munmap(pages, kCount * 4);
+}
+
+TEST_F(TokenFiles, ReadsSeveralSequencesPerDocumentInAnyOrderOfBytesAndModes) {
+  // Two documents: sequences {3, 4} and {1} + {}; the stored order is [1 2 3 4], byte offsets 4, 0, 8 into u16.
+  std::string index = kIndex.substr(0, 18);
+  const auto put_value = [&](auto value) { index.append(reinterpret_cast<const char*>(&value), sizeof(value)); };
+  for (const uint64_t count : {3, 3}) put_value(count);
+  for (const int32_t length : {2, 1, 0}) put_value(length);
+  for (const int64_t offset : {4, 0, 8}) put_value(offset);
+  for (const int64_t first : {0, 1, 3}) put_value(first);
+  const std::string modes(3, '\0');
+  for (const std::string& tail : {std::string(), modes}) {
+    const TokenFile file(put_pair(index + tail, kTokens));
+    EXPECT_EQ(file.sequences(), 3);
+    EXPECT_EQ(file.documents(), 2);
+    EXPECT_EQ(file.document_length(0), 2);
+    EXPECT_EQ(file.document_length(1), 1);
+    EXPECT_EQ(all_tokens(file), (std::vector<int64_t>{3, 4, 1}));
+  }
+}
+
+TEST_F(TokenFiles, ReadsEveryIntegerType) {
+  const auto read_as = [&](int code, const std::string& tokens, int32_t first, int32_t second) {
+    const size_t width = tokens.size() / 4;
+    const std::string index = with(with(kIndex, 17, static_cast<uint8_t>(code)), 50, static_cast<int64_t>(3 * width));
+    const TokenFile file(put_pair(index, tokens));
+    const std::vector<int64_t> got = all_tokens(file);
+    EXPECT_EQ(got[0], first) << code;
+    EXPECT_EQ(got[3], second) << code;
+  };
+  read_as(1, from_hex("FF000002"), 255, 2);
+  read_as(2, from_hex("FF000002"), -1, 2);
+  read_as(3, from_hex("FFFF000000000200"), -1, 2);
+  read_as(8, from_hex("FFFF000000000200"), 65535, 2);
+  read_as(4, from_hex("FFFFFF7F000000000000000002000000"), 0x7FFFFFFF, 2);
+  read_as(5,
+          from_hex("FFFFFFFFFFFFFFFF0000000000000000000000000000000002000000000000"
+                   "00"),
+          -1, 2);
+}
+
+TEST_F(TokenFiles, RejectsWithFileByteAndRule) {
+  const uint64_t huge = uint64_t{1} << 63;
+  expect_contains(rejection(with(kIndex, 0, 'X')), {"a.idx", "byte 0", "magic"});
+  expect_contains(rejection(with(kIndex, 8, 'X')), {"a.idx", "byte 0", "magic"});
+  expect_contains(rejection(with(kIndex, 9, uint64_t{2})), {"a.idx", "byte 9", "version 1", "got 2"});
+  for (const uint8_t code : {0, 6, 7, 9, 255})
+    expect_contains(rejection(with(kIndex, 17, code)), {"a.idx", "byte 17", "dtype", fmt::format("got {}", code)});
+  expect_contains(rejection(with(kIndex, 18, huge)), {"a.idx", "byte 18", "9223372036854775808 sequences"});
+  expect_contains(rejection(with(kIndex, 18, uint64_t{5})), {"a.idx", "byte 18", "5 sequences"});
+  expect_contains(rejection(with(kIndex, 26, huge)), {"a.idx", "byte 26", "9223372036854775808 document"});
+  expect_contains(rejection(with(kIndex, 26, uint64_t{0})), {"a.idx", "byte 26", "at least one"});
+  expect_contains(rejection(with(kIndex, 26, uint64_t{2})), {"a.idx", "byte 74", "8 bytes"});
+  expect_contains(rejection(with(kIndex, 34, int32_t{-1})), {"a.idx", "byte 34", "sequence 0", "negative"});
+  expect_contains(rejection(with(kIndex, 38, int32_t{2})), {"a.idx", "byte 50", "sequence 1", "beyond"});
+  expect_contains(rejection(with(kIndex, 50, int64_t{-2})), {"a.idx", "byte 50", "negative"});
+  expect_contains(rejection(with(kIndex, 50, int64_t{5})), {"a.idx", "byte 50", "multiple of 2"});
+  expect_contains(rejection(with(kIndex, 50, int64_t{8})), {"a.idx", "byte 50", "beyond the 8 bytes"});
+  expect_contains(rejection(with(kIndex, 50, int64_t{0x7FFFFFFFFFFFFFFE})), {"a.idx", "byte 50", "beyond"});
+  expect_contains(rejection(with(kIndex, 58, int64_t{1})), {"a.idx", "byte 58", "first document"});
+  expect_contains(rejection(with(kIndex, 66, int64_t{3})), {"a.idx", "byte 66", "document 1", "[0, 2]"});
+  expect_contains(rejection(with(kIndex, 66, int64_t{-1})), {"a.idx", "byte 66", "document 1", "decrease"});
+  expect_contains(rejection(with(with(kIndex, 66, int64_t{2}), 74, int64_t{1})), {"a.idx", "byte 74", "[2, 2]"});
+  expect_contains(rejection(with(kIndex, 74, int64_t{1})), {"a.idx", "byte 74", "number of sequences, 2"});
+  expect_contains(rejection(kIndex + "x"), {"a.idx", "byte 82", "end of the file"});
+  expect_contains(rejection(kIndex, kTokens.substr(0, 7)), {"a.idx", "byte 50", "beyond the 7 bytes"});
+  expect_contains(rejection(kIndex, ""), {"a.idx", "byte 42", "beyond the 0 bytes"});
+}
+
+TEST_F(TokenFiles, RejectsEveryTruncation) {
+  for (size_t size = 0; size < kIndex.size(); ++size) expect_contains(rejection(kIndex.substr(0, size)), {"a.idx"});
+  fs::remove(folder_ / "a.bin");
+  expect_contains(error_of([&] { TokenFile file(folder_ / "a"); }), {"a.bin", "No such file"});
+}
+
+TEST_F(TokenFiles, FlippedBitsAreRejectedOrReadable) {
+  std::vector<std::vector<int32_t>> documents(20);
+  for (size_t i = 0; i < documents.size(); ++i) documents[i].assign(i % 7, static_cast<int32_t>(i));
+  const fs::path prefix = put_documents("b", documents, 1000);
+  const std::string index = read_file(prefix.string() + ".idx");
+  int rejected = 0, accepted = 0;
+  for (uint64_t i = 0; i < 3000; ++i) {
+    std::string damaged = index;
+    const Philox4 random = philox(derive_key(5, 0), i);
+    for (uint32_t flip = 0; flip <= random[3] % 3; ++flip)
+      damaged[random[flip] % damaged.size()] ^= static_cast<char>(1 + (random[flip] >> 20) % 255);
+    put("b.idx", damaged);
+    try {
+      const TokenFile file(prefix);
+      EXPECT_EQ(all_tokens(file).size(), static_cast<size_t>(file.tokens()));
+      EXPECT_FALSE(describe(file).empty());
+      ++accepted;
+    } catch (const Error&) {
+      ++rejected;
+    }
+  }
+  EXPECT_GT(rejected, 1000);
+  EXPECT_GT(accepted, 10);
+}
+
+TEST_F(TokenFiles, DescribesWhatIsThere) {
+  const TokenFile file(put_documents("a", {{1, 2, 3}, {4}, {1, 2, 3, 4, 5, 6, 7}}, 1000));
+  expect_contains(describe(file), {"documents  3", "sequences  3", "tokens     11", "u16", "bytes      22",
+                                   "shortest 1, median 3, longest 7"});
+  const TokenFile none(put_documents("b", {}, 256));
+  expect_contains(describe(none), {"documents  0", "tokens     0", "u8"});
+}
+
+}  // namespace
+}  // namespace megalodon::data
