@@ -1,5 +1,5 @@
-// Normalization over the last axis. Weights are stored minus one (published checkpoints hold them so), eps is inside the
-// root:
+// Normalization over the last axis. Weights are stored minus one (published checkpoints hold them so), eps is inside
+// the root:
 //   rms_norm(x)   = x / sqrt(mean(x²) + eps) · (1 + weight)
 //   layer_norm(x) = (x − mean(x)) / sqrt(var(x) + eps) · (1 + weight) + bias       biased variance
 // Any leading shape. Weight and bias may be undefined.

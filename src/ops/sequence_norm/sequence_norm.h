@@ -1,7 +1,7 @@
-// Sequence normalization: the non-causal twin of timestep_norm. Every valid step is normalized with the statistics of the
-// whole valid sequence:  y = (x − mean) · rstd · scale + bias,  rstd = 1/sqrt(var + eps), variance biased and over all
-// features of the group and all valid steps. Masked steps output 0 and have no gradient. `scale` is the whole multiplier (no
-// 1 +). Runs as a composition of tensor operators.
+// Sequence normalization: the non-causal twin of timestep_norm. Every valid step is normalized with the statistics of
+// the whole valid sequence:  y = (x − mean) · rstd · scale + bias,  rstd = 1/sqrt(var + eps), variance biased and over
+// all features of the group and all valid steps. Masked steps output 0 and have no gradient. `scale` is the whole
+// multiplier (no 1 +). Runs as a composition of tensor operators.
 #pragma once
 
 #include "base/compat.h"

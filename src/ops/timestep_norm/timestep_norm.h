@@ -1,13 +1,13 @@
 // Timestep normalization (Megalodon, section 3.2): group statistics over all features of the group and all valid steps
-// 1..t, within-step spread included, continued from (count, mean, var). With m_t, s_t the mean and mean square of a group
-// at step t:
+// 1..t, within-step spread included, continued from (count, mean, var). With m_t, s_t the mean and mean square of a
+// group at step t:
 //
 //   n = n0 + #valid(1..t)      mean = (n0 mean0 + Σ m) / n      var = (n0 (var0 + mean0²) + Σ s) / n − mean²
 //   y = (x − mean) · rsqrt(var + eps) · (1 + weight) + bias
 //
-// The current step is included. A masked step outputs 0, changes nothing and has no gradient. Where a document starts, the
-// statistics begin afresh (count 0). Counts are steps (int64); statistics are float64 in and out, so that step 10^9 still
-// moves them (the published code keeps them in the compute dtype).
+// The current step is included. A masked step outputs 0, changes nothing and has no gradient. Where a document starts,
+// the statistics begin afresh (count 0). Counts are steps (int64); statistics are float64 in and out, so that step 10^9
+// still moves them (the published code keeps them in the compute dtype).
 #pragma once
 
 #include "base/compat.h"
@@ -29,9 +29,10 @@ struct TimestepNormOut {
 struct TimestepNormOptions {
   int64_t groups = 1;  // D is divisible by it; D itself normalizes every feature alone
   double eps = 1e-5;
-  TimestepNormState state;  // before the first step; undefined: a fresh start. mean and var may be float32 and may need grad
-  Tensor padding_mask_BL;   // bool, true at steps to leave out; undefined: none
-  Tensor starts_BL;         // bool, true where a document begins; undefined: none
+  TimestepNormState
+      state;  // before the first step; undefined: a fresh start. mean and var may be float32 and may need grad
+  Tensor padding_mask_BL;  // bool, true at steps to leave out; undefined: none
+  Tensor starts_BL;        // bool, true where a document begins; undefined: none
 };
 
 /// weight_D (stored minus one) and bias_D may both be undefined.

@@ -1,0 +1,87 @@
+// rms_norm and layer_norm: checks, choice of kernel or reference, gradient, registration.
+#include "ops/row_norm/row_norm.h"
+
+#include "ops/registration.h"
+#include "ops/row_norm/norm_checks.h"
+#include "ops/row_norm/row_norm_kernel.h"
+
+namespace megalodon::ops {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+RowNormArgs kernel_args(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps, bool centered) {
+  RowNormArgs args{};
+  args.size = x.size(-1);
+  args.rows = args.size == 0 ? 0 : x.numel() / args.size;
+  args.centered = centered;
+  args.eps = eps;
+  args.x = x.data_ptr<float>();
+  args.weight = data_or_null<float>(weight);
+  args.bias = data_or_null<float>(bias);
+  return args;
+}
+
+class RowNormFunction : public torch::autograd::Function<RowNormFunction> {
+ public:
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const OptionalTensor& weight_or_none,
+                        const OptionalTensor& bias_or_none, double eps, bool centered) {
+    const Tensor weight = or_undefined(weight_or_none), bias = or_undefined(bias_or_none);
+    ctx->save_for_backward({x, weight, bias});
+    ctx->saved_data["eps"] = eps;
+    ctx->saved_data["centered"] = centered;
+    Tensor y = torch::empty_like(x);
+    row_norm_forward_cpu(kernel_args(x, weight, bias, eps, centered), y.data_ptr<float>());
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
+    const auto saved = ctx->get_saved_variables();
+    const Tensor &x = saved[0], &weight = saved[1], &bias = saved[2], dy = gradients[0].contiguous();
+    const auto like = [](const Tensor& t) { return t.defined() ? torch::empty_like(t) : Tensor(); };
+    Tensor dx = torch::empty_like(x), dweight = like(weight), dbias = like(bias);
+    RowNormGradients out{};
+    out.dy = dy.data_ptr<float>();
+    out.dx = dx.data_ptr<float>();
+    out.dweight = dweight.defined() ? dweight.data_ptr<float>() : nullptr;
+    out.dbias = dbias.defined() ? dbias.data_ptr<float>() : nullptr;
+    row_norm_backward_cpu(
+        kernel_args(x, weight, bias, ctx->saved_data["eps"].toDouble(), ctx->saved_data["centered"].toBool()), out);
+    return {dx, dweight, dbias, {}, {}};
+  }
+};
+
+Tensor row_norm(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias, double eps, bool centered) {
+  check_norm_input(op, x, -1, eps);
+  check_norm_parameter(op, "weight", weight, x);
+  check_norm_parameter(op, "bias", bias, x);
+  if (is_reduced(x)) return row_norm(op, x.to(torch::kFloat32), weight, bias, eps, centered).to(x.scalar_type());
+  if (!use_cpu_kernel(x)) return centered ? ref::layer_norm(x, weight, bias, eps) : ref::rms_norm(x, weight, eps);
+  return RowNormFunction::apply(x.contiguous(), maybe(as_operand(weight, x)), maybe(as_operand(bias, x)), eps,
+                                centered);
+}
+
+}  // namespace
+
+Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
+  return row_norm("rms_norm", x, weight, {}, eps, false);
+}
+
+Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps) {
+  return row_norm("layer_norm", x, weight, bias, eps, true);
+}
+
+}  // namespace megalodon::ops
+
+TORCH_LIBRARY_FRAGMENT(megalodon, m) {
+  using namespace megalodon;
+  m.def("rms_norm(Tensor x, Tensor? weight=None, float eps=1e-5) -> Tensor",
+        [](const Tensor& x, const OptionalTensor& weight, double eps) {
+          return ops::rms_norm(x, or_undefined(weight), eps);
+        });
+  m.def("layer_norm(Tensor x, Tensor? weight=None, Tensor? bias=None, float eps=1e-5) -> Tensor",
+        [](const Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias, double eps) {
+          return ops::layer_norm(x, or_undefined(weight), or_undefined(bias), eps);
+        });
+}

@@ -1,0 +1,188 @@
+// The arithmetic of every norm on one run of K neighbouring features, shared by row_norm (a run is a row) and
+// timestep_norm (a run is one group of one step). Highway "-inl" header: compiled once per CPU target, included by
+// *_cpu.cc only.
+//
+// A mean is held as the sum of two floats, hi + lo. x − hi is rounded relative to the difference and not to x, so
+// (x − hi) − lo is right to the last bits even where the mean is a million times the deviation, at the price of one
+// subtraction; a mean of one float would leave an error of |mean| · 2^-24.
+//
+// Each formula is written once, for a vector tag: whole vectors run it with the widest tag, the rest with a one-lane
+// tag.
+#include <cstdint>
+
+#if defined(MEGALODON_RUN_MATH_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef MEGALODON_RUN_MATH_INL_H_
+#undef MEGALODON_RUN_MATH_INL_H_
+#else
+#define MEGALODON_RUN_MATH_INL_H_
+#endif
+
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace megalodon::ops {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using Floats = hn::ScalableTag<float>;
+using Doubles = hn::ScalableTag<double>;
+using OneFloat = hn::CappedTag<float, 1>;
+using OneDouble = hn::CappedTag<double, 1>;
+
+inline int64_t whole_vectors(int64_t size, size_t lanes) {
+  return size - size % static_cast<int64_t>(lanes);
+}
+
+struct SplitMean {
+  float hi, lo;
+};
+
+inline SplitMean split(double mean) {
+  const auto hi = static_cast<float>(mean);
+  return {hi, static_cast<float>(mean - hi)};
+}
+
+/// Σ x over [begin, end), in float64: float32 would leave an error of |mean| · 2^-24 a step in the running statistics.
+template <class Tag>
+HWY_INLINE double sum_span(Tag d, const float* x, int64_t begin, int64_t end) {
+  const hn::Rebind<float, Tag> narrow;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  auto sum = hn::Zero(d);
+  for (int64_t i = begin; i < end; i += lanes) sum = hn::Add(sum, hn::PromoteTo(d, hn::LoadU(narrow, x + i)));
+  return hn::GetLane(hn::SumOfLanes(d, sum));
+}
+
+HWY_INLINE double run_mean(const float* x, int64_t size) {
+  const int64_t whole = whole_vectors(size, hn::Lanes(Doubles()));
+  double sum = sum_span(Doubles(), x, 0, whole);
+  if (whole < size) sum += sum_span(OneDouble(), x, whole, size);
+  return sum / static_cast<double>(size);
+}
+
+template <class Tag>
+HWY_INLINE float squares_span(Tag d, const float* x, SplitMean mean, int64_t begin, int64_t end) {
+  const auto hi = hn::Set(d, mean.hi), lo = hn::Set(d, mean.lo);
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  // Two sums: a multiply-add takes four cycles and two can start in each, but long runs are bound by loads anyway.
+  auto even = hn::Zero(d), odd = hn::Zero(d);
+  int64_t i = begin;
+  for (; i + 2 * lanes <= end; i += 2 * lanes) {
+    const auto a = hn::Sub(hn::Sub(hn::LoadU(d, x + i), hi), lo);
+    const auto b = hn::Sub(hn::Sub(hn::LoadU(d, x + i + lanes), hi), lo);
+    even = hn::MulAdd(a, a, even);
+    odd = hn::MulAdd(b, b, odd);
+  }
+  for (; i < end; i += lanes) {
+    const auto a = hn::Sub(hn::Sub(hn::LoadU(d, x + i), hi), lo);
+    even = hn::MulAdd(a, a, even);
+  }
+  return hn::GetLane(hn::SumOfLanes(d, hn::Add(even, odd)));
+}
+
+/// Mean of (x − mean)².
+HWY_INLINE double run_variance(const float* x, SplitMean mean, int64_t size) {
+  const int64_t whole = whole_vectors(size, hn::Lanes(Floats()));
+  double sum = squares_span(Floats(), x, mean, 0, whole);
+  if (whole < size) sum += squares_span(OneFloat(), x, mean, whole, size);
+  return sum / static_cast<double>(size);
+}
+
+template <class Tag>
+HWY_INLINE void normalize_span(Tag d, const float* x, SplitMean mean, float rstd, const float* scale,
+                               const float* shift, float* y, int64_t begin, int64_t end) {
+  const auto hi = hn::Set(d, mean.hi), lo = hn::Set(d, mean.lo), factor = hn::Set(d, rstd);
+  for (int64_t i = begin; i < end; i += static_cast<int64_t>(hn::Lanes(d))) {
+    const auto normal = hn::Mul(hn::Sub(hn::Sub(hn::LoadU(d, x + i), hi), lo), factor);
+    hn::StoreU(hn::MulAdd(normal, hn::LoadU(d, scale + i), hn::LoadU(d, shift + i)), d, y + i);
+  }
+}
+
+/// y = (x − mean) · rstd · scale + shift
+HWY_INLINE void normalize_run(const float* x, SplitMean mean, float rstd, const float* scale, const float* shift,
+                              float* y, int64_t size) {
+  const int64_t whole = whole_vectors(size, hn::Lanes(Floats()));
+  normalize_span(Floats(), x, mean, rstd, scale, shift, y, 0, whole);
+  normalize_span(OneFloat(), x, mean, rstd, scale, shift, y, whole, size);
+}
+
+/// With g = dy · scale and c = x − mean:
+struct GradientSums {
+  double g;   // Σ g
+  double gc;  // Σ g c
+  double c;   // Σ c, not 0 where `mean` is not the mean of the run itself
+};
+
+template <class Tag>
+HWY_INLINE GradientSums gradient_sums_span(Tag d, const float* x, SplitMean mean, const float* dy, const float* scale,
+                                           int64_t begin, int64_t end) {
+  const auto hi = hn::Set(d, mean.hi), lo = hn::Set(d, mean.lo);
+  auto sum_g = hn::Zero(d), sum_gc = hn::Zero(d), sum_c = hn::Zero(d);
+  for (int64_t i = begin; i < end; i += static_cast<int64_t>(hn::Lanes(d))) {
+    const auto g = hn::Mul(hn::LoadU(d, dy + i), hn::LoadU(d, scale + i));
+    const auto c = hn::Sub(hn::Sub(hn::LoadU(d, x + i), hi), lo);
+    sum_g = hn::Add(sum_g, g);
+    sum_gc = hn::MulAdd(g, c, sum_gc);
+    sum_c = hn::Add(sum_c, c);
+  }
+  return {hn::GetLane(hn::SumOfLanes(d, sum_g)), hn::GetLane(hn::SumOfLanes(d, sum_gc)),
+          hn::GetLane(hn::SumOfLanes(d, sum_c))};
+}
+
+HWY_INLINE GradientSums gradient_sums(const float* x, SplitMean mean, const float* dy, const float* scale,
+                                      int64_t size) {
+  const int64_t whole = whole_vectors(size, hn::Lanes(Floats()));
+  GradientSums sums = gradient_sums_span(Floats(), x, mean, dy, scale, 0, whole);
+  if (whole == size) return sums;
+  const GradientSums rest = gradient_sums_span(OneFloat(), x, mean, dy, scale, whole, size);
+  return {sums.g + rest.g, sums.gc + rest.gc, sums.c + rest.c};
+}
+
+/// How one run's gradient depends on what its sums told: dx = g · rstd + constant + slope · c.
+struct RunGradient {
+  float rstd, constant, slope;
+};
+
+template <class Tag>
+HWY_INLINE void input_gradient_span(Tag d, const float* x, SplitMean mean, const float* dy, const float* scale,
+                                    RunGradient r, float* dx, int64_t begin, int64_t end) {
+  const auto hi = hn::Set(d, mean.hi), lo = hn::Set(d, mean.lo), rstd = hn::Set(d, r.rstd);
+  const auto constant = hn::Set(d, r.constant), slope = hn::Set(d, r.slope);
+  for (int64_t i = begin; i < end; i += static_cast<int64_t>(hn::Lanes(d))) {
+    const auto g = hn::Mul(hn::LoadU(d, dy + i), hn::LoadU(d, scale + i));
+    const auto c = hn::Sub(hn::Sub(hn::LoadU(d, x + i), hi), lo);
+    hn::StoreU(hn::MulAdd(g, rstd, hn::MulAdd(slope, c, constant)), d, dx + i);
+  }
+}
+
+HWY_INLINE void input_gradient(const float* x, SplitMean mean, const float* dy, const float* scale, RunGradient r,
+                               float* dx, int64_t size) {
+  const int64_t whole = whole_vectors(size, hn::Lanes(Floats()));
+  input_gradient_span(Floats(), x, mean, dy, scale, r, dx, 0, whole);
+  input_gradient_span(OneFloat(), x, mean, dy, scale, r, dx, whole, size);
+}
+
+template <class Tag>
+HWY_INLINE void parameter_gradient_span(Tag d, const float* x, SplitMean mean, float rstd, const float* dy,
+                                        float* dscale, float* dshift, int64_t begin, int64_t end) {
+  const auto hi = hn::Set(d, mean.hi), lo = hn::Set(d, mean.lo), factor = hn::Set(d, rstd);
+  for (int64_t i = begin; i < end; i += static_cast<int64_t>(hn::Lanes(d))) {
+    const auto normal = hn::Mul(hn::Sub(hn::Sub(hn::LoadU(d, x + i), hi), lo), factor);
+    const auto gradient = hn::LoadU(d, dy + i);
+    hn::StoreU(hn::MulAdd(gradient, normal, hn::LoadU(d, dscale + i)), d, dscale + i);
+    hn::StoreU(hn::Add(gradient, hn::LoadU(d, dshift + i)), d, dshift + i);
+  }
+}
+
+/// dscale += dy · (x − mean) · rstd and dshift += dy
+HWY_INLINE void parameter_gradient(const float* x, SplitMean mean, float rstd, const float* dy, float* dscale,
+                                   float* dshift, int64_t size) {
+  const int64_t whole = whole_vectors(size, hn::Lanes(Floats()));
+  parameter_gradient_span(Floats(), x, mean, rstd, dy, dscale, dshift, 0, whole);
+  parameter_gradient_span(OneFloat(), x, mean, rstd, dy, dscale, dshift, whole, size);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace megalodon::ops
+HWY_AFTER_NAMESPACE();
+
+#endif  // include guard per target
