@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+"""The program from outside: a small run from text to generated text, resuming it, and what a wrong command line says.
+
+usage: cli_test.py PATH_TO_MEGALODON
+"""
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+PROGRAM = os.path.abspath(sys.argv.pop(1))
+RUN_FILE = """
+[model]
+num_layers = 2
+model_dim = 32
+z_dim = 16
+value_dim = 48
+num_heads = 2
+ffn_hidden_dim = 48
+swiglu = true
+cema_ndim = 4
+chunk_size = 32
+norm_num_groups = 4
+vocab_size = 256
+[data]
+train = "corpus/train"
+valid = "corpus/valid"
+seq_len = 64
+batch = 2
+[optim]
+lr = 1e-2
+[optim.schedule]
+warmup = 4
+[train]
+steps = 20
+out = "run"
+eval_every = 10
+eval_tokens = 256
+save_every = 5
+"""
+
+
+class Program(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = pathlib.Path(self.folder.name)
+        for i in range(12):
+            text = "".join(f"entry {i * 40 + j}: a word, n. Its meaning is {j * j} of {i}.\n" for j in range(40))
+            (self.path / f"text{i:02}.txt").write_text(text)
+        (self.path / "run.toml").write_text(RUN_FILE)
+
+    def tearDown(self):
+        self.folder.cleanup()
+
+    def run_program(self, *arguments, code=0, stdin=""):
+        done = subprocess.run([PROGRAM, *arguments], cwd=self.path, input=stdin.encode(), capture_output=True, timeout=300)
+        self.assertEqual(done.returncode, code, f"{arguments}\n{done.stdout}\n{done.stderr.decode(errors='replace')}")
+        return done
+
+    def prepare(self):
+        self.run_program("data", "prepare", ".", "--output", "corpus", "--valid", "0.2", "--test", "0.1")
+
+    def losses(self, run="run"):
+        records = [json.loads(line) for line in (self.path / run / "metrics.jsonl").read_text().splitlines()]
+        return {r["step"]: r["loss"] for r in records if "grad_norm" in r}
+
+    def test_text_to_text(self):
+        self.prepare()
+        info = self.run_program("data", "info", "corpus/train").stdout.decode()
+        self.assertIn("documents", info)
+        out = self.run_program("train", "run.toml")
+        self.assertNotIn(b"\r", out.stdout + out.stderr, "progress is redrawn only on a terminal")
+        losses = self.losses()
+        self.assertEqual(sorted(losses), list(range(1, 21)))
+        self.assertLess(losses[20], losses[1] - 1)
+
+        report = json.loads(self.run_program("eval", "ppl", "--model", "run", "--data", "corpus/test", "--json").stdout)
+        self.assertAlmostEqual(report["bits_per_byte"], report["loss"] / 0.6931471805599453, places=9)
+        self.assertEqual(sum(b["tokens"] for b in report["by_context"]), report["tokens"])
+        split = json.loads(self.run_program("eval", "ppl", "--model", "run", "--data", "corpus/test", "--json", "--stretch", "7").stdout)
+        self.assertAlmostEqual(report["loss"], split["loss"], places=5)
+
+        first = self.run_program("generate", "--model", "run", "--prompt", "entry", "--tokens", "80", "--seed", "3").stdout
+        first.decode("utf-8")  # strict
+        again = self.run_program("generate", "--model", "run", "--tokens", "80", "--seed", "3", stdin="entry").stdout
+        self.assertEqual(first, again)
+        self.assertIn("parameters", self.run_program("inspect", "run").stdout.decode())
+
+    def test_an_interrupted_run_continues_bit_for_bit(self):
+        self.prepare()
+        self.run_program("train", "run.toml", "--train.out=whole")
+        self.run_program("train", "run.toml", "--train.steps=20", "--train.out=parts", "--train.stop_after=7")
+        self.run_program("train", "run.toml", "--train.out=parts", "--resume", "auto")
+        self.assertEqual(self.losses("whole"), self.losses("parts"))
+        def weights(run):
+            latest = (self.path / run / "checkpoints" / "latest").read_text().strip()
+            return (self.path / run / "checkpoints" / latest / "model.safetensors").read_bytes()
+        self.assertEqual(weights("whole"), weights("parts"))
+
+    def test_sigterm_saves_and_resumes(self):
+        self.prepare()
+        process = subprocess.Popen([PROGRAM, "train", "run.toml", "--train.steps=100000", "--train.save_every=0", "--train.eval_every=0"],
+                                   cwd=self.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        metrics = self.path / "run" / "metrics.jsonl"
+        deadline = time.monotonic() + 120
+        while (not metrics.exists() or len(metrics.read_text().splitlines()) < 3) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=120)
+        self.assertEqual(process.returncode, 75, output)
+        self.assertTrue((self.path / "run" / "checkpoints" / "latest").exists(), output)
+
+    def test_a_fresh_run_never_overwrites_one(self):
+        self.prepare()
+        self.run_program("train", "run.toml", "--train.steps=2")
+        done = self.run_program("train", "run.toml", "--train.steps=2", "--resume", "never", code=1)
+        self.assertIn(b"--resume", done.stderr)
+
+    def test_wrong_command_lines(self):
+        cases = [
+            ([], 2, ""), (["nonsense"], 2, ""), (["generate"], 2, "--model"), (["generate", "--model", "nowhere", "--prompt", "x"], 1, "nowhere"),
+            (["train", "missing.toml"], 2, "missing.toml"), (["train", "run.toml", "--optim.lrr=1"], 2, "optim.lr"),
+            (["train", "run.toml", "--optim.lr=fast"], 2, "optim.lr"), (["train", "run.toml", "--train.precision=float16"], 2, "float16"),
+            (["train", "run.toml", "--model.z_dim=15"], 2, "z_dim"), (["train", "run.toml", "--model.preset=mega8B"], 2, "mega7"),
+            (["train", "run.toml", "--data.train=absent"], 1, "absent"), (["data", "prepare", "absent.txt", "--output", "x"], 1, "absent.txt"),
+            (["data", "get", "webster"], 2, "gcide"), (["data", "info", "run.toml"], 1, "run.toml"),
+            (["eval", "ppl", "--model", "nowhere", "--data", "x"], 1, "nowhere"), (["inspect", "mega2000M"], 2, "mega200M"),
+            (["convert", "nowhere", "there"], 1, "nowhere"), (["generate", "--model", "x", "--prompt", "x", "--top-p", "2"], 2, "top-p"),
+            (["--threads", "-3", "generate", "--model", "x", "--prompt", "x"], 2, "threads"),
+        ]
+        for arguments, code, part in cases:
+            with self.subTest(arguments=arguments):
+                done = self.run_program(*arguments, code=code)
+                message = done.stderr.decode()
+                self.assertIn(part, message)
+                self.assertEqual(done.stdout, b"")
+                if arguments:
+                    self.assertEqual(len(message.strip().splitlines()), 1, message)
+
+    def test_help_tells_every_field(self):
+        text = self.run_program("train", "--help").stdout.decode()
+        for key in ("optim.lr", "model.chunk_size", "data.seq_len", "train.save_every", "optim.schedule.warmup", "--resume"):
+            self.assertIn(key, text)
+
+    def test_presets_have_the_published_sizes(self):
+        text = self.run_program("inspect", "mega7.3B").stdout.decode()
+        self.assertIn("7,385,817,088", text)
+
+
+if __name__ == "__main__":
+    unittest.main()
