@@ -46,7 +46,7 @@ void Comparer::near(const std::string& name, const Tensor& got, const Tensor& ex
   const auto worst = finite.argmax().item<int64_t>();
   const double largest = finite[worst].item<double>();
   const double ratio = largest == 0 ? 0 : std::min(largest / bound, kNotNumeric);
-  if (largest > bound || std::isnan(bound)) {
+  if (largest > bound || !std::isfinite(bound)) {
     problems_.push_back(
         {fmt::format("{}{} got {:.9g}, expected {:.9g}, difference {:.3g}, tolerance {:.3g}", name,
                      index_text(worst, got.sizes()), a[worst].item<double>(), e[worst].item<double>(), largest, bound),
