@@ -1,0 +1,25 @@
+// One function per kind of case: each builds what the case describes, hands its results to the pass and finishes it.
+#pragma once
+
+#include "case.h"
+
+namespace megalodon::golden {
+
+void run_timestep_norm(Pass& pass);
+void run_sequence_norm(Pass& pass);
+void run_rms_norm(Pass& pass);
+void run_layer_norm(Pass& pass);
+void run_cema(Pass& pass);
+void run_rotary(Pass& pass);
+void run_attention(Pass& pass);
+
+void run_mega_attention(Pass& pass);
+void run_ffn(Pass& pass);
+
+void run_model(Pass& pass);
+void run_model_bf16(Pass& pass);
+void run_long_inference(Pass& pass);
+void run_generation(Pass& pass);
+void run_training(Pass& pass);
+
+}  // namespace megalodon::golden

@@ -1,0 +1,104 @@
+#include "discovery.h"
+
+#include <algorithm>
+#include <map>
+
+#include "base/check.h"
+#include "cases.h"
+#include "checkpoint_cases.h"
+#include "train_cases.h"
+
+namespace megalodon::golden {
+namespace {
+
+const std::map<std::string, void (*)(Pass&)> kKinds = {
+    {"timestep_norm", run_timestep_norm},
+    {"sequence_norm", run_sequence_norm},
+    {"rmsnorm", run_rms_norm},
+    {"layernorm", run_layer_norm},
+    {"cema", run_cema},
+    {"rope", run_rotary},
+    {"attention", run_attention},
+    {"mega_attention", run_mega_attention},
+    {"nffn", run_ffn},
+    {"model", run_model},
+    {"model_bf16", run_model_bf16},
+    {"long_inference", run_long_inference},
+    {"generation", run_generation},
+    {"training", run_training},
+};
+
+/// In float32, and in float64 where the file holds float64 results. The optimizer is float32 only.
+void run_pair(const fs::path& stem, const std::string& kind, Comparer& comparer) {
+  const Case source(stem);
+  check(kind.empty() || source.kind() == kind, "[golden] index.json calls the kind {}, the case {}", kind,
+        source.kind());
+  const auto found = kKinds.find(source.kind());
+  check(found != kKinds.end(), "[golden] unknown kind '{}'", source.kind());
+  Pass single(source, comparer, torch::kFloat32);
+  found->second(single);
+  if (source.kind() != "training" && (source.has_prefix("out64.") || source.has_prefix("grad64."))) {
+    Pass wide(source, comparer, torch::kFloat64);
+    found->second(wide);
+  }
+  source.check_all_compared(comparer);
+}
+
+/// Everything below the folder, sorted.
+std::vector<fs::path> files_below(const fs::path& folder) {
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::recursive_directory_iterator(folder))
+    if (entry.is_regular_file()) files.push_back(entry.path());
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+/// name, kind ("" where there is no index)
+std::vector<std::pair<std::string, std::string>> pairs(const fs::path& folder, const std::vector<fs::path>& files) {
+  std::vector<std::pair<std::string, std::string>> found;
+  if (fs::exists(folder / "index.json")) {
+    for (const Json& entry : read_json(folder / "index.json"))
+      found.emplace_back(entry.at("file").get<std::string>(), entry.at("kind").get<std::string>());
+    return found;
+  }
+  for (const fs::path& file : files)
+    if (file.extension() == ".safetensors")
+      found.emplace_back(fs::path(file).replace_extension().lexically_relative(folder).generic_string(), "");
+  return found;
+}
+
+}  // namespace
+
+std::vector<Check> find_checks(const fs::path& folder) {
+  check(fs::is_directory(folder), "[golden] {} is not a folder; MEGALODON_GOLDEN_DIR names it", folder.string());
+  const auto files = files_below(folder);
+  std::vector<Check> checks;
+  std::vector<fs::path> stems;
+  for (const auto& [name, kind] : pairs(folder, files)) {
+    const fs::path stem = folder / name;
+    stems.push_back(stem);
+    checks.push_back({name, kind, [stem, kind = kind](Comparer& comparer) { run_pair(stem, kind, comparer); }});
+  }
+  const auto add = [&](const fs::path& path, const std::string& kind, std::function<void(Comparer&)> run) {
+    checks.push_back({path.lexically_relative(folder).generic_string(), kind, std::move(run)});
+  };
+  for (const fs::path& file : files) {
+    if (file.filename() == "lr_schedules.json")
+      add(fs::path(file).replace_extension(), "lr_schedules",
+          [file](Comparer& comparer) { check_schedules(file, comparer); });
+    if (file.filename() == "state_dict_keys.json")
+      for (const auto& [preset, published] : read_json(file).at("presets").items())
+        add(file.parent_path() / preset, "preset", [preset = preset, published = published](Comparer& comparer) {
+          check_preset(preset, published, comparer);
+        });
+    // Either of the two files makes a folder one, so that a missing one is noticed.
+    const fs::path parent = file.parent_path();
+    if (file.filename() == "consolidate_config.json" ||
+        (file.filename() == "consolidated.pth" && !fs::exists(parent / "consolidate_config.json")))
+      add(parent, "checkpoint", [parent, stems](Comparer& comparer) { check_checkpoint(parent, stems, comparer); });
+  }
+  check(!checks.empty(), "[golden] {} holds no reference data", folder.string());
+  return checks;
+}
+
+}  // namespace megalodon::golden
