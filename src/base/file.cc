@@ -79,7 +79,7 @@ fs::path put_in_place(const fs::path& temporary, const fs::path& path) {
     return {};
   }
   if (::renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, path.c_str(), RENAME_EXCHANGE) == 0) return temporary;
-  const fs::path old = sibling(path, "old");
+  fs::path old = sibling(path, "old");
   fs::remove_all(old);
   rename_or_fail(path, old);
   if (std::rename(temporary.c_str(), path.c_str()) != 0) {

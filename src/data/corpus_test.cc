@@ -97,7 +97,7 @@ TEST_F(Prepare, SplitHoldsEveryDocumentExactlyOnce) {
 }
 
 TEST_F(Prepare, EveryPartGetsADocument) {
-  for (uint64_t seed = 0; seed < 12; ++seed) {
+  for (uint64_t seed = 0; seed < 5; ++seed) {
     for (const double fraction : {0.001, 0.499}) {
       const PrepareResult result = run({{put("a", "a b c")}, {}, " ", fraction, fraction, seed});
       for (const auto& part : result.parts) EXPECT_EQ(part.documents, 1) << part.name;

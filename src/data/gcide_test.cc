@@ -15,7 +15,7 @@ constexpr std::string_view kFront =
 class Gcide : public FolderTest {
  protected:
   fs::path put_gzip(std::string_view text) const {
-    const fs::path path = folder_ / "gcide.dict.dz";
+    fs::path path = folder_ / "gcide.dict.dz";
     const gzFile file = gzopen(path.c_str(), "wb1");
     EXPECT_EQ(gzwrite(file, text.data(), static_cast<unsigned>(text.size())), static_cast<int>(text.size()));
     EXPECT_EQ(gzclose(file), Z_OK);

@@ -79,7 +79,7 @@ TEST_F(LoaderTest, AnEpochReadsEveryTokenOnceFromItsOffset) {
 }
 
 TEST_F(LoaderTest, EveryCountOfSequencesIsPermuted) {
-  for (int32_t count = 1; count < 70; ++count) {
+  for (const int32_t count : {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 100}) {
     const TokenFile file = counting(count + 1);  // length 1: sequence and token are one
     Loader loader(file, {1, 1, 9, true});
     ASSERT_EQ(loader.sequences_per_epoch(), count);
@@ -94,9 +94,9 @@ TEST_F(LoaderTest, ResumesAnywhereAndDependsOnTheSeed) {
   const LoaderOptions options{4, 9, 11, true};
   Loader loader(file, options);
   ASSERT_EQ(loader.sequences_per_epoch(), 21);  // no multiple of the batch: batches straddle epochs
-  std::vector<Batch> batches;
-  for (int i = 0; i < 30; ++i) batches.push_back(loader.next());
-  for (int i = 29; i >= 0; --i) {
+  std::vector<Batch> batches(30);
+  for (Batch& batch : batches) batch = loader.next();
+  for (int64_t i = 29; i >= 0; --i) {
     Loader resumed(file, options);
     resumed.seek(i * 4);
     EXPECT_TRUE(equal(resumed.next(), batches[static_cast<size_t>(i)])) << i;
@@ -106,7 +106,7 @@ TEST_F(LoaderTest, ResumesAnywhereAndDependsOnTheSeed) {
   EXPECT_FALSE(equal(other.next(), batches[0]));
   // The order does not depend on the batch size either.
   Loader single(file, {1, 9, 11, true});
-  for (int i = 0; i < 8; ++i) {
+  for (int64_t i = 0; i < 8; ++i) {
     const std::vector<int64_t>& tokens = batches[static_cast<size_t>(i / 4)].tokens;
     EXPECT_EQ(single.next().tokens, std::vector<int64_t>(tokens.begin() + i % 4 * 9, tokens.begin() + (i % 4 + 1) * 9));
   }

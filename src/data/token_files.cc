@@ -242,7 +242,7 @@ void TokenFile::read(int64_t position, std::span<int64_t> out) const {
     with_dtype(code_, [&]<class T>(T value) {
       for (size_t i = 0; i < count; ++i) {
         std::memcpy(&value, from + i * sizeof(T), sizeof(T));  // foreign files need not be aligned
-        out[i] = value;
+        out[i] = value;  // NOLINT(bugprone-signed-char-misuse): i8 tokens are numbers, not characters
       }
     });
     out = out.subspan(count);

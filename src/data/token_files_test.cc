@@ -199,8 +199,10 @@ TEST_F(TokenFiles, FlippedBitsAreRejectedOrReadable) {
   for (uint64_t i = 0; i < 3000; ++i) {
     std::string damaged = index;
     const Philox4 random = philox(derive_key(5, 0), i);
-    for (uint32_t flip = 0; flip <= random[3] % 3; ++flip)
-      damaged[random[flip] % damaged.size()] ^= static_cast<char>(1 + (random[flip] >> 20) % 255);
+    for (uint32_t flip = 0; flip <= random[3] % 3; ++flip) {
+      char& byte = damaged[random[flip] % damaged.size()];
+      byte = static_cast<char>(byte ^ static_cast<char>(1 + (random[flip] >> 20) % 255));
+    }
     put("b.idx", damaged);
     try {
       const TokenFile file(prefix);
