@@ -72,9 +72,12 @@ template <class Struct>
 void read(Struct& target, const Tree& tree, const Overrides& overrides, std::string_view source) {
   read(Visit([&](Visitor& v) { target.visit(v); }), tree, overrides, source);
 }
-template <class Struct>
-Tree write(Struct source) {  // by value: one visit() both reads and writes and so cannot be const
-  return write(Visit([&](Visitor& v) { source.visit(v); }));
+/// By value: one visit() both reads and writes and so cannot be const. The second parameter only postpones the need for
+/// the complete Tree to where this is called.
+template <class Struct, class Result = Tree>
+Result write(Struct source) {
+  Result (*write_visited)(const Visit&) = &write;
+  return write_visited([&](Visitor& v) { source.visit(v); });
 }
 
 }  // namespace megalodon::config

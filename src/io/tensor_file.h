@@ -1,14 +1,17 @@
-// Tensors in files, without a tensor library: name, dtype, shape and bytes. Two formats: safetensors (our own weights and
-// states; CONVENTIONS of the format are in safetensors.cc) and the zip + pickle files of torch.save, in which the
-// published checkpoints come. Both readers treat the file as hostile: every length is checked before it is used, and time
-// and memory are linear in the file's size.
+// Tensors in files, without a tensor library: name, dtype, shape and bytes. Two formats: safetensors (our own weights
+// and states; CONVENTIONS of the format are in safetensors.cc) and the zip + pickle files of torch.save, in which the
+// published checkpoints come. Both readers treat the file as hostile: every length is checked before it is used, and
+// time and memory are linear in the file's size.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/file.h"
@@ -19,19 +22,25 @@ enum class Dtype { Bool, U8, I8, I16, U16, F16, BF16, I32, U32, F32, I64, U64, F
 
 /// As in safetensors headers: "F32", "BF16", …
 const char* dtype_name(Dtype dtype);
+std::optional<Dtype> parse_dtype(std::string_view name);
 size_t dtype_size(Dtype dtype);
+/// Bytes of a tensor; nothing where a dimension is negative or the product overflows, even beside an empty dimension.
+std::optional<size_t> byte_size(std::span<const int64_t> shape, Dtype dtype);
 
 struct TensorView {
   std::string name;
   Dtype dtype = Dtype::F32;
   std::vector<int64_t> shape;
-  std::span<const std::byte> bytes;  // row-major, little-endian, numel * dtype_size long
+  // Row-major, little-endian, numel * dtype_size long. Files may place a tensor at any byte: the start need not be
+  // aligned for the dtype, so copy values out with memcpy and never read them through a typed pointer.
+  std::span<const std::byte> bytes;
 };
 
 /// "[2, 3]"
 std::string shape_text(std::span<const int64_t> shape);
 
-/// The tensors of one file, in the file's order. Keeps the bytes that the views refer to alive.
+/// The tensors of one file, in the file's order. Keeps the bytes that the views refer to alive. Names are unique, valid
+/// UTF-8 without control characters, bytes fit the shapes and booleans are 0 or 1: the constructor throws otherwise.
 class TensorFile {
  public:
   TensorFile(std::vector<TensorView> tensors, std::map<std::string, std::string> metadata,
@@ -44,7 +53,7 @@ class TensorFile {
  private:
   std::vector<TensorView> tensors_;
   std::map<std::string, std::string> metadata_;
-  std::map<std::string, size_t, std::less<>> index_;
+  std::vector<size_t> by_name_;  // positions in tensors_, sorted by name
   std::vector<std::shared_ptr<const void>> owners_;
 };
 
@@ -55,12 +64,13 @@ void write_safetensors(const fs::path& path, std::span<const TensorView> tensors
                        std::map<std::string, std::string> metadata = {});
 
 /// Reads a state dict written by torch.save (zip format): an ordered dict of tensors and nothing else. The unpickler
-/// knows only OrderedDict, torch._utils._rebuild_tensor_v2 and the storage classes; any other opcode or global is refused.
-/// Tensors that share a storage come out as separate views of the same bytes.
+/// knows only OrderedDict, torch._utils._rebuild_tensor_v2 (and _rebuild_parameter around it) and the storage classes;
+/// any other opcode or global is refused. Tensors that share a storage come out as separate views of the same bytes;
+/// strided ones are copied into row-major order.
 TensorFile read_torch_file(const fs::path& path);
 
-/// Writes what torch.load reads as an OrderedDict of contiguous tensors. Atomic. Views of the same bytes share a storage,
-/// as tied weights do.
+/// Writes what torch.load reads as an OrderedDict of contiguous tensors. Atomic. Views of the same bytes share a
+/// storage, as tied weights do.
 void write_torch_file(const fs::path& path, std::span<const TensorView> tensors);
 
 }  // namespace megalodon::io

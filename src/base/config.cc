@@ -1,0 +1,508 @@
+#include "base/config.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <toml++/toml.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <set>
+
+#include "base/check.h"
+#include "base/utf8.h"
+
+namespace megalodon::config {
+namespace {
+
+constexpr std::string_view kOnCommandLine = "on the command line";
+
+// ---- values -----------------------------------------------------------------------------------------------------
+
+/// As much of a value as an error message can bear.
+std::string excerpt(const Tree& value) {
+  constexpr size_t kLongest = 80;
+  std::string text = value.dump(-1, ' ', /*ensure_ascii=*/true, Tree::error_handler_t::replace);
+  return text.size() <= kLongest ? text : text.substr(0, kLongest) + "...";
+}
+
+/// The value of one field, with what an error must say about it.
+struct Value {
+  const Tree& tree;
+  const std::string& key;
+  std::string_view place;  // "in run.toml"
+
+  [[noreturn]] void must_be(std::string_view expected) const {
+    fail_usage("{} {} must be {}, got {}", key, place, expected, excerpt(tree));
+  }
+};
+
+void assign(const Value& value, bool& target) {
+  if (!value.tree.is_boolean()) value.must_be("true or false");
+  target = value.tree.get<bool>();
+}
+
+void assign(const Value& value, int64_t& target) {
+  // Doubles hold every integer up to here; 1e6 is welcome where a count is meant, a rounded count is not.
+  constexpr double kLargestExact = 9007199254740992.0;
+  const Tree& tree = value.tree;
+  if (tree.is_number_unsigned() && tree.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)) {
+    value.must_be("an integer below 2^63");
+  } else if (tree.is_number_integer()) {
+    target = tree.get<int64_t>();
+  } else if (tree.is_number_float() && std::abs(tree.get<double>()) <= kLargestExact &&
+             std::trunc(tree.get<double>()) == tree.get<double>()) {
+    target = static_cast<int64_t>(tree.get<double>());
+  } else {
+    value.must_be("an integer");
+  }
+}
+
+void assign(const Value& value, double& target) {
+  if (!value.tree.is_number() || !std::isfinite(value.tree.get<double>())) value.must_be("a finite number");
+  target = value.tree.get<double>();
+}
+
+void assign(const Value& value, std::string& target) {
+  if (!value.tree.is_string()) value.must_be("a string");
+  target = value.tree.get<std::string>();
+}
+
+void assign(const Value& value, std::vector<std::string>& target) {
+  const auto is_string = [](const Tree& item) { return item.is_string(); };
+  if (!value.tree.is_array() || !std::all_of(value.tree.begin(), value.tree.end(), is_string)) {
+    value.must_be("a list of strings");
+  }
+  target = value.tree.get<std::vector<std::string>>();
+}
+
+template <class Number>
+bool parse_number(std::string_view text, Number& number) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  return error == std::errc() && end == text.data() + text.size();
+}
+
+// An override's text as the tree value its field expects. Text that cannot be one stays a string, which assign()
+// refuses.
+
+Tree from_text(const std::string& text, const bool&) {
+  if (text == "true" || text == "false") return text == "true";
+  return text;
+}
+
+Tree from_text(const std::string& text, const double&) {
+  int64_t integer = 0;
+  double real = 0;
+  if (parse_number(text, integer)) return integer;
+  if (parse_number(text, real)) return real;
+  return text;
+}
+
+Tree from_text(const std::string& text, const int64_t&) {
+  return from_text(text, double{});
+}
+
+Tree from_text(const std::string& text, const std::string&) {
+  return text;
+}
+
+Tree from_text(const std::string& text, const std::vector<std::string>&) {
+  if (text.starts_with('[')) return parse_toml("list = " + text, "command line").at("list");
+  Tree list = Tree::array();
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    list.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return list;
+}
+
+// ---- TOML text --------------------------------------------------------------------------------------------------
+
+std::string toml_string(const std::string& text) {
+  check(is_valid_utf8(text), "[config] a string is not valid UTF-8 and cannot be written as TOML");
+  std::string out = "\"";
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') {
+      out += {'\\', c};
+    } else if (byte < 0x20 || byte == 0x7f) {
+      out += fmt::format("\\u{:04X}", byte);
+    } else {
+      out += c;
+    }
+  }
+  return out + '"';
+}
+
+std::string toml_key(const std::string& key) {
+  const auto is_bare = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
+  };
+  return !key.empty() && std::all_of(key.begin(), key.end(), is_bare) ? key : toml_string(key);
+}
+
+/// Shortest text that reads back as the same double, and as a float.
+std::string toml_float(double value) {
+  std::string text = fmt::format("{}", value);
+  if (std::isfinite(value) && text.find_first_of(".e") == std::string::npos) text += ".0";
+  return text;
+}
+
+std::string toml_value(const Tree& value) {
+  std::vector<std::string> parts;
+  switch (value.type()) {
+    case Tree::value_t::string:
+      return toml_string(value.get_ref<const std::string&>());
+    case Tree::value_t::number_float:
+      return toml_float(value.get<double>());
+    case Tree::value_t::number_unsigned:
+      check(value.get<uint64_t>() <= static_cast<uint64_t>(INT64_MAX), "[config] {} is too large for TOML",
+            value.get<uint64_t>());
+      return value.dump();
+    case Tree::value_t::number_integer:
+    case Tree::value_t::boolean:
+      return value.dump();
+    case Tree::value_t::array:
+      for (const Tree& item : value) parts.push_back(toml_value(item));
+      return fmt::format("[{}]", fmt::join(parts, ", "));
+    case Tree::value_t::object:
+      for (const auto& [key, item] : value.items()) {
+        if (!item.is_null()) parts.push_back(fmt::format("{} = {}", toml_key(key), toml_value(item)));
+      }
+      return parts.empty() ? "{}" : fmt::format("{{ {} }}", fmt::join(parts, ", "));
+    default:
+      fail("[config] TOML has no null: leave the key out");
+  }
+}
+
+/// Whatever follows a [section] line belongs to that section, so only the tables behind the last plain value can get
+/// one; earlier tables are written inline, which keeps the order of keys.
+void append_table(const Tree& table, const std::string& path, std::string& out) {
+  size_t first_section = 0, position = 0;
+  for (const Tree& value : table) {
+    ++position;
+    if (!value.is_object()) first_section = position;
+  }
+  position = 0;
+  for (const auto& [key, value] : table.items()) {
+    const bool is_section = position++ >= first_section;
+    if (value.is_null()) continue;  // says the same as an absent key
+    if (!is_section) {
+      out += fmt::format("{} = {}\n", toml_key(key), toml_value(value));
+      continue;
+    }
+    const std::string section = path.empty() ? toml_key(key) : path + "." + toml_key(key);
+    out += fmt::format("{}[{}]\n", out.empty() ? "" : "\n", section);
+    append_table(value, section, out);
+  }
+}
+
+Tree to_tree(const toml::node& node, std::string_view source);
+
+/// toml++ sorts keys by name; their places in the text bring back the order of the file.
+Tree to_tree(const toml::table& table, std::string_view source) {
+  std::vector<std::pair<const toml::key*, const toml::node*>> entries;
+  for (const auto& [key, node] : table) entries.emplace_back(&key, &node);
+  std::sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) {
+    const auto place = [](const auto& entry) {
+      const toml::source_position& begin = entry.first->source().begin;
+      return std::pair(begin.line, begin.column);
+    };
+    return place(a) < place(b);
+  });
+  Tree tree = Tree::object();
+  for (const auto& [key, node] : entries) tree[std::string(key->str())] = to_tree(*node, source);
+  return tree;
+}
+
+Tree to_tree(const toml::node& node, std::string_view source) {
+  if (const toml::table* table = node.as_table()) return to_tree(*table, source);
+  if (const auto* text = node.as_string()) return text->get();
+  if (const auto* integer = node.as_integer()) return integer->get();
+  if (const auto* real = node.as_floating_point()) return real->get();
+  if (const auto* boolean = node.as_boolean()) return boolean->get();
+  if (const toml::array* array = node.as_array()) {
+    Tree tree = Tree::array();
+    for (const toml::node& item : *array) tree.push_back(to_tree(item, source));
+    return tree;
+  }
+  const toml::source_position& at = node.source().begin;
+  fail_usage("{}:{}:{}: dates and times are not supported; write a string", source, at.line, at.column);
+}
+
+// ---- visitors ---------------------------------------------------------------------------------------------------
+
+/// Knows where the walk is. A section without a name adds nothing to the keys of its fields.
+class Walk : public Visitor {
+ protected:
+  const std::string& prefix() const { return prefixes_.back(); }
+  std::string dotted(std::string_view name) const {
+    return prefix().empty() ? std::string(name) : fmt::format("{}.{}", prefix(), name);
+  }
+  void enter(std::string_view name) { prefixes_.push_back(name.empty() ? prefix() : dotted(name)); }
+  void leave() { prefixes_.pop_back(); }
+
+ private:
+  std::vector<std::string> prefixes_ = {""};
+};
+
+class Reader final : public Walk {
+ public:
+  Reader(const Tree& tree, const Overrides& overrides, std::string_view source)
+      : tree_(tree),
+        overrides_(overrides),
+        place_(fmt::format("in {}", source)),
+        nodes_{tree.is_null() ? nullptr : &tree} {
+    if (!tree.is_null() && !tree.is_object()) {
+      fail_usage("{} must be a table of keys and values, got {}", source, excerpt(tree));
+    }
+  }
+
+  void field(const char* name, bool& value, const char*) override { take(name, value); }
+  void field(const char* name, int64_t& value, const char*) override { take(name, value); }
+  void field(const char* name, double& value, const char*) override { take(name, value); }
+  void field(const char* name, std::string& value, const char*) override { take(name, value); }
+  void field(const char* name, std::vector<std::string>& value, const char*) override { take(name, value); }
+
+  void begin_section(const char* name, const char*) override {
+    const bool nameless = std::string_view(name).empty();
+    const Tree* node = nameless ? nodes_.back() : child(name);
+    enter(name);
+    if (!nameless) sections_.insert(prefix());
+    if (node && !node->is_object()) Value{*node, prefix(), place_}.must_be("a section");
+    nodes_.push_back(node);
+  }
+  void end_section() override {
+    nodes_.pop_back();
+    leave();
+  }
+
+  void refuse_unknown_keys() const {
+    if (!tree_.is_null()) refuse_unknown_keys(tree_, "");
+    for (const auto& [key, text] : overrides_) {
+      if (!fields_.contains(key)) refuse(key, kOnCommandLine);
+    }
+  }
+
+ private:
+  const Tree* child(const char* name) const {
+    if (!nodes_.back()) return nullptr;
+    const auto found = nodes_.back()->find(name);
+    return found == nodes_.back()->end() || found->is_null() ? nullptr : &*found;
+  }
+
+  template <class T>
+  void take(const char* name, T& value) {
+    const std::string key = dotted(name);
+    fields_.insert(key);
+    if (const auto text = overrides_.find(key); text != overrides_.end()) {
+      assign(Value{from_text(text->second, value), key, kOnCommandLine}, value);
+    } else if (const Tree* node = child(name)) {
+      assign(Value{*node, key, place_}, value);
+    }
+  }
+
+  void refuse_unknown_keys(const Tree& table, const std::string& path) const {
+    for (const auto& [name, value] : table.items()) {
+      // A name with a dot in it is quoted here, so that it cannot pass for the path of a field.
+      const std::string key = path.empty() ? toml_key(name) : path + "." + toml_key(name);
+      if (sections_.contains(key)) {
+        if (value.is_object()) refuse_unknown_keys(value, key);
+      } else if (!fields_.contains(key)) {
+        refuse(key, place_);
+      }
+    }
+  }
+
+  [[noreturn]] void refuse(const std::string& key, std::string_view place) const {
+    std::vector<std::string> known(fields_.begin(), fields_.end());
+    known.insert(known.end(), sections_.begin(), sections_.end());
+    const std::string near = nearest(key, known);
+    if (near.empty()) fail_usage("unknown key '{}' {}", key, place);
+    fail_usage("unknown key '{}' {}; did you mean '{}'?", key, place, near);
+  }
+
+  const Tree& tree_;
+  const Overrides& overrides_;
+  std::string place_;
+  std::vector<const Tree*> nodes_;  // the open sections, null where the tree lacks one
+  std::set<std::string> fields_, sections_;
+};
+
+class Writer final : public Walk {
+ public:
+  void field(const char* name, bool& value, const char*) override { put(name, value); }
+  void field(const char* name, int64_t& value, const char*) override { put(name, value); }
+  void field(const char* name, double& value, const char*) override { put(name, value); }
+  void field(const char* name, std::string& value, const char*) override { put(name, value); }
+  void field(const char* name, std::vector<std::string>& value, const char*) override { put(name, value); }
+  void begin_section(const char* name, const char*) override {
+    names_.emplace_back(name);
+    trees_.push_back(Tree::object());
+  }
+  void end_section() override {
+    const Tree section = std::move(trees_.back());
+    const std::string name = std::move(names_.back());
+    trees_.pop_back();
+    names_.pop_back();
+    if (name.empty()) {
+      trees_.back().update(section);
+    } else {
+      trees_.back()[name] = section;
+    }
+  }
+  Tree take() { return std::move(trees_.front()); }
+
+ private:
+  template <class T>
+  void put(const char* name, const T& value) {
+    trees_.back()[name] = value;
+  }
+  std::vector<Tree> trees_ = {Tree::object()};
+  std::vector<std::string> names_;
+};
+
+class Helper final : public Walk {
+ public:
+  void field(const char* name, bool& value, const char* help) override { add(name, value, help); }
+  void field(const char* name, int64_t& value, const char* help) override { add(name, value, help); }
+  void field(const char* name, double& value, const char* help) override { add(name, value, help); }
+  void field(const char* name, std::string& value, const char* help) override { add(name, value, help); }
+  void field(const char* name, std::vector<std::string>& value, const char* help) override { add(name, value, help); }
+  void begin_section(const char* name, const char* help) override {
+    enter(name);
+    lines_.push_back({"", "", *name ? fmt::format("{}: {}", prefix(), help) : help});
+  }
+  void end_section() override { leave(); }
+
+  std::string text() const {
+    constexpr size_t kWidestDefault = 24;  // a longer default pushes its help text aside, not everybody's
+    size_t key_width = 0, value_width = 0;
+    for (const Line& line : lines_) {
+      key_width = std::max(key_width, line.key.size());
+      if (line.value.size() <= kWidestDefault) value_width = std::max(value_width, line.value.size());
+    }
+    std::string out;
+    for (const Line& line : lines_) {
+      if (line.key.empty()) {
+        out += fmt::format("{}{}\n", out.empty() ? "" : "\n", line.help);
+      } else {
+        out += fmt::format("  {:<{}}  {:<{}}  {}\n", line.key, key_width, line.value, value_width, line.help);
+      }
+    }
+    return out;
+  }
+
+ private:
+  struct Line {
+    std::string key, value, help;  // no key: the head of a section
+  };
+  template <class T>
+  void add(const char* name, const T& value, const char* help) {
+    lines_.push_back({dotted(name), toml_value(Tree(value)), help});
+  }
+  std::vector<Line> lines_;
+};
+
+/// Insertions, deletions and substitutions that turn one text into the other.
+size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 0; i < a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i + 1;
+    for (size_t j = 0; j < b.size(); ++j) {
+      const size_t substituted = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({substituted, row[j] + 1, row[j + 1] + 1});
+    }
+  }
+  return row.back();
+}
+
+std::string_view last_part(std::string_view key) {
+  return key.substr(key.rfind('.') + 1);
+}
+
+}  // namespace
+
+void read(const Visit& visit, const Tree& tree, const Overrides& overrides, std::string_view source) {
+  Reader reader(tree, overrides, source);
+  visit(reader);
+  reader.refuse_unknown_keys();
+}
+
+Tree write(const Visit& visit) {
+  Writer writer;
+  visit(writer);
+  return writer.take();
+}
+
+std::string help(const Visit& visit) {
+  Helper helper;
+  visit(helper);
+  return helper.text();
+}
+
+Tree parse_toml(std::string_view text, std::string_view source) {
+  toml::table table;
+  try {
+    table = toml::parse(text, source);
+  } catch (const toml::parse_error& error) {
+    const toml::source_position& at = error.source().begin;
+    fail_usage("{}:{}:{}: {}", source, at.line, at.column, error.description());
+  }
+  return to_tree(table, source);
+}
+
+std::string to_toml(const Tree& tree) {
+  check(tree.is_object(), "[config] only a table can be written as TOML, got {}", excerpt(tree));
+  std::string out;
+  append_table(tree, "", out);
+  return out;
+}
+
+Overrides parse_overrides(const std::vector<std::string>& arguments) {
+  Overrides overrides;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const std::string& argument = arguments[i];
+    const size_t equals = argument.find('=');
+    const std::string key = argument.substr(0, equals);
+    if (!key.starts_with("--") || key.size() == 2) {
+      fail_usage("expected --section.key=value or --section.key value, got '{}'", argument);
+    }
+    if (equals != std::string::npos) {
+      overrides[key.substr(2)] = argument.substr(equals + 1);
+    } else if (i + 1 < arguments.size() && !arguments[i + 1].starts_with("--")) {
+      overrides[key.substr(2)] = arguments[++i];
+    } else {
+      fail_usage("{} needs a value: {}=value", key, key);
+    }
+  }
+  return overrides;
+}
+
+std::string nearest(std::string_view key, const std::vector<std::string>& candidates) {
+  constexpr size_t kLongest = 128;  // no key is longer, and the search takes quadratic time
+  if (key.size() > kLongest) return "";
+  const size_t near = std::max<size_t>(1, key.size() / 3);
+  // The right name in the wrong section, or in none, comes after any near spelling of the whole key.
+  constexpr size_t kElsewhere = 1000;
+  size_t best = SIZE_MAX;
+  std::string found;
+  for (const std::string& candidate : candidates) {
+    const size_t distance = edit_distance(key, candidate);
+    if (distance > near && last_part(candidate) != last_part(key)) continue;
+    const size_t rank = distance > near ? kElsewhere + distance : distance;
+    if (rank < best) {
+      best = rank;
+      found = candidate;
+    }
+  }
+  return found;
+}
+
+}  // namespace megalodon::config

@@ -1,0 +1,274 @@
+#include "base/config.h"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "base/check.h"
+
+namespace megalodon::config {
+namespace {
+
+struct Optim {
+  double lr = 1e-3;
+  int64_t steps = 100;
+  bool decay_all = false;
+  void visit(Visitor& v) {
+    v.field("lr", lr, "peak learning rate");
+    v.field("steps", steps, "updates");
+    v.field("decay_all", decay_all, "decay every parameter");
+  }
+};
+
+struct Data {
+  std::string path = "data/train";
+  std::vector<std::string> mix = {"a", "b"};
+  Optim inner;
+  void visit(Visitor& v) {
+    v.field("path", path, "where the tokens are");
+    v.field("mix", mix, "names of corpora");
+    v.section("inner", inner, "a nested section");
+  }
+};
+
+struct RunConfig {
+  int64_t seed = 1;
+  Optim optim;
+  Data data;
+  void visit(Visitor& v) {
+    v.field("seed", seed, "of everything random");
+    v.section("optim", optim, "the optimizer");
+    v.section("data", data, "the corpus");
+  }
+};
+
+RunConfig read_run(std::string_view toml, const Overrides& overrides = {}) {
+  RunConfig run;
+  read(run, parse_toml(toml, "run.toml"), overrides, "run.toml");
+  return run;
+}
+
+template <class Function>
+std::string usage_error(Function&& function) {
+  try {
+    function();
+  } catch (const UsageError& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+std::string error_of(std::string_view toml, const Overrides& overrides = {}) {
+  return usage_error([&] { read_run(toml, overrides); });
+}
+
+TEST(Config, ReadsEveryKindOfField) {
+  const RunConfig run = read_run(
+      "seed = 7\n[optim]\nlr = 3e-4\nsteps = 20\ndecay_all = true\n"
+      "[data]\npath = \"x y\"\nmix = ['c']\n[data.inner]\nsteps = 5\n");
+  EXPECT_EQ(run.seed, 7);
+  EXPECT_EQ(run.optim.lr, 3e-4);
+  EXPECT_EQ(run.optim.steps, 20);
+  EXPECT_TRUE(run.optim.decay_all);
+  EXPECT_EQ(run.data.path, "x y");
+  EXPECT_EQ(run.data.mix, std::vector<std::string>{"c"});
+  EXPECT_EQ(run.data.inner.steps, 5);
+  EXPECT_EQ(run.data.inner.lr, 1e-3);  // not in the file: keeps its default
+}
+
+TEST(Config, NullKeepsTheDefault) {
+  RunConfig run;
+  read(run, Tree::parse(R"({"seed": null, "optim": null, "data": {"path": null}})"), {}, "config.json");
+  EXPECT_EQ(write(run), write(RunConfig()));
+  read(run, Tree(), {}, "nothing");
+  EXPECT_EQ(write(run), write(RunConfig()));
+}
+
+TEST(Config, NumbersConvertOnlyWhereNothingIsLost) {
+  EXPECT_EQ(read_run("seed = 1e6").seed, 1000000);
+  EXPECT_EQ(read_run("[optim]\nlr = 2").optim.lr, 2.0);
+  EXPECT_EQ(read_run("seed = 9223372036854775807").seed, INT64_MAX);
+  EXPECT_EQ(error_of("seed = 1.5"), "seed in run.toml must be an integer, got 1.5");
+  EXPECT_EQ(error_of("seed = 1e17"), "seed in run.toml must be an integer, got 1e+17");
+  EXPECT_EQ(error_of("[optim]\nlr = inf"), "optim.lr in run.toml must be a finite number, got null");
+  EXPECT_EQ(error_of("[optim]\nlr = nan"), "optim.lr in run.toml must be a finite number, got null");
+  RunConfig run;
+  const auto huge = Tree::parse(R"({"seed": 9223372036854775808})");
+  EXPECT_EQ(usage_error([&] { read(run, huge, {}, "config.json"); }),
+            "seed in config.json must be an integer below 2^63, got 9223372036854775808");
+}
+
+TEST(Config, WrongTypesNameKeyAndSource) {
+  EXPECT_EQ(error_of("seed = true"), "seed in run.toml must be an integer, got true");
+  EXPECT_EQ(error_of("seed = '1'"), "seed in run.toml must be an integer, got \"1\"");
+  EXPECT_EQ(error_of("[optim]\nlr = 'fast'"), "optim.lr in run.toml must be a finite number, got \"fast\"");
+  EXPECT_EQ(error_of("[optim]\ndecay_all = 1"), "optim.decay_all in run.toml must be true or false, got 1");
+  EXPECT_EQ(error_of("[data]\npath = 3"), "data.path in run.toml must be a string, got 3");
+  EXPECT_EQ(error_of("[data]\nmix = 'a'"), "data.mix in run.toml must be a list of strings, got \"a\"");
+  EXPECT_EQ(error_of("[data]\nmix = ['a', 1]"), "data.mix in run.toml must be a list of strings, got [\"a\",1]");
+  EXPECT_EQ(error_of("optim = 3"), "optim in run.toml must be a section, got 3");
+  EXPECT_EQ(error_of("[seed]\nx = 1"), "seed in run.toml must be an integer, got {\"x\":1}");
+  RunConfig run;
+  EXPECT_EQ(usage_error([&] { read(run, Tree::parse("[1]"), {}, "config.json"); }),
+            "config.json must be a table of keys and values, got [1]");
+}
+
+TEST(Config, UnknownKeysNameTheNearest) {
+  EXPECT_EQ(error_of("[optim]\nlrr = 1"), "unknown key 'optim.lrr' in run.toml; did you mean 'optim.lr'?");
+  EXPECT_EQ(error_of("sed = 1"), "unknown key 'sed' in run.toml; did you mean 'seed'?");
+  EXPECT_EQ(error_of("[optin]\nlr = 1"), "unknown key 'optin' in run.toml; did you mean 'optim'?");
+  EXPECT_EQ(error_of("[data.inner]\nstep = 1"),
+            "unknown key 'data.inner.step' in run.toml; did you mean 'data.inner.steps'?");
+  EXPECT_EQ(error_of("lr = 1"), "unknown key 'lr' in run.toml; did you mean 'optim.lr'?");
+  EXPECT_EQ(error_of("[wholly_other]"), "unknown key 'wholly_other' in run.toml");
+  EXPECT_EQ(error_of("'optim.lr' = 1"), "unknown key '\"optim.lr\"' in run.toml; did you mean 'optim.lr'?");
+  EXPECT_EQ(error_of("", {{"optim.step", "1"}}),
+            "unknown key 'optim.step' on the command line; did you mean 'optim.steps'?");
+  EXPECT_EQ(error_of("", {{"optim", "1"}}), "unknown key 'optim' on the command line; did you mean 'optim'?");
+}
+
+TEST(Config, OverridesWinAndAreReadByType) {
+  const RunConfig run = read_run("seed = 2\n[optim]\nlr = 1", {{"seed", "3"},
+                                                               {"optim.lr", "5e-4"},
+                                                               {"optim.steps", "1e3"},
+                                                               {"optim.decay_all", "true"},
+                                                               {"data.path", "3"},
+                                                               {"data.mix", "x,y z,"},
+                                                               {"data.inner.lr", "-2"}});
+  EXPECT_EQ(run.seed, 3);
+  EXPECT_EQ(run.optim.lr, 5e-4);
+  EXPECT_EQ(run.optim.steps, 1000);
+  EXPECT_TRUE(run.optim.decay_all);
+  EXPECT_EQ(run.data.path, "3");
+  EXPECT_EQ(run.data.mix, (std::vector<std::string>{"x", "y z"}));
+  EXPECT_EQ(run.data.inner.lr, -2.0);
+  EXPECT_EQ(read_run("", {{"data.mix", "['a,b', \"c\"]"}}).data.mix, (std::vector<std::string>{"a,b", "c"}));
+  EXPECT_TRUE(read_run("", {{"data.mix", ""}}).data.mix.empty());
+}
+
+TEST(Config, OverridesOfTheWrongKind) {
+  const std::string integer = "seed on the command line must be an integer, got ";
+  for (const char* text : {"", "1.5", "ten", "0x10", "1 ", "9223372036854775808", "1e400"}) {
+    EXPECT_TRUE(error_of("", {{"seed", text}}).starts_with(integer)) << error_of("", {{"seed", text}});
+  }
+  for (const char* text : {"", "1e400", "inf", "nan", "1,5", "true"}) {
+    EXPECT_TRUE(error_of("", {{"optim.lr", text}}).starts_with("optim.lr on the command line must be a finite number"))
+        << error_of("", {{"optim.lr", text}});
+  }
+  EXPECT_EQ(error_of("", {{"optim.decay_all", "yes"}}),
+            "optim.decay_all on the command line must be true or false, got \"yes\"");
+  EXPECT_EQ(error_of("", {{"data.mix", "[1]"}}), "data.mix on the command line must be a list of strings, got [1]");
+  EXPECT_TRUE(error_of("", {{"data.mix", "['a'"}}).starts_with("command line:1:"))
+      << error_of("", {{"data.mix", "['a'"}});
+}
+
+TEST(Config, TomlErrorsHaveAPlace) {
+  const auto error = [](std::string_view text) { return usage_error([&] { parse_toml(text, "run.toml"); }); };
+  EXPECT_TRUE(error("a = 1\nb = = 2\n").starts_with("run.toml:2:5: ")) << error("a = 1\nb = = 2\n");
+  EXPECT_TRUE(error("a = 1\na = 2\n").starts_with("run.toml:2:")) << error("a = 1\na = 2\n");
+  EXPECT_TRUE(error("[a]\n[a]\n").starts_with("run.toml:2:")) << error("[a]\n[a]\n");
+  EXPECT_TRUE(error("a = 9223372036854775808").starts_with("run.toml:1:")) << error("a = 9223372036854775808");
+  EXPECT_TRUE(error("a = 1\nday = 2024-01-01\n").starts_with("run.toml:2:7: dates and times"))
+      << error("a = 1\nday = 2024-01-01\n");
+  EXPECT_TRUE(error("a = '\xff'").starts_with("run.toml:1:")) << error("a = '\xff'");
+  EXPECT_NE(error_of("[optim]\nlr = 1e400"), "no error");
+}
+
+TEST(Config, ParsingKeepsTheOrderOfKeys) {
+  const Tree tree =
+      parse_toml("z = 1\na = 2\n[y.q]\nb = {n = 1, m = 2}\n[c]\n[y.p]\n[[t]]\nk = 1\n[[t]]\n", "run.toml");
+  EXPECT_EQ(tree.dump(), R"({"z":1,"a":2,"y":{"q":{"b":{"n":1,"m":2}},"p":{}},"c":{},"t":[{"k":1},{}]})");
+}
+
+TEST(Config, TomlRoundTrip) {
+  Tree tree = Tree::parse(R"({
+    "first": {"x": 1, "deep": {"y": [1, 2.5, "s", [true], {"k": 1}]}, "none": {}},
+    "int": -3, "float": 1.0, "big": 1e300, "third": 0.1, "zero": -0.0, "list": [], "flag": false, "int64": 9223372036854775807,
+    "text": "quote \" slash \\ tab \t newline \n bell \u0007 del \u007f é €", "": 1, "a key": 2, "dots.in": 3,
+    "section": {"a": {"b": {"c": 1}}, "d": 1, "e": {"f": {}}}, "x.y": {"z": 1}})");
+  const std::string text = to_toml(tree);
+  const Tree back = parse_toml(text, "copy");
+  EXPECT_EQ(back, tree) << text;
+  EXPECT_EQ(back.dump(), tree.dump()) << text;  // also tells 1 from 1.0
+  EXPECT_EQ(to_toml(back), text);
+}
+
+TEST(Config, TomlWritesSections) {
+  EXPECT_EQ(to_toml(write(RunConfig())),
+            "seed = 1\n\n[optim]\nlr = 0.001\nsteps = 100\ndecay_all = false\n\n"
+            "[data]\npath = \"data/train\"\nmix = [\"a\", \"b\"]\n\n"
+            "[data.inner]\nlr = 0.001\nsteps = 100\ndecay_all = false\n");
+  EXPECT_EQ(to_toml(Tree::parse(R"({"a": null, "b": 1})")), "b = 1\n");
+  EXPECT_THROW(to_toml(Tree::parse("[null]")), Error);
+  EXPECT_THROW(to_toml(Tree::parse(R"({"a": [null]})")), Error);
+  EXPECT_THROW(to_toml(Tree{{"a", "\xff"}}), Error);
+  EXPECT_THROW(to_toml(Tree::parse(R"({"a": 9223372036854775808})")), Error);
+}
+
+TEST(Config, WhatIsWrittenReadsBack) {
+  RunConfig run = read_run("seed = 7\n[optim]\nlr = 0.1\ndecay_all = true\n[data]\nmix = []\n");
+  const Tree tree = write(run);
+  EXPECT_EQ(write(read_run(to_toml(tree))), tree);
+  RunConfig from_json;
+  read(from_json, Tree::parse(tree.dump()), {}, "config.json");
+  EXPECT_EQ(write(from_json), tree);
+}
+
+TEST(Config, HelpShowsEveryKeyAligned) {
+  RunConfig run;
+  const std::string text = help([&](Visitor& v) { run.visit(v); });
+  EXPECT_EQ(text,
+            "  seed                  1             of everything random\n"
+            "\n"
+            "optim: the optimizer\n"
+            "  optim.lr              0.001         peak learning rate\n"
+            "  optim.steps           100           updates\n"
+            "  optim.decay_all       false         decay every parameter\n"
+            "\n"
+            "data: the corpus\n"
+            "  data.path             \"data/train\"  where the tokens are\n"
+            "  data.mix              [\"a\", \"b\"]    names of corpora\n"
+            "\n"
+            "data.inner: a nested section\n"
+            "  data.inner.lr         0.001         peak learning rate\n"
+            "  data.inner.steps      100           updates\n"
+            "  data.inner.decay_all  false         decay every parameter\n");
+}
+
+TEST(Config, ANamelessSectionAddsNoLevel) {
+  struct Flat {
+    Optim optim;
+    int64_t seed = 1;
+    void visit(Visitor& v) {
+      v.section("", optim, "options of the optimizer");
+      v.field("seed", seed, "");
+    }
+  } flat;
+  read(flat, Tree::parse(R"({"lr": 2, "seed": 3})"), {{"steps", "4"}}, "x");
+  EXPECT_EQ(write(flat).dump(), R"({"lr":2.0,"steps":4,"decay_all":false,"seed":3})");
+  EXPECT_NE(help([&](Visitor& v) { flat.visit(v); }).find("options of the optimizer\n  lr "), std::string::npos);
+  EXPECT_EQ(usage_error([&] { read(flat, Tree{{"lrs", 1}}, {}, "x"); }), "unknown key 'lrs' in x; did you mean 'lr'?");
+}
+
+TEST(Config, ParsesOverrides) {
+  const Overrides overrides = parse_overrides({"--a.b=c=d", "--e", "-1", "--empty=", "--e=2"});
+  EXPECT_EQ(overrides, (Overrides{{"a.b", "c=d"}, {"empty", ""}, {"e", "2"}}));
+  for (const std::vector<std::string>& wrong : std::vector<std::vector<std::string>>{
+           {"a=1"}, {"-a=1"}, {"--=1"}, {"--"}, {"--a"}, {"--a", "--b=1"}, {"--a=1", "stray"}, {""}}) {
+    EXPECT_THROW(parse_overrides(wrong), UsageError) << wrong[0];
+  }
+}
+
+TEST(Config, Nearest) {
+  const std::vector<std::string> known = {"mega", "megalodon", "transformer"};
+  EXPECT_EQ(nearest("megalodno", known), "megalodon");
+  EXPECT_EQ(nearest("maga", known), "mega");
+  EXPECT_EQ(nearest("transfomer", known), "transformer");
+  EXPECT_EQ(nearest("rnn", known), "");
+  EXPECT_EQ(nearest("", {}), "");
+  EXPECT_EQ(nearest(std::string(100000, 'm'), known), "");
+}
+
+}  // namespace
+}  // namespace megalodon::config
