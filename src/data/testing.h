@@ -27,7 +27,9 @@ class FolderTest : public testing::Test {
   fs::path put(const std::string& name, std::string_view content) const {
     const fs::path path = folder_ / name;
     fs::create_directories(path.parent_path());
-    // Not written atomically: syncing hundreds of little files would take most of the tests' time.
+    // Neither atomic nor over the old file: ext4 syncs a file that is cut to nothing and rewritten, and syncing
+    // thousands of little files would take all of the tests' time.
+    fs::remove(path);
     std::ofstream(path, std::ios::binary) << content;
     return path;
   }
