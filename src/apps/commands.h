@@ -12,14 +12,15 @@ namespace megalodon::apps {
 /// Options that every command takes.
 struct Common {
   int threads = 0;
+  int exit_code = 0;  // of a command that ended well
 };
 
-void add_train(CLI::App& app, const Common& common);
-void add_generate(CLI::App& app, const Common& common);
-void add_eval(CLI::App& app, const Common& common);
-void add_data(CLI::App& app, const Common& common);
-void add_convert(CLI::App& app, const Common& common);
-void add_inspect(CLI::App& app, const Common& common);
+void add_train(CLI::App& app, Common& common);
+void add_generate(CLI::App& app, Common& common);
+void add_eval(CLI::App& app, Common& common);
+void add_data(CLI::App& app, Common& common);
+void add_convert(CLI::App& app, Common& common);
+void add_inspect(CLI::App& app, Common& common);
 
 /// Sets the number of threads of torch and of the kernels: `threads`, or all cores for 0 (Debian's libtorch would run
 /// one).

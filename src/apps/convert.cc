@@ -24,7 +24,7 @@ void run_convert(const ConvertOptions& options) {
 
 }  // namespace
 
-void add_convert(CLI::App& app, const Common&) {
+void add_convert(CLI::App& app, Common&) {
   auto* command =
       app.add_subcommand("convert", "Published checkpoint folder (consolidated.pth) to model folder, or back");
   auto options = std::make_shared<ConvertOptions>();

@@ -69,7 +69,7 @@ void add_get(CLI::App& data_command) {
 
 }  // namespace
 
-void add_data(CLI::App& app, const Common&) {
+void add_data(CLI::App& app, Common&) {
   auto* command = app.add_subcommand("data", "Prepare, fetch and describe token data");
   command->require_subcommand(1);
   add_prepare(*command);

@@ -39,7 +39,7 @@ void run_ppl(const PplOptions& options) {
 
 }  // namespace
 
-void add_eval(CLI::App& app, const Common& common) {
+void add_eval(CLI::App& app, Common& common) {
   auto* command = app.add_subcommand("eval", "Measure a trained model");
   command->require_subcommand(1);
   auto* ppl = command->add_subcommand(

@@ -71,7 +71,7 @@ void run_generate(const GenerateOptions& options) {
 
 }  // namespace
 
-void add_generate(CLI::App& app, const Common& common) {
+void add_generate(CLI::App& app, Common& common) {
   auto* command = app.add_subcommand("generate", "Continue a text with a trained model, in constant memory");
   auto options = std::make_shared<GenerateOptions>();
   command->add_option("--model", options->model, "model folder, or a run folder (its latest checkpoint)")->required();

@@ -63,7 +63,7 @@ void run_inspect(const InspectOptions& options) {
 
 }  // namespace
 
-void add_inspect(CLI::App& app, const Common&) {
+void add_inspect(CLI::App& app, Common&) {
   auto* command = app.add_subcommand("inspect", "Parameters, FLOPs per token, memory and state size of a model");
   auto options = std::make_shared<InspectOptions>();
   command

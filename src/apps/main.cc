@@ -50,7 +50,7 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return report(fmt::format("{} (try --help)", error.what()), 2);
   }
-  return exit_code();
+  return common.exit_code;
 }
 
 }  // namespace

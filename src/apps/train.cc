@@ -1,0 +1,48 @@
+#include <fmt/format.h>
+
+#include "apps/commands.h"
+#include "base/check.h"
+#include "train/trainer.h"
+
+namespace megalodon::apps {
+namespace {
+
+struct TrainCommand {
+  std::string run_file;
+  TrainerOptions trainer;
+  bool dry_run = false;
+};
+
+}  // namespace
+
+void add_train(CLI::App& app, Common& common) {
+  auto* command = app.add_subcommand("train", "Train a model as a run file says");
+  auto options = std::make_shared<TrainCommand>();
+  command->add_option("run_file", options->run_file, "a TOML file, see configs/")->required();
+  command
+      ->add_option("--resume", options->trainer.resume,
+                   "auto: continue the run folder's latest checkpoint, if there is one; never: refuse a folder that "
+                   "holds a run; "
+                   "PATH: start from that checkpoint")
+      ->capture_default_str();
+  command->add_flag("--dry-run", options->dry_run,
+                    "print the configuration, sizes, memory and a measured step; write nothing");
+  command->add_flag("--overfit-batch", options->trainer.overfit_batch,
+                    "train on the first batch again and again: the loss must go to 0");
+  command->allow_extras();
+  command->footer("Every key of the run file can be given as --section.key=value, which wins over the file:\n\n" +
+                  run_config_help());
+  command->callback([options, command, &common] {
+    config::Overrides overrides = config::parse_overrides(command->remaining());
+    if (common.threads > 0) overrides.emplace("train.threads", std::to_string(common.threads));
+    RunConfig config = load_run_config(options->run_file, overrides);
+    Trainer trainer(std::move(config), options->trainer);
+    if (options->dry_run) {
+      fmt::print("{}\n", trainer.dry_run());
+      return;
+    }
+    common.exit_code = exit_code(trainer.run());
+  });
+}
+
+}  // namespace megalodon::apps
