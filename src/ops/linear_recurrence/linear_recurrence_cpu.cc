@@ -119,40 +119,40 @@ HWY_INLINE void for_each_group(int64_t N, const Group& group) {
 
 // ---- K complex numbers per lane.
 
-template <int K>
+template <int64_t K>
 struct Orders {
   V re[K], im[K];
 };
 
-template <int K>
+template <int64_t K>
 HWY_INLINE Orders<K> load(const float* from) {
   Orders<K> z;
-  for (int k = 0; k < K; ++k) {
+  for (int64_t k = 0; k < K; ++k) {
     z.re[k] = hn::Load(kF32, from + 2 * k * lanes());
     z.im[k] = hn::Load(kF32, from + (2 * k + 1) * lanes());
   }
   return z;
 }
 
-template <int K>
+template <int64_t K>
 HWY_INLINE void store(const Orders<K>& z, float* to) {
-  for (int k = 0; k < K; ++k) {
+  for (int64_t k = 0; k < K; ++k) {
     hn::Store(z.re[k], kF32, to + 2 * k * lanes());
     hn::Store(z.im[k], kF32, to + (2 * k + 1) * lanes());
   }
 }
 
-template <int K>
+template <int64_t K>
 HWY_INLINE Orders<K> zeros() {
   Orders<K> z;
-  for (int k = 0; k < K; ++k) z.re[k] = z.im[k] = hn::Zero(kF32);
+  for (int64_t k = 0; k < K; ++k) z.re[k] = z.im[k] = hn::Zero(kF32);
   return z;
 }
 
 /// h = q h + x
-template <int K>
+template <int64_t K>
 HWY_INLINE void advance(const Orders<K>& q, V x, Orders<K>& h) {
-  for (int k = 0; k < K; ++k) {
+  for (int64_t k = 0; k < K; ++k) {
     const V re = hn::NegMulAdd(q.im[k], h.im[k], hn::MulAdd(q.re[k], h.re[k], x));
     h.im[k] = hn::MulAdd(q.re[k], h.im[k], hn::Mul(q.im[k], h.re[k]));
     h.re[k] = re;
@@ -160,18 +160,18 @@ HWY_INLINE void advance(const Orders<K>& q, V x, Orders<K>& h) {
 }
 
 /// sum += conj(a) b
-template <int K>
+template <int64_t K>
 HWY_INLINE void add_conj_product(const Orders<K>& a, const Orders<K>& b, Orders<K>& sum) {
-  for (int k = 0; k < K; ++k) {
+  for (int64_t k = 0; k < K; ++k) {
     sum.re[k] = hn::MulAdd(a.im[k], b.im[k], hn::MulAdd(a.re[k], b.re[k], sum.re[k]));
     sum.im[k] = hn::NegMulAdd(a.im[k], b.re[k], hn::MulAdd(a.re[k], b.im[k], sum.im[k]));
   }
 }
 
 /// sum += conj(a) s, s real
-template <int K>
+template <int64_t K>
 HWY_INLINE void add_conj_scaled(const Orders<K>& a, V s, Orders<K>& sum) {
-  for (int k = 0; k < K; ++k) {
+  for (int64_t k = 0; k < K; ++k) {
     sum.re[k] = hn::MulAdd(a.re[k], s, sum.re[k]);
     sum.im[k] = hn::NegMulAdd(a.im[k], s, sum.im[k]);
   }
@@ -186,7 +186,7 @@ struct ForwardBlock {
   int64_t steps;
   float *h, *y;
 
-  template <int K>
+  template <int64_t K>
   HWY_INLINE void run(int64_t n) const {
     const int64_t at = 2 * n * lanes();
     const Orders<K> q_n = load<K>(q + at), c_n = load<K>(c + at);
@@ -195,7 +195,7 @@ struct ForwardBlock {
       if (starts[t]) h_n = zeros<K>();
       advance(q_n, hn::Load(kF32, x + t * lanes()), h_n);
       V y_t = hn::Load(kF32, y + t * lanes());
-      for (int k = 0; k < K; ++k) y_t = hn::NegMulAdd(c_n.im[k], h_n.im[k], hn::MulAdd(c_n.re[k], h_n.re[k], y_t));
+      for (int64_t k = 0; k < K; ++k) y_t = hn::NegMulAdd(c_n.im[k], h_n.im[k], hn::MulAdd(c_n.re[k], h_n.re[k], y_t));
       hn::Store(y_t, kF32, y + t * lanes());
     }
     store(h_n, h + at);
@@ -210,7 +210,7 @@ struct StateBlock {
   const float* before;
   float* after;
 
-  template <int K>
+  template <int64_t K>
   HWY_INLINE void run(int64_t n) const {
     const int64_t at = 2 * n * lanes();
     const Orders<K> q_n = load<K>(q + at);
@@ -232,7 +232,7 @@ struct BackwardBlock {
   float* states;        // [kSteps][4 orders]: scratch for what each step continues from, zero where a document begins
   float *carry, *dx, *dq, *dc;
 
-  template <int K>
+  template <int64_t K>
   HWY_INLINE void run(int64_t n) const {
     const int64_t at = 2 * n * lanes();
     recompute<K>(at);
@@ -242,7 +242,7 @@ struct BackwardBlock {
       Orders<K> g = carry_n;
       add_conj_scaled(c_n, hn::Load(kF32, dy + t * lanes()), g);
       V dx_t = hn::Load(kF32, dx + t * lanes());
-      for (int k = 0; k < K; ++k) dx_t = hn::Add(dx_t, g.re[k]);
+      for (int64_t k = 0; k < K; ++k) dx_t = hn::Add(dx_t, g.re[k]);
       hn::Store(dx_t, kF32, dx + t * lanes());
       add_conj_product(load<K>(states + 2 * K * t * lanes()), g, dq_n);
       carry_n = zeros<K>();
@@ -252,7 +252,7 @@ struct BackwardBlock {
     store(dq_n, dq + at);
   }
 
-  template <int K>
+  template <int64_t K>
   HWY_INLINE void recompute(int64_t at) const {
     const Orders<K> q_n = load<K>(q + at);
     Orders<K> h_n = load<K>(before + at), dc_n = load<K>(dc + at);
@@ -306,7 +306,7 @@ int64_t task_count(const RecurrenceInputs& in) {
 void forward_task(const RecurrenceInputs& in, const RecurrenceOutputs& out, int64_t task) {
   const int64_t b = task / tasks_per_row(in.D), N = in.N;
   const Columns columns = columns_of(in, task);
-  Scratch scratch(3 * 2 * N + 2 * kSteps);
+  Scratch scratch(6 * N + 2 * kSteps);
   float *q = scratch.take(2 * N), *c = scratch.take(2 * N), *h = scratch.take(2 * N);
   float *x = scratch.take(kSteps), *y = scratch.take(kSteps);
   load_orders(in.q, columns, N, q);
@@ -331,7 +331,7 @@ void forward_task(const RecurrenceInputs& in, const RecurrenceOutputs& out, int6
 void backward_task(const RecurrenceInputs& in, const RecurrenceGradients& grad, int64_t task) {
   const int64_t b = task / tasks_per_row(in.D), N = in.N, orders = 2 * N, blocks = (in.L + kSteps - 1) / kSteps;
   const Columns columns = columns_of(in, task);
-  Scratch scratch((5 + blocks) * orders + 3 * kSteps + 8 * kSteps);
+  Scratch scratch((5 + blocks) * orders + 11 * kSteps);
   float *q = scratch.take(orders), *c = scratch.take(orders), *carry = scratch.take(orders);
   float *dq = scratch.take(orders), *dc = scratch.take(orders), *states = scratch.take(8 * kSteps);
   float *x = scratch.take(kSteps), *dy = scratch.take(kSteps), *dx = scratch.take(kSteps);

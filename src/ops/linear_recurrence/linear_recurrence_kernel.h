@@ -6,6 +6,18 @@
 //   dx_t = Σ_n Re g_t,n + skip dy_t        dq = Σ_t [t continues] conj(h_(t-1)) g_t      dc = Σ_t conj(h_t) dy_t
 //   dskip = Σ_t x_t dy_t                   dh0 = [0 continues] conj(q) g_0
 // where "t continues" means that no document begins at t.
+//
+// Work per step, feature and order: 6 multiply-adds forward, 21 backward (8 of them run the states forward twice).
+// Bytes per step and feature: 8 forward, 16 backward. Measured in 2026-11 on an Intel Xeon with AVX-512, 2 cores, 2
+// threads:
+//
+//   [B,L,D,N]           forward    forward + backward
+//   [1,2048,1024,16]    2.0 ms     8.1 ms                 200 GFLOP/s forward
+//   [1,2048,384,8]      0.62 ms    2.0 ms
+//   [1,1,1024,16]       0.009 ms                          from state to state (decoding), one thread
+//
+// Tried: tasks of four vectors of features, to visit each page of x less often: 17 % faster forward on one thread at
+// D = 1024, nothing at D = 384, half the tasks' parallelism; not kept. Prefetching the next rows of x: 10 to 20 %.
 #pragma once
 
 #include <cstdint>
