@@ -17,7 +17,7 @@ struct SequenceNormOut {
 struct SequenceNormOptions {
   int64_t groups = 1;
   double eps = 1e-5;
-  Tensor padding_mask_BL;  // bool, true at steps to leave out; undefined: none
+  Tensor padding_mask_BL{};  // bool, true at steps to leave out; undefined: none
 };
 
 SequenceNormOut sequence_norm(const Tensor& x_BLD, const Tensor& scale_D, const Tensor& bias_D,

@@ -15,9 +15,9 @@
 namespace megalodon::ops {
 
 struct TimestepNormState {
-  Tensor count_B;  // int64
-  Tensor mean_BG;  // float64
-  Tensor var_BG;   // float64, biased
+  Tensor count_B{};  // int64
+  Tensor mean_BG{};  // float64
+  Tensor var_BG{};   // float64, biased
   bool defined() const { return count_B.defined(); }
 };
 
@@ -29,10 +29,10 @@ struct TimestepNormOut {
 struct TimestepNormOptions {
   int64_t groups = 1;  // D is divisible by it; D itself normalizes every feature alone
   double eps = 1e-5;
-  TimestepNormState
-      state;  // before the first step; undefined: a fresh start. mean and var may be float32 and may need grad
-  Tensor padding_mask_BL;  // bool, true at steps to leave out; undefined: none
-  Tensor starts_BL;        // bool, true where a document begins; undefined: none
+  /// Before the first step; undefined: a fresh start. mean and var may be float32 and may need a gradient.
+  TimestepNormState state{};
+  Tensor padding_mask_BL{};  // bool, true at steps to leave out; undefined: none
+  Tensor starts_BL{};        // bool, true where a document begins; undefined: none
 };
 
 /// weight_D (stored minus one) and bias_D may both be undefined.
