@@ -1,6 +1,6 @@
 // Rotary position embedding (Su et al., 2021): the adjacent pair (2i, 2i+1) of each head is rotated by
-// position · base^(−2i/head_dim). Angles are float32 whatever narrower dtype x has (float64 for float64 x); the published
-// code lets the frequencies be rounded to bfloat16 with the model, we do not.
+// position · base^(−2i/head_dim). Angles are float32 whatever narrower dtype x has (float64 for float64 x); the
+// published code lets the frequencies be rounded to bfloat16 with the model, we do not.
 #pragma once
 
 #include "base/compat.h"

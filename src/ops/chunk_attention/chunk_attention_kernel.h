@@ -1,0 +1,55 @@
+// Kernels of chunk_attention: tiled softmax attention over an interval of visible keys per query, forward and backward.
+//
+// Keys and values form one axis of T + L positions: the T prior ones, then the L of this call. Query i sees the keys
+// begin[i] .. T + i; begin never falls with i. That one array says everything about chunks, documents and streams.
+//
+// FLOPs per visible pair and head: forward 2 (K + V), backward 2 (3 K + 2 V) needed, 2 (4 K + 3 V) done: the scores are
+// computed once in a pass over key tiles (dK, dV) and once more in a pass over query tiles (dQ), so that every gradient
+// has one owner, which makes the result independent of the number of threads without partial sums.
+#pragma once
+
+#include <cstdint>
+
+#include "base/philox.h"
+
+namespace megalodon::ops {
+
+/// Everything is contiguous. q [B,L,H,K], k [B,L,H,K], v [B,L,H,V], prior_k [B,T,H,K], prior_v [B,T,H,V].
+struct ChunkAttentionArgs {
+  const float *q, *k, *v, *prior_k, *prior_v;  // prior_*: not read where T = 0
+  const int64_t* begin;                        // [B,L]: first visible key, 0 <= begin <= T + i, nondecreasing along L
+  float* y;                                    // [B,L,H,V]
+  float* lse;                                  // [B,H,L]: log Σ_j exp(scale · q_i·k_j)
+  int64_t B, L, T, H, K, V;
+  float scale;
+  double dropout;  // probability; 0: none
+  uint64_t dropout_key;
+};
+
+struct ChunkAttentionGradArgs {
+  ChunkAttentionArgs forward;                 // with y and lse as the forward left them
+  const float* dy;                            // [B,L,H,V]
+  float *dq, *dk, *dv, *dprior_k, *dprior_v;  // written, not added to; dprior_*: not touched where T = 0
+  float* delta;                               // scratch [B,H,L]: Σ_e dy · y
+};
+
+void chunk_attention_forward_cpu(const ChunkAttentionArgs& args);
+void chunk_attention_backward_cpu(const ChunkAttentionGradArgs& args);
+
+/// Uniform numbers for the probabilities of query i and keys 4·block .. 4·block + 3 in head h of row b.
+inline Philox4 attention_dropout_bits(uint64_t key, int64_t b, int64_t h, int64_t i, int64_t block) {
+  return philox(key, static_cast<uint64_t>(i) << 32 | static_cast<uint64_t>(block),
+                static_cast<uint64_t>(b) << 32 | static_cast<uint64_t>(h));
+}
+
+/// 0 with probability p, else 1 / (1 − p).
+inline float dropout_factor(uint32_t bits, double p) {
+  return philox_uniform(bits) >= static_cast<float>(p) ? static_cast<float>(1.0 / (1.0 - p)) : 0.0f;
+}
+
+/// What the probability of query i and key j (counted from the first prior key) is multiplied with.
+inline float attention_dropout_factor(uint64_t key, int64_t b, int64_t h, int64_t i, int64_t j, double p) {
+  return dropout_factor(attention_dropout_bits(key, b, h, i, j / 4)[j % 4], p);
+}
+
+}  // namespace megalodon::ops
