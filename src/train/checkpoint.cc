@@ -1,0 +1,184 @@
+#include "train/checkpoint.h"
+
+#include <fcntl.h>
+#include <fmt/ranges.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "base/check.h"
+#include "models/weights.h"
+
+namespace megalodon {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::string_view kPrefix = "step-";
+constexpr int kFormatVersion = 1;
+
+std::string checkpoint_name(int64_t step) {
+  return fmt::format("{}{:08}", kPrefix, step);
+}
+
+/// The step in a checkpoint folder's name; none for anything else, temporary folders included.
+std::optional<int64_t> step_of(const fs::path& path) {
+  const std::string name = path.filename().string();
+  if (name.compare(0, kPrefix.size(), kPrefix) != 0) return {};
+  const std::string digits = name.substr(kPrefix.size());
+  const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+  if (digits.size() < 8 || digits.size() > 18 || !std::all_of(digits.begin(), digits.end(), is_digit)) return {};
+  return std::stoll(digits);
+}
+
+/// {"a": {"b": 1}} -> {"a.b": 1}
+void flatten(const Json& tree, const std::string& path, std::vector<std::pair<std::string, Json>>& out) {
+  if (!tree.is_object()) {
+    out.emplace_back(path, tree);
+    return;
+  }
+  for (const auto& [key, value] : tree.items()) flatten(value, path.empty() ? key : path + "." + key, out);
+}
+
+std::vector<std::pair<std::string, Json>> flatten(const Json& tree) {
+  std::vector<std::pair<std::string, Json>> out;
+  flatten(tree, "", out);
+  return out;
+}
+
+const Json* find(const std::vector<std::pair<std::string, Json>>& entries, const std::string& key) {
+  const auto found =
+      std::find_if(entries.begin(), entries.end(), [&](const auto& entry) { return entry.first == key; });
+  return found == entries.end() ? nullptr : &found->second;
+}
+
+int64_t count_at(const Json& tree, const char* key, const fs::path& path) {
+  const auto found = tree.find(key);
+  check(found != tree.end() && found->is_number_integer() && *found >= 0,
+        "[{}] {} is missing or no count; the checkpoint is damaged", path.string(), key);
+  return found->get<int64_t>();
+}
+
+void write_optimizer(const AdamW& optimizer, const fs::path& path) {
+  const auto tensors = optimizer.state();
+  std::vector<io::TensorView> views;
+  for (const auto& [name, tensor] : tensors) views.push_back(to_view(name, tensor));
+  io::write_safetensors(path, views);
+}
+
+void write_trainer_state(const TrainerState& state, const fs::path& path) {
+  const Json tree = {{"format", "megalodon.cpp trainer"},
+                     {"format_version", kFormatVersion},
+                     {"step", state.step},
+                     {"micro_batches", state.micro_batches},
+                     {"loader_position", state.loader_position},
+                     {"evaluation_pending", state.evaluation_pending},
+                     {"fixed", state.fixed},
+                     {"environment", state.environment}};
+  write_file_atomically(path, tree.dump(2) + "\n");
+}
+
+/// An exclusive lock that ends with the process, however that ends.
+std::shared_ptr<const void> lock_file(const fs::path& path) {
+  const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, mode_t{0666});
+  check(descriptor >= 0, "[train] cannot create '{}': {}", path.string(), std::strerror(errno));
+  auto owner = std::shared_ptr<const void>(&kPrefix, [descriptor](const void*) { ::close(descriptor); });
+  // Some network file systems have no locks; training there goes on without.
+  const bool taken = ::flock(descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  check(!taken, "[train.out] another process is training in '{}'", path.parent_path().string());
+  return owner;
+}
+
+}  // namespace
+
+std::vector<std::string> differences(const Json& was, const Json& is) {
+  const auto before = flatten(was), now = flatten(is);
+  std::vector<std::string> list;
+  for (const auto& [key, value] : now) {
+    const Json* old = find(before, key);
+    if (old == nullptr) {
+      list.push_back(fmt::format("{} is {}, was absent", key, value.dump()));
+    } else if (*old != value) {
+      list.push_back(fmt::format("{} is {}, was {}", key, value.dump(), old->dump()));
+    }
+  }
+  for (const auto& [key, value] : before)
+    if (find(now, key) == nullptr) list.push_back(fmt::format("{} is absent, was {}", key, value.dump()));
+  return list;
+}
+
+TrainerState read_trainer_state(const fs::path& checkpoint) {
+  const fs::path path = checkpoint / "trainer.json";
+  check(fs::is_regular_file(path), "[--resume] '{}' is no checkpoint: it has no trainer.json", checkpoint.string());
+  const Json tree = Json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
+  check(tree.is_object() && tree.value("format_version", Json()) == kFormatVersion && tree.contains("fixed") &&
+            tree.contains("environment"),
+        "[{}] expected a trainer state of format version {}; the checkpoint is damaged or from another version",
+        path.string(), kFormatVersion);
+  TrainerState state;
+  state.step = count_at(tree, "step", path);
+  state.micro_batches = count_at(tree, "micro_batches", path);
+  state.loader_position = count_at(tree, "loader_position", path);
+  state.evaluation_pending = tree.value("evaluation_pending", Json()) == true;
+  state.fixed = tree["fixed"];
+  state.environment = tree["environment"];
+  return state;
+}
+
+void load_checkpoint(const fs::path& checkpoint, Model& model, AdamW& optimizer) {
+  load_weights(model, io::read_safetensors(checkpoint / "model.safetensors"));
+  optimizer.load_state(io::read_safetensors(checkpoint / "optimizer.safetensors"), read_trainer_state(checkpoint).step);
+}
+
+std::optional<fs::path> RunFolder::latest() const {
+  if (!fs::exists(checkpoints() / "latest")) return {};
+  return model_folder(path_);
+}
+
+void RunFolder::open() {
+  std::error_code error;
+  fs::create_directories(checkpoints(), error);
+  check(!error, "[train.out] cannot create '{}': {}", checkpoints().string(), error.message());
+  lock_ = lock_file(path_ / "lock");
+  // Nobody else writes here now, so what a crash left of unfinished checkpoints is garbage.
+  std::vector<fs::path> garbage;
+  for (const auto& entry : fs::directory_iterator(checkpoints()))
+    if (entry.path().filename().string().compare(0, kPrefix.size() + 1, fmt::format(".{}", kPrefix)) == 0)
+      garbage.push_back(entry.path());
+  for (const fs::path& path : garbage) fs::remove_all(path);
+}
+
+void RunFolder::write_config(const std::string& toml) const {
+  write_file_atomically(path_ / "config.toml", toml);
+}
+
+void RunFolder::save(const Model& model, const Json& tokenizer, const AdamW& optimizer, const TrainerState& state,
+                     int64_t keep) const {
+  const fs::path target = checkpoints() / checkpoint_name(state.step);
+  write_folder_atomically(target, [&](const fs::path& folder) {
+    save_model(model, tokenizer, folder);
+    write_optimizer(optimizer, folder / "optimizer.safetensors");
+    write_trainer_state(state, folder / "trainer.json");
+  });
+  set_latest(target);
+  prune(state.step, keep);
+}
+
+void RunFolder::set_latest(const fs::path& checkpoint) const {
+  write_file_atomically(checkpoints() / "latest", checkpoint.filename().string() + "\n");
+}
+
+void RunFolder::prune(int64_t step, int64_t keep) const {
+  // Later steps than this are of a continuation that was abandoned by resuming from an older checkpoint: they are not
+  // this run's, so they neither count nor go, until this run gets there and replaces them.
+  std::vector<std::pair<int64_t, fs::path>> own;
+  for (const auto& entry : fs::directory_iterator(checkpoints()))
+    if (const auto at = step_of(entry.path()); at && *at <= step) own.emplace_back(*at, entry.path());
+  std::sort(own.rbegin(), own.rend());
+  for (size_t i = static_cast<size_t>(keep); i < own.size(); ++i) fs::remove_all(own[i].second);
+}
+
+}  // namespace megalodon

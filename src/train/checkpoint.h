@@ -1,0 +1,69 @@
+// A run folder and the checkpoints in it:
+//
+//   config.toml                      the effective configuration
+//   metrics.jsonl                    one line per step and evaluation
+//   lock                             held while a process trains here
+//   checkpoints/latest               name of the newest checkpoint, written after it: "step-00001000\n"
+//   checkpoints/step-00001000/       model.safetensors, config.json      the model folder that every command loads
+//                                    optimizer.safetensors, trainer.json what resuming needs besides
+//
+// A checkpoint folder appears whole or not at all, `latest` changes after it, and older ones are deleted after that: a
+// crash at any moment leaves a checkpoint that loads.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+#include "models/model.h"
+#include "train/optimizer.h"
+
+namespace megalodon {
+
+/// Where a run stands; trainer.json.
+struct TrainerState {
+  int64_t step = 0;                 // optimizer updates done
+  int64_t micro_batches = 0;        // forward passes done: names the dropout masks of the next
+  int64_t loader_position = 0;      // sequences consumed
+  bool evaluation_pending = false;  // a signal cut short the evaluation that belongs to this step
+  /// What must be the same for the run to go on as if never stopped: model, data, batch sizes, seed.
+  nlohmann::ordered_json fixed;
+  /// What changes results in the last bits only: threads, library version.
+  nlohmann::ordered_json environment;
+};
+
+/// "model.dropout is 0.2, was 0.1" for everything that differs between two such trees.
+std::vector<std::string> differences(const nlohmann::ordered_json& was, const nlohmann::ordered_json& is);
+
+TrainerState read_trainer_state(const fs::path& checkpoint);
+void load_checkpoint(const fs::path& checkpoint, Model& model, AdamW& optimizer);
+
+class RunFolder {
+ public:
+  explicit RunFolder(fs::path path) : path_(std::move(path)) {}
+
+  const fs::path& path() const { return path_; }
+  fs::path checkpoints() const { return path_ / "checkpoints"; }
+  fs::path metrics() const { return path_ / "metrics.jsonl"; }
+  /// The checkpoint that `latest` names; none where nothing was saved yet.
+  std::optional<fs::path> latest() const;
+
+  /// Makes the folder, claims it for this process (Error where another one trains in it), clears what a crash left.
+  void open();
+  void write_config(const std::string& toml) const;
+  /// Publishes a checkpoint, then `latest`, then deletes all but the `keep` newest up to this step.
+  void save(const Model& model, const nlohmann::ordered_json& tokenizer, const AdamW& optimizer,
+            const TrainerState& state, int64_t keep) const;
+  /// Lets `latest` name this checkpoint of this folder: a run that goes back to it goes on from there.
+  void set_latest(const fs::path& checkpoint) const;
+
+ private:
+  void prune(int64_t step, int64_t keep) const;
+
+  fs::path path_;
+  std::shared_ptr<const void> lock_;
+};
+
+}  // namespace megalodon

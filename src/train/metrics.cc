@@ -1,0 +1,47 @@
+#include "train/metrics.h"
+
+#include <cerrno>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "base/check.h"
+
+namespace megalodon {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// The leading lines that are whole and belong to steps up to `last_step`; later ones of the file are dropped.
+std::string_view kept_part(std::string_view text, int64_t last_step) {
+  size_t end = 0;
+  while (true) {
+    const size_t newline = text.find('\n', end);
+    if (newline == std::string_view::npos) return text.substr(0, end);
+    const Json record = Json::parse(text.substr(end, newline - end), nullptr, /*allow_exceptions=*/false);
+    const auto step = record.is_object() ? record.find("step") : record.end();
+    if (step == record.end() || !step->is_number_integer() || step->get<int64_t>() > last_step)
+      return text.substr(0, end);
+    end = newline + 1;
+  }
+}
+
+}  // namespace
+
+MetricsLog::MetricsLog(const fs::path& path, int64_t last_step) : path_(path) {
+  if (fs::exists(path)) {
+    const std::string text = read_file(path);
+    const std::string_view kept = kept_part(text, last_step);
+    if (kept.size() != text.size()) write_file_atomically(path, kept);
+  }
+  file_.reset(std::fopen(path.c_str(), "ae"));
+  check(file_ != nullptr, "[metrics] cannot open '{}': {}", path.string(), std::strerror(errno));
+}
+
+void MetricsLog::append(const Json& record) {
+  const std::string line = record.dump() + "\n";
+  const bool written =
+      std::fwrite(line.data(), 1, line.size(), file_.get()) == line.size() && std::fflush(file_.get()) == 0;
+  check(written, "[metrics] cannot write to '{}': {}", path_.string(), std::strerror(errno));
+}
+
+}  // namespace megalodon

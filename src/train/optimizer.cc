@@ -1,0 +1,107 @@
+#include "train/optimizer.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/check.h"
+#include "models/weights.h"
+#include "ops/adamw/adamw.h"
+
+namespace megalodon {
+namespace {
+
+constexpr double kClipEps = 1e-6;  // of the published clipping: factor = clip / (norm + 1e-6)
+
+/// True matrices only. Megalodon's [2,Z] affines, [D,N,1] EMA coefficients and [D,1] skips are tables of per-feature
+/// scales: pulling those towards zero changes the function instead of regularizing it.
+bool is_matrix(const std::string& name, const Tensor& parameter) {
+  constexpr std::string_view kSuffix = ".weight";
+  return parameter.dim() == 2 && parameter.size(0) > 2 && parameter.size(1) > 2 && name.size() > kSuffix.size() &&
+         std::string_view(name).substr(name.size() - kSuffix.size()) == kSuffix;
+}
+
+/// Why the file's tensor cannot fill `moment`; "" if it can.
+std::string mismatch(const io::TensorView* view, const std::string& name, const Tensor& moment) {
+  if (view == nullptr) return fmt::format("missing {}", name);
+  if (view->dtype != io::Dtype::F32) return fmt::format("{} is {}, not F32", name, io::dtype_name(view->dtype));
+  if (moment.sizes() != torch::IntArrayRef(view->shape))
+    return fmt::format("{} has shape {}, expected {}", name, io::shape_text(view->shape),
+                       io::shape_text(moment.sizes()));
+  return "";
+}
+
+}  // namespace
+
+void OptimizerConfig::visit(config::Visitor& v) {
+  v.field("lr", lr, "peak learning rate");
+  v.field("beta1", beta1, "decay of AdamW's average of gradients");
+  v.field("beta2", beta2, "decay of AdamW's average of squared gradients");
+  v.field("eps", eps, "added to the root of the second moment");
+  v.field("weight_decay", weight_decay, "decoupled weight decay, times the learning rate");
+  v.field("decay_all", decay_all, "decay every parameter, as the published optimizer does, instead of matrices alone");
+  v.field("clip", clip, "largest global norm of the gradient; 0: no clipping");
+}
+
+void OptimizerConfig::validate() const {
+  if (!(lr > 0)) fail_usage("[optim.lr] expected a number above 0, got {}", lr);
+  if (!(beta1 >= 0 && beta1 < 1)) fail_usage("[optim.beta1] expected a number in [0, 1), got {}", beta1);
+  if (!(beta2 >= 0 && beta2 < 1)) fail_usage("[optim.beta2] expected a number in [0, 1), got {}", beta2);
+  if (!(eps > 0)) fail_usage("[optim.eps] expected a number above 0, got {}", eps);
+  if (!(weight_decay >= 0)) fail_usage("[optim.weight_decay] expected 0 or more, got {}", weight_decay);
+  if (!(clip >= 0)) fail_usage("[optim.clip] expected 0 (off) or more, got {}", clip);
+}
+
+AdamW::AdamW(std::vector<std::pair<std::string, Tensor>> parameters, const OptimizerConfig& config) : config_(config) {
+  for (auto& [name, parameter] : parameters) {
+    const double decay = config.decay_all || is_matrix(name, parameter) ? config.weight_decay : 0;
+    slots_.push_back({name, parameter, torch::zeros_like(parameter), torch::zeros_like(parameter), decay});
+  }
+}
+
+double AdamW::gradient_norm() const {
+  double total = 0;
+  for (const Slot& slot : slots_)
+    if (slot.parameter.grad().defined()) total += ops::sum_of_squares(slot.parameter.grad());
+  return std::sqrt(total);
+}
+
+void AdamW::step(double lr, double norm) {
+  torch::NoGradGuard no_grad;
+  ++updates_;
+  const double factor = config_.clip > 0 ? std::min(1.0, config_.clip / (norm + kClipEps)) : 1.0;
+  for (const Slot& slot : slots_) {
+    if (!slot.parameter.grad().defined()) continue;  // took no part in the loss
+    ops::adamw(slot.parameter, slot.parameter.grad(), slot.exp_avg, slot.exp_avg_sq,
+               {lr, config_.beta1, config_.beta2, config_.eps, slot.decay, updates_, factor});
+  }
+}
+
+void AdamW::zero_grad() {
+  // Dropped, not filled: the next backward pass then hands over its own buffers instead of adding to zeros.
+  for (const Slot& slot : slots_) slot.parameter.mutable_grad() = Tensor();
+}
+
+std::vector<std::pair<std::string, Tensor>> AdamW::state() const {
+  std::vector<std::pair<std::string, Tensor>> tensors;
+  for (const Slot& slot : slots_) {
+    tensors.emplace_back("exp_avg." + slot.name, slot.exp_avg);
+    tensors.emplace_back("exp_avg_sq." + slot.name, slot.exp_avg_sq);
+  }
+  return tensors;
+}
+
+void AdamW::load_state(const io::TensorFile& file, int64_t updates) {
+  const auto tensors = state();
+  std::vector<std::string> problems;
+  for (const auto& [name, moment] : tensors)
+    if (std::string problem = mismatch(file.find(name), name, moment); !problem.empty())
+      problems.push_back(std::move(problem));
+  if (file.tensors().size() > tensors.size()) problems.emplace_back("tensors of parameters that do not exist");
+  check(problems.empty(), "[optimizer] the saved state does not fit the model: {}", fmt::join(problems, "; "));
+  for (const auto& [name, moment] : tensors) Tensor(moment).copy_(to_tensor(*file.find(name)));
+  updates_ = updates;
+}
+
+}  // namespace megalodon

@@ -1,0 +1,18 @@
+// Where a run begins: afresh, or from a checkpoint that fits it.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "train/checkpoint.h"
+
+namespace megalodon {
+
+/// `mode` is "auto" (the folder's latest checkpoint, if it has one), "never", or the path of a checkpoint or run
+/// folder. None: begin afresh. Throws Error where that would overwrite a run, or where there is no such checkpoint.
+std::optional<fs::path> choose_checkpoint(const RunFolder& folder, const std::string& mode);
+
+/// Throws Error listing what differs between the checkpoint's run and this one and must not.
+void check_same_run(const fs::path& checkpoint, const TrainerState& saved, const nlohmann::ordered_json& fixed);
+
+}  // namespace megalodon

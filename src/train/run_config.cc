@@ -1,0 +1,168 @@
+#include "train/run_config.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/check.h"
+#include "data/tokenizer.h"
+
+namespace megalodon {
+namespace {
+
+using config::Tree;
+
+void at_least(const char* key, int64_t value, int64_t least, const char* meaning = "") {
+  if (value < least) fail_usage("[{}] expected {}{} or more, got {}", key, least, meaning, value);
+}
+
+/// The text under model.<name>, wherever it is given; values of another type are left to config::read() to refuse.
+std::string model_text(const char* name, const Tree& tree, const config::Overrides& overrides) {
+  if (const auto found = overrides.find(fmt::format("model.{}", name)); found != overrides.end()) return found->second;
+  const auto section = tree.find("model");
+  if (section == tree.end() || !section->is_object()) return "";
+  const auto value = section->find(name);
+  return value != section->end() && value->is_string() ? value->get<std::string>() : "";
+}
+
+bool gives_vocabulary(const Tree& tree, const config::Overrides& overrides) {
+  const auto section = tree.find("model");
+  return overrides.count("model.vocab_size") > 0 ||
+         (section != tree.end() && section->is_object() && section->contains("vocab_size"));
+}
+
+/// The hyperparameters that the run file's own values go on top of.
+void start_from_defaults(RunConfig& run, const Tree& tree, const config::Overrides& overrides) {
+  const std::string arch = model_text("arch", tree, overrides), preset = model_text("preset", tree, overrides);
+  if (preset.empty()) {
+    run.model = make_config(arch.empty() ? run.arch : arch);
+  } else {
+    run.model = make_preset(preset);
+    if (!arch.empty() && arch != run.model->architecture())
+      fail_usage("[model.preset] {} is a {}, but model.arch says {}; leave model.arch out", preset,
+                 run.model->architecture(), arch);
+  }
+  run.arch = run.model->architecture();
+}
+
+}  // namespace
+
+void DataConfig::visit(config::Visitor& v) {
+  v.field("train", train, "prefix of the .bin/.idx pair to train on");
+  v.field("valid", valid, "prefix of the pair to evaluate on; empty: no evaluation");
+  v.field("tokenizer", tokenizer, "what the tokens are: bytes");
+  v.field("seq_len", seq_len, "tokens of a training sequence");
+  v.field("batch", batch, "sequences of a forward pass");
+}
+
+void DataConfig::validate() const {
+  if (train.empty())
+    fail_usage("[data.train] missing: give the prefix of a .bin/.idx pair (see: megalodon data prepare)");
+  at_least("data.seq_len", seq_len, 1);
+  at_least("data.batch", batch, 1);
+}
+
+void TrainConfig::visit(config::Visitor& v) {
+  v.field("steps", steps, "optimizer updates");
+  v.field("accumulate", accumulate, "forward passes of data.batch sequences for one update");
+  v.field("seed", seed, "of initialization, data order and dropout");
+  v.field("out", out, "run folder: configuration, metrics, checkpoints");
+  v.field("precision", precision, "float32");
+  v.field("checkpointing", checkpointing, "recompute activations in the backward pass: less memory, a third more work");
+  v.field("threads", threads, "CPU threads; 0: all cores");
+  v.field("eval_every", eval_every, "steps between evaluations on data.valid; 0: only at the end");
+  v.field("eval_tokens", eval_tokens, "tokens of an evaluation, from the beginning of data.valid; 0: all");
+  v.field("sample_every", sample_every, "steps between samples of text; 0: none");
+  v.field("sample_prompt", sample_prompt, "text that samples continue");
+  v.field("sample_tokens", sample_tokens, "tokens of a sample");
+  v.field("save_every", save_every, "steps between checkpoints; 0: only at the end");
+  v.field("keep", keep, "checkpoints to keep, the newest");
+  v.field("log_every", log_every, "steps between lines of output where it is not a terminal");
+  v.field("stop_after", stop_after, "save and stop after this step, leaving the rest to --resume; 0: never");
+}
+
+void TrainConfig::validate() const {
+  at_least("train.steps", steps, 1);
+  at_least("train.accumulate", accumulate, 1);
+  if (out.empty()) fail_usage("[train.out] missing: name the run folder");
+  if (precision == "float16")
+    fail_usage("[train.precision] float16 is refused: its range (6e-8 to 65504) loses small gradients; use float32");
+  if (precision != "float32") fail_usage("[train.precision] expected float32, got \"{}\"", precision);
+  at_least("train.threads", threads, 0, " (all cores)");
+  at_least("train.eval_every", eval_every, 0, " (only at the end)");
+  at_least("train.eval_tokens", eval_tokens, 0, " (all)");
+  at_least("train.sample_every", sample_every, 0, " (none)");
+  at_least("train.sample_tokens", sample_tokens, 1);
+  if (sample_every > 0 && sample_prompt.empty())
+    fail_usage("[train.sample_prompt] is empty; a sample needs at least one token to continue");
+  at_least("train.save_every", save_every, 0, " (only at the end)");
+  at_least("train.keep", keep, 1);
+  at_least("train.log_every", log_every, 1);
+  at_least("train.stop_after", stop_after, 0, " (never)");
+}
+
+RunConfig::RunConfig() : model(make_config(arch)) {}
+
+RunConfig::RunConfig(const RunConfig& other)
+    : arch(other.arch),
+      preset(other.preset),
+      model(other.model->clone()),
+      data(other.data),
+      optimizer(other.optimizer),
+      schedule(other.schedule),
+      train(other.train) {}
+
+void RunConfig::visit(config::Visitor& v) {
+  v.begin_section("model", "the network");
+  v.field("arch", arch, "architecture: megalodon");
+  v.field("preset", preset, "a published configuration that the other fields start from; empty: none");
+  model->visit(v);
+  v.end_section();
+  v.section("data", data, "token files and how they are cut into batches");
+  v.begin_section("optim", "AdamW");
+  optimizer.visit(v);
+  v.section("schedule", schedule, "the learning rate's course, as multiples of optim.lr");
+  v.end_section();
+  v.section("train", train, "the run");
+}
+
+void RunConfig::validate() const {
+  model->validate();
+  data.validate();
+  optimizer.validate();
+  schedule.validate();
+  train.validate();
+  const int64_t vocabulary = data::make_tokenizer(data.tokenizer)->vocabulary();
+  if (model->vocabulary() < vocabulary || model->outputs() < vocabulary)
+    fail_usage("[model.vocab_size] the model reads {} and predicts {} tokens, but data.tokenizer = \"{}\" has {}",
+               model->vocabulary(), model->outputs(), data.tokenizer, vocabulary);
+  if (train.eval_every > 0 && data.valid.empty())
+    fail_usage("[train.eval_every] is {}, but data.valid is empty; name a corpus there or set eval_every = 0",
+               train.eval_every);
+  if (train.eval_tokens > 0 && train.eval_tokens < data.seq_len && !data.valid.empty())
+    fail_usage("[train.eval_tokens] expected data.seq_len = {} or more (or 0: all), got {}", data.seq_len,
+               train.eval_tokens);
+}
+
+RunConfig load_run_config(const fs::path& path, const config::Overrides& overrides) {
+  if (!fs::is_regular_file(path)) fail_usage("[{}] no such run file", path.string());
+  const Tree tree = config::parse_toml(read_file(path), path.string());
+  RunConfig run;
+  start_from_defaults(run, tree, overrides);
+  config::read(run, tree, overrides, path.string());
+  if (run.preset.empty() && !gives_vocabulary(tree, overrides))
+    config::read(*run.model, {{"vocab_size", data::make_tokenizer(run.data.tokenizer)->vocabulary()}}, {}, "defaults");
+  run.validate();
+  return run;
+}
+
+std::string to_toml(const RunConfig& config) {
+  return config::to_toml(config::write(config));
+}
+
+std::string run_config_help() {
+  RunConfig defaults;
+  return config::help([&](config::Visitor& v) { defaults.visit(v); });
+}
+
+}  // namespace megalodon

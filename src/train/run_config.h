@@ -1,0 +1,65 @@
+// A training run as its run file describes it: [model], [data], [optim] with [optim.schedule], [train].
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "base/config.h"
+#include "base/file.h"
+#include "models/model.h"
+#include "train/optimizer.h"
+#include "train/schedule.h"
+
+namespace megalodon {
+
+struct DataConfig {
+  std::string train, valid;  // prefixes of .bin/.idx pairs
+  std::string tokenizer = "bytes";
+  int64_t seq_len = 2048, batch = 1;
+  void visit(config::Visitor& visitor);
+  void validate() const;
+};
+
+struct TrainConfig {
+  int64_t steps = 1000, accumulate = 1, seed = 0;
+  std::string out = "runs/run";
+  std::string precision = "float32";
+  bool checkpointing = false;
+  int64_t threads = 0;
+  int64_t eval_every = 0, eval_tokens = 262144;
+  int64_t sample_every = 0, sample_tokens = 200;
+  std::string sample_prompt = "The ";
+  int64_t save_every = 1000, keep = 2, log_every = 10, stop_after = 0;
+  void visit(config::Visitor& visitor);
+  void validate() const;
+};
+
+struct RunConfig {
+  RunConfig();
+  RunConfig(const RunConfig& other);
+  RunConfig(RunConfig&&) = default;
+  RunConfig& operator=(RunConfig&&) = default;
+
+  std::string arch = "megalodon", preset;
+  std::unique_ptr<ModelConfig> model;  // never null; of the architecture `arch`
+  DataConfig data;
+  OptimizerConfig optimizer;
+  ScheduleConfig schedule;
+  TrainConfig train;
+
+  void visit(config::Visitor& visitor);
+  /// Throws UsageError for values that are out of range or do not fit together.
+  void validate() const;
+};
+
+/// Reads and validates a run file. Defaults come from the architecture or, where one is named, from the preset; without
+/// a preset the vocabulary is the tokenizer's unless the file says otherwise.
+RunConfig load_run_config(const fs::path& path, const config::Overrides& overrides);
+
+/// The complete configuration as a run file that loads to the same values.
+std::string to_toml(const RunConfig& config);
+
+/// Every key of a run file with its default, for --help.
+std::string run_config_help();
+
+}  // namespace megalodon

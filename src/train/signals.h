@@ -1,0 +1,24 @@
+// SIGINT, SIGTERM and SIGUSR1 as a flag that a long loop polls, so that it ends between two steps, with everything
+// saved.
+#pragma once
+
+#include <csignal>
+
+namespace megalodon {
+
+/// Catches the signals while it lives; one at a time. A second SIGINT ends the process at once, with exit code 130.
+class SignalGuard {
+ public:
+  SignalGuard();
+  ~SignalGuard();
+  SignalGuard(const SignalGuard&) = delete;
+  SignalGuard& operator=(const SignalGuard&) = delete;
+
+  /// The first signal caught, or 0.
+  static int received();
+
+ private:
+  struct sigaction previous_[3];
+};
+
+}  // namespace megalodon

@@ -1,0 +1,106 @@
+#include "train/step.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/check.h"
+
+namespace megalodon {
+namespace {
+
+/// An owning [batch, length] tensor of the array.
+template <class T>
+Tensor matrix(const std::vector<T>& values, const data::Batch& batch, torch::ScalarType type) {
+  return torch::from_blob(const_cast<T*>(values.data()), {batch.batch, batch.length}, type).clone();
+}
+
+/// Whether a document begins anywhere but at the first position of a row, where a model takes a start for granted.
+bool has_inner_starts(const data::Batch& batch) {
+  for (int64_t row = 0; row < batch.batch; ++row) {
+    const auto begin = batch.starts.begin() + row * batch.length;
+    if (std::find(begin + 1, begin + batch.length, uint8_t{1}) != begin + batch.length) return true;
+  }
+  return false;
+}
+
+int64_t count_targets(const Tensor& targets_BL) {
+  return (targets_BL != data::kIgnoreTarget).sum().item<int64_t>();
+}
+
+/// Bytes of text that the targets stand for.
+int64_t count_bytes(const Tensor& targets_BL, const data::Tokenizer& tokenizer) {
+  const Tensor flat = targets_BL.contiguous();
+  const auto* targets = flat.data_ptr<int64_t>();
+  int64_t bytes = 0;
+  for (int64_t i = 0; i < flat.numel(); ++i)
+    if (targets[i] != data::kIgnoreTarget)
+      bytes += static_cast<int64_t>(tokenizer.decode(static_cast<int32_t>(targets[i])).size());
+  return bytes;
+}
+
+}  // namespace
+
+BatchTensors to_tensors(const data::Batch& batch, const ModelConfig& config, const std::string& source) {
+  for (const int64_t token : batch.tokens)
+    check(token >= 0 && token < config.vocabulary(), "[{}] holds token {}, but the model's vocabulary is {}", source,
+          token, config.vocabulary());
+  for (const int64_t target : batch.targets)
+    check(target == data::kIgnoreTarget || (target >= 0 && target < config.outputs()),
+          "[{}] holds token {}, but the model predicts only {} tokens", source, target, config.outputs());
+  BatchTensors tensors;
+  tensors.input.tokens_BL = matrix(batch.tokens, batch, torch::kInt64);
+  tensors.targets_BL = matrix(batch.targets, batch, torch::kInt64);
+  // Left undefined where it would say nothing new: operators then need not look for starts at every step.
+  if (has_inner_starts(batch)) tensors.input.starts_BL = matrix(batch.starts, batch, torch::kUInt8).to(torch::kBool);
+  return tensors;
+}
+
+double backward_mean_loss(Model& model, const std::vector<BatchTensors>& micro_batches,
+                          const std::function<void(size_t)>& before) {
+  int64_t targets = 0;
+  for (const BatchTensors& batch : micro_batches) targets += count_targets(batch.targets_BL);
+  check(targets > 0, "[train] no position of the batch has a target: its documents are one token long");
+  double loss = 0;
+  for (size_t i = 0; i < micro_batches.size(); ++i) {
+    before(i);
+    NoCarry carry;
+    const Tensor nll_BL = model.nll(micro_batches[i].input, micro_batches[i].targets_BL, carry);
+    loss += nll_BL.detach().sum(torch::kFloat64).item<double>() / static_cast<double>(targets);
+    if (!std::isfinite(loss)) break;
+    (nll_BL.sum() / static_cast<double>(targets)).backward();
+  }
+  return loss;
+}
+
+std::optional<Evaluation> evaluate(Model& model, const data::TokenFile& corpus, const data::Tokenizer& tokenizer,
+                                   const EvaluationOptions& options) {
+  torch::NoGradGuard no_grad;
+  const EvaluationMode mode(model);
+  data::Loader loader(corpus, {options.batch, options.length, /*seed=*/0, /*shuffle=*/false});
+  int64_t sequences = loader.sequences_per_epoch();
+  if (options.tokens > 0) sequences = std::min(sequences, std::max<int64_t>(options.tokens / options.length, 1));
+
+  double sum = 0;
+  int64_t bytes = 0;
+  Evaluation result;
+  for (int64_t done = 0; done < sequences; done += options.batch) {
+    if (options.stop && options.stop()) return {};
+    BatchTensors batch = to_tensors(loader.next(), model.config(), corpus.prefix().string());
+    // The loader would begin anew where the corpus ends; nothing is counted twice.
+    const int64_t rows = std::min(options.batch, sequences - done);
+    const Tensor targets_BL = batch.targets_BL.narrow(0, 0, rows);
+    batch.input.tokens_BL = batch.input.tokens_BL.narrow(0, 0, rows);
+    if (batch.input.starts_BL.defined()) batch.input.starts_BL = batch.input.starts_BL.narrow(0, 0, rows);
+    NoCarry carry;
+    sum += model.nll(batch.input, targets_BL, carry).sum(torch::kFloat64).item<double>();
+    result.tokens += count_targets(targets_BL);
+    bytes += count_bytes(targets_BL, tokenizer);
+    if (options.progress) options.progress(done + rows, sequences);
+  }
+  check(result.tokens > 0, "[data.valid] '{}' has no token that follows another", corpus.prefix().string());
+  result.loss = sum / static_cast<double>(result.tokens);
+  result.bits_per_byte = sum / std::log(2.0) / static_cast<double>(bytes);
+  return result;
+}
+
+}  // namespace megalodon

@@ -1,0 +1,59 @@
+// What a trainer computes from batches: the gradient of one optimizer step, and the loss on held-out text.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/loader.h"
+#include "data/tokenizer.h"
+#include "models/model.h"
+
+namespace megalodon {
+
+struct BatchTensors {
+  ModelInput input;
+  Tensor targets_BL;
+};
+
+/// Throws Error for tokens that the model does not know; `source` names the corpus in it.
+BatchTensors to_tensors(const data::Batch& batch, const ModelConfig& config, const std::string& source);
+
+/// Forward and backward over the micro-batches of one step. What they leave in the parameters' gradients is the
+/// gradient of the mean loss over all their targets, whatever the split: each one's sum is divided by the targets of
+/// all. `before(i)` is called ahead of micro-batch i. Returns that mean; as soon as it is not finite, without going on.
+double backward_mean_loss(Model& model, const std::vector<BatchTensors>& micro_batches,
+                          const std::function<void(size_t)>& before);
+
+/// Evaluation mode while it lives; then what the mode was, also when an error passes by.
+class EvaluationMode {
+ public:
+  explicit EvaluationMode(Model& model) : model_(model), was_training_(model.is_training()) { model_.eval(); }
+  ~EvaluationMode() { model_.train(was_training_); }
+  EvaluationMode(const EvaluationMode&) = delete;
+  EvaluationMode& operator=(const EvaluationMode&) = delete;
+
+ private:
+  Model& model_;
+  bool was_training_;
+};
+
+struct Evaluation {
+  double loss = 0;           // nats a token
+  double bits_per_byte = 0;  // of the text that the targets stand for
+  int64_t tokens = 0;        // targets
+};
+
+struct EvaluationOptions {
+  int64_t batch = 1, length = 0;
+  int64_t tokens = 0;                                         // from the beginning of the corpus; 0: all
+  std::function<void(int64_t done, int64_t total)> progress;  // sequences
+  std::function<bool()> stop;                                 // polled between batches
+};
+
+/// The loss on the corpus in order, in evaluation mode. None if it was stopped.
+std::optional<Evaluation> evaluate(Model& model, const data::TokenFile& corpus, const data::Tokenizer& tokenizer,
+                                   const EvaluationOptions& options);
+
+}  // namespace megalodon
