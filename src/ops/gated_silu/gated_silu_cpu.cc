@@ -3,14 +3,15 @@
 // arithmetic.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/gated_silu/gated_silu_cpu.cc"
+// Highway wants this order, which is not the alphabet's.
 #include <hwy/foreach_target.h>
-// Highway wants its own order here.
 #include <hwy/highway.h>
+
+#include <hwy/contrib/math/math-inl.h>
 
 #include <algorithm>
 
 #include "base/parallel.h"
-#include "hwy/contrib/math/math-inl.h"
 #include "ops/gated_silu/gated_silu_kernel.h"
 
 HWY_BEFORE_NAMESPACE();

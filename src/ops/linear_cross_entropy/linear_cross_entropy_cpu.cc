@@ -3,16 +3,17 @@
 // L2 between the two. Backward: one read and one write. All of it is a few percent of the matrix products around it.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/linear_cross_entropy/linear_cross_entropy_cpu.cc"
+// Highway wants this order, which is not the alphabet's.
 #include <hwy/foreach_target.h>
-// Highway wants its own order here.
 #include <hwy/highway.h>
+
+#include <hwy/contrib/math/math-inl.h>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "base/parallel.h"
-#include "hwy/contrib/math/math-inl.h"
 #include "ops/linear_cross_entropy/linear_cross_entropy_kernel.h"
 
 HWY_BEFORE_NAMESPACE();
