@@ -9,10 +9,6 @@
 #include "base/check.h"
 #include "base/compat.h"
 
-#ifndef MEGALODON_VERSION
-#define MEGALODON_VERSION "unknown"
-#endif
-
 namespace {
 
 int report(std::string_view message, int code) {
@@ -26,7 +22,7 @@ std::string_view first_line(std::string_view text) {
 }
 
 std::string version() {
-  return fmt::format("megalodon {} (libtorch {}, {})", MEGALODON_VERSION, TORCH_VERSION, at::get_cpu_capability());
+  return fmt::format("megalodon {} (libtorch {})", MEGALODON_VERSION, TORCH_VERSION);
 }
 
 int run(int argc, char** argv) {

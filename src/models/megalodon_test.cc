@@ -4,6 +4,7 @@
 
 #include <random>
 
+#include "base/check.h"
 #include "models/testing.h"
 #include "nn/cema.h"
 #include "ops/testing.h"
