@@ -38,10 +38,10 @@ void compare_stream_caches(Pass& pass, const StreamCarry& carry, int64_t layers,
     compare_cache(pass, fmt::format("{}cache.layers.{}.", prefix, layer),
                   MegalodonLayerState::unpack(carry.slots().at(layer)), alpha_DN1);
   }
-  const auto last = MegalodonLayerState::unpack(carry.slots().at(layers));
-  pass.output(prefix + "cache.output.count", last.norm_count_B);
-  pass.output(prefix + "cache.output.mean", last.norm_mean_BG);
-  pass.output(prefix + "cache.output.var", last.norm_var_BG);
+  const State& last = carry.slots().at(layers);  // of the final norm
+  pass.output(prefix + "cache.output.count", last.at(0));
+  pass.output(prefix + "cache.output.mean", last.at(1));
+  pass.output(prefix + "cache.output.var", last.at(2));
 }
 
 /// The first tokens in calls of the listed lengths. The file holds their logits and final caches in float32 only; in
