@@ -14,7 +14,7 @@ namespace {
 struct PplOptions {
   std::string model, data;
   PerplexityOptions perplexity;
-  bool json = false;
+  bool published_long_inference = false, json = false;
 };
 
 nlohmann::ordered_json to_json(const PerplexityReport& report) {
@@ -30,8 +30,10 @@ void run_ppl(const PplOptions& options) {
   const LoadedModel loaded = load_model(options.model);
   const auto tokenizer = data::make_tokenizer(loaded.tokenizer);
   const data::TokenFile file(options.data);
+  PerplexityOptions settings = options.perplexity;
+  if (options.published_long_inference) settings.score = published_long_inference(*loaded.model);
   Progress progress("eval", "tokens");
-  const auto report = perplexity(*loaded.model, file, *tokenizer, options.perplexity,
+  const auto report = perplexity(*loaded.model, file, *tokenizer, settings,
                                  [&](int64_t done, int64_t total) { progress.update(done, total); });
   progress.finish();
   fmt::print("{}\n", options.json ? to_json(report).dump() : format(report));
@@ -55,12 +57,9 @@ void add_eval(CLI::App& app, Common& common) {
       ->capture_default_str();
   ppl->add_option("--stretch", options->perplexity.score.stretch, "tokens per forward pass; no effect on the result")
       ->capture_default_str();
-  ppl->add_option("--truncate-norm-from", options->perplexity.score.truncate_from,
-                  "as the published evaluator: from this many tokens on, replace norm statistics by those of the last "
-                  "--truncate-norm-window tokens; 0: off")
-      ->capture_default_str();
-  ppl->add_option("--truncate-norm-window", options->perplexity.score.window, "see --truncate-norm-from")
-      ->capture_default_str();
+  ppl->add_flag("--published-long-inference", options->published_long_inference,
+                "as the published evaluator does with long inputs: calls of two chunks, and from the eighth chunk on norm "
+                "statistics of the last six chunks only");
   ppl->add_flag("--json", options->json, "print one JSON object");
   ppl->callback([options, &common] {
     use_threads(common.threads);

@@ -387,6 +387,7 @@ class Megalodon final : public Model {
   ModelInfo info() const override {
     const MegalodonConfig& c = config_;
     ModelInfo info;
+    info.chunk_size = c.chunk_size;
     for (const Tensor& parameter : parameters()) info.parameters += parameter.numel();
     const int64_t ffn = c.model_dim * c.ffn_hidden_dim * (c.swiglu ? 3 : 2);
     const int64_t attention = c.model_dim * (c.z_dim + 2 * c.value_dim + c.model_dim) + c.value_dim * c.model_dim;

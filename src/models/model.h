@@ -35,6 +35,7 @@ struct ModelInput {
 };
 
 struct ModelInfo {
+  int64_t chunk_size = 0;              // steps per attention chunk; 0: no chunks
   int64_t parameters = 0;              // trained, tied ones once
   int64_t matrix_parameters = 0;       // those that matrix products read for every token
   double forward_flops_per_token = 0;  // multiply and add counted apart, at the end of a full chunk

@@ -114,6 +114,7 @@ void run_long_inference(Pass& pass) {
   options.stretch = chunk * config.at("chunks_per_call").get<int64_t>();
   options.truncate_from = chunk * config.at("truncate_from_chunks").get<int64_t>();
   options.window = chunk * config.at("window_chunks").get<int64_t>();
+  options.whole = chunk;
   const auto model = build_model(pass.source(), pass.dtype());
   pass.output("nll", score(*model, pass.get("in.tokens"), pass.get("in.targets"), options));
 }
