@@ -29,7 +29,7 @@ void add_train(CLI::App& app, Common& common) {
                     "print the configuration, sizes, memory and a measured step; write nothing");
   command->add_flag("--overfit-batch", options->trainer.overfit_batch,
                     "train on the first batch again and again: the loss must go to 0");
-  command->allow_extras();
+  command->allow_extras()->fallthrough(false);  // what is no option here is a key of the run file
   command->footer("Every key of the run file can be given as --section.key=value, which wins over the file:\n\n" +
                   run_config_help());
   command->callback([options, command, &common] {

@@ -97,7 +97,8 @@ void run_training(Pass& pass) {
 }
 
 void check_schedules(const fs::path& file, Comparer& comparer) {
-  for (const Json& table : read_json(file).at("cases")) {
+  const Json tables = read_json(file);
+  for (const Json& table : tables.at("cases")) {
     const ScheduleConfig schedule = read_schedule(table);
     const auto steps = table.at("steps").get<std::vector<int64_t>>();
     std::vector<double> got;
