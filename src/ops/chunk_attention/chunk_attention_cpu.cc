@@ -27,8 +27,8 @@ namespace megalodon::ops::HWY_NAMESPACE {
 
 constexpr float kLowest = -3.0e38f;
 
-/// e^x for x <= 0 (a little above does no harm) within 2 ulp; NaN stays NaN. Taylor's sum to r^7 leaves 5e-9 at ln 2
-/// / 2.
+/// e^x for x <= 0 (a little above does no harm) within 2 ulp; NaN stays NaN. Taylor's sum to r^7 leaves
+/// 5e-9 at |r| = ln 2 / 2.
 inline Vec exp_nonpositive(Vec x) {
   const auto c = [](float value) HWY_ATTR { return hn::Set(d, value); };
   const Vec n = hn::Round(hn::Mul(x, c(1.44269504f)));
@@ -306,8 +306,9 @@ HWY_EXPORT(query_gradient_task);
 HWY_EXPORT(key_gradient_task);
 HWY_EXPORT(tile_size);
 
-/// Starting threads costs some microseconds, as much as 2^17 multiply-adds on one core: a decoded token runs on one.
-constexpr int64_t kWorthThreads = 1 << 17;
+/// Starting threads costs microseconds, far more where other programs hold the cores; one core does 2^19 multiply-adds
+/// in about 20. Below that one thread does it all.
+constexpr int64_t kWorthThreads = 1 << 19;
 
 template <class Task>
 void for_tasks(const ChunkAttentionArgs& a, int64_t tasks, const Task& task) {
