@@ -1,0 +1,147 @@
+#include "train/checkpoint.h"
+
+#include "models/weights.h"
+#include "train/resume.h"
+#include "train/testing.h"
+
+namespace megalodon {
+namespace {
+
+using data::error_of;
+using data::expect_contains;
+using Json = nlohmann::ordered_json;
+
+class Checkpoint : public testing::TrainingTest {
+ protected:
+  void SetUp() override {
+    TrainingTest::SetUp();
+    model_ = tiny_run("run").model->build();
+    model_->init_weights(1);
+    optimizer_.emplace(named_weights(*model_), OptimizerConfig{});
+    run_.emplace(folder_ / "run");
+    run_->open();
+  }
+  void save(int64_t step, int64_t keep = 100) const {
+    TrainerState state;
+    state.step = step, state.micro_batches = 2 * step, state.loader_position = 4 * step;
+    state.fixed = {{"model", {{"dropout", 0.1}}}};
+    run_->save(*model_, {{"type", "bytes"}}, *optimizer_, state, keep);
+  }
+  std::vector<std::string> names() const {
+    std::vector<std::string> list;
+    for (const auto& entry : fs::directory_iterator(run_->checkpoints()))
+      list.push_back(entry.path().filename().string());
+    std::sort(list.begin(), list.end());
+    return list;
+  }
+
+  std::unique_ptr<Model> model_;
+  std::optional<AdamW> optimizer_;
+  std::optional<RunFolder> run_;
+};
+
+TEST_F(Checkpoint, RoundTrip) {
+  save(3);
+  EXPECT_EQ(read_file(run_->checkpoints() / "latest"), "step-00000003\n");
+  ASSERT_TRUE(run_->latest());
+  const TrainerState state = read_trainer_state(*run_->latest());
+  EXPECT_EQ(state.step, 3);
+  EXPECT_EQ(state.micro_batches, 6);
+  EXPECT_EQ(state.loader_position, 12);
+  EXPECT_FALSE(state.evaluation_pending);
+  const LoadedModel loaded = load_model(folder_ / "run");
+  for (const auto& item : model_->named_parameters())
+    EXPECT_TRUE(torch::equal(loaded.model->named_parameters()[item.key()], item.value())) << item.key();
+  EXPECT_EQ(loaded.tokenizer["type"], "bytes");
+}
+
+TEST_F(Checkpoint, KeepsTheNewest) {
+  for (const int64_t step : {1, 2, 3, 10}) save(step, 2);
+  EXPECT_EQ(names(), (std::vector<std::string>{"latest", "step-00000003", "step-00000010"}));
+}
+
+TEST_F(Checkpoint, GoingBackDoesNotDeleteWhatIsNewlyWritten) {
+  for (const int64_t step : {5, 10, 15}) save(step);
+  run_->set_latest(run_->checkpoints() / "step-00000005");
+  save(7, 1);
+  EXPECT_EQ(names(), (std::vector<std::string>{"latest", "step-00000007", "step-00000010", "step-00000015"}));
+  EXPECT_EQ(run_->latest()->filename(), "step-00000007");
+}
+
+TEST_F(Checkpoint, AnInterruptedSaveLeavesTheOldCheckpoint) {
+  save(4);
+  // What a crash while writing leaves: an unfinished temporary folder; and one between the folder and `latest`.
+  const fs::path unfinished = run_->checkpoints() / ".step-00000005.tmp-123";
+  fs::create_directories(unfinished);
+  put("run/checkpoints/.step-00000005.tmp-123/model.safetensors", "half of");
+  fs::copy(run_->checkpoints() / "step-00000004", run_->checkpoints() / "step-00000006");
+  EXPECT_EQ(run_->latest()->filename(), "step-00000004");
+  EXPECT_NO_THROW(load_model(folder_ / "run"));
+  run_.reset();
+  run_.emplace(folder_ / "run");
+  run_->open();
+  EXPECT_FALSE(fs::exists(unfinished));
+  save(6);
+  EXPECT_EQ(read_trainer_state(*run_->latest()).step, 6);
+}
+
+TEST_F(Checkpoint, AFailingSaveLeavesTheOldCheckpoint) {
+  save(4);
+  TrainerState state;
+  state.step = 5;
+  state.fixed = "\xff";  // not UTF-8: refused when trainer.json is written, after the tensors
+  EXPECT_ANY_THROW(run_->save(*model_, {{"type", "bytes"}}, *optimizer_, state, 1));
+  EXPECT_EQ(names(), (std::vector<std::string>{"latest", "step-00000004"}));
+  EXPECT_EQ(read_trainer_state(*run_->latest()).step, 4);
+}
+
+TEST_F(Checkpoint, OneProcessAtATime) {
+  RunFolder other(folder_ / "run");
+  expect_contains(error_of([&] { other.open(); }), {"another process", "run"});
+  run_.reset();
+  EXPECT_NO_THROW(other.open());
+}
+
+TEST_F(Checkpoint, ChoosesWhereToBegin) {
+  EXPECT_FALSE(choose_checkpoint(*run_, "auto"));
+  EXPECT_FALSE(choose_checkpoint(*run_, "never"));
+  save(2);
+  save(3);
+  EXPECT_EQ(choose_checkpoint(*run_, "auto")->filename(), "step-00000003");
+  expect_contains(error_of([&] { choose_checkpoint(*run_, "never"); }), {"already holds a run", "--resume auto"});
+  const std::string older = (run_->checkpoints() / "step-00000002").string();
+  EXPECT_EQ(choose_checkpoint(*run_, older)->filename(), "step-00000002");
+  EXPECT_EQ(choose_checkpoint(*run_, older + "/")->filename(), "step-00000002");
+  expect_contains(error_of([&] { choose_checkpoint(*run_, "nowhere"); }), {"--resume", "nowhere"});
+  // Another, empty run folder may begin from here; one with checkpoints of its own may not.
+  EXPECT_EQ(choose_checkpoint(RunFolder(folder_ / "other"), older)->filename(), "step-00000002");
+  RunFolder other(folder_ / "other");
+  other.open();
+  TrainerState state;
+  other.save(*model_, {{"type", "bytes"}}, *optimizer_, state, 1);
+  expect_contains(error_of([&] { choose_checkpoint(other, older); }), {"another run", "--train.out"});
+}
+
+TEST_F(Checkpoint, DifferencesAreListed) {
+  const Json was = {{"model", {{"dropout", 0.1}, {"old", 1}}}, {"data", {{"batch", 2}}}};
+  const Json is = {{"model", {{"dropout", 0.2}, {"new", true}}}, {"data", {{"batch", 2}}}};
+  EXPECT_EQ(differences(was, is),
+            (std::vector<std::string>{"model.dropout is 0.2, was 0.1", "model.new is true, was absent",
+                                      "model.old is absent, was 1"}));
+  EXPECT_TRUE(differences(was, was).empty());
+}
+
+TEST_F(Checkpoint, ADamagedTrainerStateIsRefused) {
+  const fs::path folder = folder_ / "broken";
+  fs::create_directories(folder);
+  expect_contains(error_of([&] { read_trainer_state(folder); }), {"trainer.json"});
+  for (const char* text :
+       {"", "[]", "{\"format_version\": 1}", R"({"format_version": 1, "fixed": {}, "environment": {}, "step": -1})",
+        R"({"format_version": 1, "fixed": {}, "environment": {}, "step": "3"})"}) {
+    put("broken/trainer.json", text);
+    expect_contains(error_of([&] { read_trainer_state(folder); }), {"trainer.json", "damaged"});
+  }
+}
+
+}  // namespace
+}  // namespace megalodon

@@ -1,0 +1,104 @@
+#include "train/step.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "train/testing.h"
+
+namespace megalodon {
+namespace {
+
+class Step : public testing::TrainingTest {
+ protected:
+  std::unique_ptr<Model> model(bool dropout) const {
+    const RunConfig run = tiny_run("run");
+    auto config = run.model->clone();
+    if (!dropout)
+      config::read(*config, {{"dropout", 0.0}, {"hidden_dropout", 0.0}, {"attention_dropout", 0.0}}, {}, "test");
+    auto model = config->build();
+    model->init_weights(3);
+    return model;
+  }
+
+  /// `count` batches of `rows` sequences each, from the beginning of the corpus.
+  std::vector<BatchTensors> batches(const Model& model, int64_t count, int64_t rows) const {
+    const data::TokenFile corpus(folder_ / "train");
+    data::Loader loader(corpus, {rows, 16, 5});
+    std::vector<BatchTensors> list;
+    for (int64_t i = 0; i < count; ++i) list.push_back(to_tensors(loader.next(), model.config(), "train"));
+    return list;
+  }
+};
+
+TEST_F(Step, AccumulatedGradientsEqualThoseOfOneBatch) {
+  const auto whole = model(false), parts = model(false);
+  whole->train(), parts->train();
+  const auto split = batches(*parts, 4, 1);
+  std::set<int64_t> counts;
+  for (const auto& batch : split) counts.insert((batch.targets_BL >= 0).sum().item<int64_t>());
+  ASSERT_GT(counts.size(), 1U) << "micro-batches of equal weight would not tell a mean of means from the mean";
+  const double one = backward_mean_loss(*whole, batches(*whole, 1, 4), [](size_t) {});
+  const double four = backward_mean_loss(*parts, split, [](size_t) {});
+  EXPECT_NEAR(one, four, 1e-5);
+  const auto expected = whole->named_parameters(), got = parts->named_parameters();
+  for (const auto& item : expected) {
+    const Tensor a = item.value().grad(), b = got[item.key()].grad();
+    ASSERT_TRUE(a.defined() && b.defined()) << item.key();
+    EXPECT_LE((a - b).abs().max().item<double>(), 2e-5 * a.abs().max().item<double>() + 1e-7) << item.key();
+  }
+}
+
+TEST_F(Step, TheLossIsTheMeanOverTargets) {
+  const auto net = model(false);
+  net->train();
+  const auto list = batches(*net, 1, 3);
+  NoCarry carry;
+  const Tensor nll = net->nll(list[0].input, list[0].targets_BL, carry);
+  const double expected = nll.sum().item<double>() / (list[0].targets_BL >= 0).sum().item<double>();
+  EXPECT_NEAR(backward_mean_loss(*net, list, [](size_t) {}), expected, 1e-5);
+}
+
+TEST_F(Step, EvaluationDoesNotDependOnTheBatchAndRestoresTheMode) {
+  const auto net = model(true);
+  net->train();
+  const data::TokenFile corpus(folder_ / "valid");
+  const data::ByteTokenizer bytes;
+  const auto ones = evaluate(*net, corpus, bytes, {.batch = 1, .length = 16});
+  EXPECT_TRUE(net->is_training());
+  const auto threes = evaluate(*net, corpus, bytes, {.batch = 3, .length = 16});
+  ASSERT_TRUE(ones && threes);
+  EXPECT_EQ(ones->tokens, threes->tokens);
+  EXPECT_NEAR(ones->loss, threes->loss, 1e-5);
+  EXPECT_NEAR(ones->bits_per_byte, ones->loss / std::log(2.0), 1e-9);
+  // 3 documents of 40, 45 and 50 bytes: 8 sequences of 16 hold 128 targets, two of which would be of another document.
+  EXPECT_EQ(ones->tokens, 126);
+
+  const auto two = evaluate(*net, corpus, bytes, {.batch = 3, .length = 16, .tokens = 32});
+  EXPECT_EQ(two->tokens, 32);
+  EXPECT_FALSE(evaluate(*net, corpus, bytes, {.batch = 1, .length = 16, .stop = [] { return true; }}));
+}
+
+TEST_F(Step, DocumentsInsideASequenceAreMarked) {
+  const auto net = model(false);
+  const auto list = batches(*net, 15, 1);
+  EXPECT_TRUE(std::any_of(list.begin(), list.end(), [](const auto& b) { return b.input.starts_BL.defined(); }));
+  for (const auto& batch : list) {
+    if (batch.input.starts_BL.defined()) EXPECT_GT(batch.input.starts_BL.sum().item<int64_t>(), 1);
+    EXPECT_EQ(batch.input.tokens_BL.sizes(), (std::vector<int64_t>{1, 16}));
+  }
+}
+
+TEST_F(Step, TokensOutsideTheVocabularyAreNamed) {
+  const auto net = model(false);
+  data::Batch batch{1, 2, {5, 256}, {256, data::kIgnoreTarget}, {1, 0}};
+  data::expect_contains(data::error_of([&] { to_tensors(batch, net->config(), "corpus/x"); }),
+                        {"corpus/x", "256", "vocabulary"});
+  batch.tokens = {5, -1};
+  data::expect_contains(data::error_of([&] { to_tensors(batch, net->config(), "corpus/x"); }), {"-1"});
+  batch.tokens = {5, 6};
+  data::expect_contains(data::error_of([&] { to_tensors(batch, net->config(), "corpus/x"); }), {"256", "predicts"});
+}
+
+}  // namespace
+}  // namespace megalodon

@@ -1,0 +1,257 @@
+#include "train/trainer.h"
+
+#include <csignal>
+#include <limits>
+
+#include "models/weights.h"
+#include "train/testing.h"
+
+namespace megalodon {
+namespace {
+
+using data::error_of;
+using data::expect_contains;
+using Json = nlohmann::ordered_json;
+
+class Training : public testing::TrainingTest {
+ protected:
+  void SetUp() override {
+    TrainingTest::SetUp();
+    null_ = std::fopen("/dev/null", "w");
+  }
+  void TearDown() override {
+    std::fclose(null_);
+    TrainingTest::TearDown();
+  }
+
+  Trainer trainer(const RunConfig& run, const std::string& resume = "auto", bool overfit = false) const {
+    return Trainer(run, {.resume = resume, .overfit_batch = overfit, .out = null_});
+  }
+  Outcome train(const RunConfig& run, const std::string& resume = "auto") const { return trainer(run, resume).run(); }
+
+  /// metrics.jsonl without what a clock or the memory decides.
+  static std::vector<Json> records(const RunConfig& run) {
+    std::istringstream lines(read_file(fs::path(run.train.out) / "metrics.jsonl"));
+    std::vector<Json> list;
+    for (std::string line; std::getline(lines, line);) {
+      Json record = Json::parse(line);
+      for (const char* key : {"tokens_per_s", "step_s", "rss_mb", "eval_s"}) record.erase(key);
+      list.push_back(record);
+    }
+    return list;
+  }
+  static std::string file_of_latest(const RunConfig& run, const char* name) {
+    return read_file(*RunFolder(run.train.out).latest() / name);
+  }
+  static void expect_same_run(const RunConfig& a, const RunConfig& b) {
+    EXPECT_EQ(records(a), records(b));
+    for (const char* name : {"model.safetensors", "optimizer.safetensors"})
+      EXPECT_TRUE(file_of_latest(a, name) == file_of_latest(b, name)) << name << " differs";
+  }
+  /// With evaluations, samples and checkpoints at steps that do not coincide.
+  RunConfig busy_run(const std::string& out) const {
+    RunConfig run = tiny_run(out);
+    run.train.eval_every = 4, run.train.sample_every = 5, run.train.save_every = 3;
+    run.train.sample_tokens = 3;
+    return run;
+  }
+
+  std::FILE* null_ = nullptr;
+};
+
+TEST_F(Training, WritesTheRunFolder) {
+  const RunConfig run = busy_run("run");
+  EXPECT_EQ(train(run), Outcome::kFinished);
+  const auto list = records(run);
+  ASSERT_EQ(list.size(), 12U + 3U);
+  EXPECT_EQ(list[0]["step"], 1);
+  EXPECT_EQ(list[0]["tokens"], 64);
+  EXPECT_EQ(list.back()["step"], 12);
+  EXPECT_TRUE(list.back().contains("eval_loss"));
+  EXPECT_EQ(to_toml(load_run_config(fs::path(run.train.out) / "config.toml", {})), to_toml(run));
+  EXPECT_NO_THROW(load_model(run.train.out));
+  EXPECT_EQ(train(run), Outcome::kFinished) << "a finished run is not repeated";
+  EXPECT_EQ(records(run), list);
+}
+
+TEST_F(Training, ResumedRunsAreBitIdentical) {
+  const RunConfig whole = busy_run("whole");
+  train(whole);
+  // Early, at a checkpoint, at an evaluation and before the fifth step, within which an epoch ends, and twice.
+  for (const std::vector<int64_t>& stops : {std::vector<int64_t>{1}, {3}, {4}, {5, 9}}) {
+    RunConfig parts = busy_run(fmt::format("parts{}", stops[0]));
+    for (const int64_t stop : stops) {
+      parts.train.stop_after = stop;
+      EXPECT_EQ(train(parts), Outcome::kStopped);
+    }
+    parts.train.stop_after = 0;
+    EXPECT_EQ(train(parts), Outcome::kFinished);
+    expect_same_run(whole, parts);
+  }
+}
+
+TEST_F(Training, EvaluatingSamplingAndSavingChangeNothing) {
+  const RunConfig busy = busy_run("busy");
+  train(busy);
+  RunConfig quiet = tiny_run("quiet");
+  quiet.data.valid.clear();
+  train(quiet);
+  EXPECT_TRUE(file_of_latest(busy, "model.safetensors") == file_of_latest(quiet, "model.safetensors"));
+}
+
+TEST_F(Training, RecomputedActivationsGiveTheSameRun) {
+  const RunConfig stored = tiny_run("stored");
+  train(stored);
+  RunConfig recomputed = tiny_run("recomputed");
+  recomputed.train.checkpointing = true;
+  train(recomputed);
+  expect_same_run(stored, recomputed);
+}
+
+TEST_F(Training, ARunGoesBackToAnOlderCheckpoint) {
+  const RunConfig whole = busy_run("whole");
+  train(whole);
+  RunConfig parts = busy_run("parts");
+  parts.train.keep = 10;
+  train(parts);
+  const fs::path older = RunFolder(parts.train.out).checkpoints() / "step-00000006";
+  RunConfig stopped = parts;
+  stopped.train.stop_after = 7;
+  EXPECT_EQ(train(stopped, older.string()), Outcome::kStopped);
+  EXPECT_EQ(records(stopped).back()["step"], 7);
+  EXPECT_EQ(RunFolder(parts.train.out).latest()->filename(), "step-00000007");
+  EXPECT_EQ(train(parts), Outcome::kFinished);
+  expect_same_run(whole, parts);
+}
+
+TEST_F(Training, SignalsEndTheRunAfterTheStep) {
+  const RunConfig whole = busy_run("whole");
+  train(whole);
+  const RunConfig parts = busy_run("parts");
+  const std::vector<std::pair<int, Outcome>> signals = {
+      {SIGTERM, Outcome::kPreempted}, {SIGUSR1, Outcome::kPreempted}, {SIGINT, Outcome::kInterrupted}};
+  int64_t step = 0;
+  for (const auto& [signal, outcome] : signals) {
+    Trainer run = trainer(parts);
+    bool raised = false;
+    run.model().set_observer([&, signal = signal](int64_t, const Tensor&) {
+      if (!std::exchange(raised, true)) std::raise(signal);
+    });
+    EXPECT_EQ(run.run(), outcome);
+    EXPECT_EQ(run.step(), ++step);
+  }
+  train(parts);
+  expect_same_run(whole, parts);
+  EXPECT_EQ(exit_code(Outcome::kPreempted), 75);
+  EXPECT_EQ(exit_code(Outcome::kInterrupted), 130);
+  EXPECT_EQ(exit_code(Outcome::kFinished), 0);
+}
+
+TEST_F(Training, AnInterruptedEvaluationIsMadeUpFor) {
+  RunConfig whole = busy_run("whole"), parts = busy_run("parts");
+  whole.train.eval_every = parts.train.eval_every = 3;
+  whole.data.batch = parts.data.batch = 1;  // four batches of evaluation
+  train(whole);
+  for (const int64_t stop : {3, 12}) {
+    Trainer run = trainer(parts);
+    run.model().set_observer([&](int64_t, const Tensor&) {
+      if (!run.model().is_training() && run.step() == stop) std::raise(SIGTERM);
+    });
+    EXPECT_EQ(run.run(), Outcome::kPreempted);
+    EXPECT_EQ(run.step(), stop);
+    EXPECT_FALSE(records(parts).back().contains("eval_loss"));
+  }
+  EXPECT_EQ(train(parts), Outcome::kFinished);
+  expect_same_run(whole, parts);
+}
+
+TEST_F(Training, ANonFiniteLossStopsBeforeTheUpdate) {
+  const RunConfig run = tiny_run("run");
+  Trainer poisoned = trainer(run);
+  std::vector<Tensor> before;
+  {
+    torch::NoGradGuard no_grad;
+    poisoned.model().parameters()[0].fill_(std::numeric_limits<float>::quiet_NaN());
+    for (const Tensor& parameter : poisoned.model().parameters()) before.push_back(parameter.clone());
+  }
+  expect_contains(error_of([&] { poisoned.run(); }), {"step 1", "loss", "nan", "not applied"});
+  EXPECT_EQ(poisoned.step(), 0);
+  const auto after = poisoned.model().parameters();
+  for (size_t i = 1; i < before.size(); ++i) EXPECT_TRUE(torch::equal(before[i], after[i])) << i;
+  EXPECT_FALSE(RunFolder(run.train.out).latest());
+  EXPECT_TRUE(records(run).empty());
+}
+
+TEST_F(Training, ANonFiniteGradientStopsBeforeTheUpdate) {
+  RunConfig run = tiny_run("run");
+  Trainer poisoned = trainer(run);
+  int64_t calls = 0;
+  Tensor parameter = poisoned.model().parameters()[0];
+  parameter.register_hook([&](Tensor gradient) {
+    return ++calls > 2 ? gradient * std::numeric_limits<double>::infinity() : gradient;  // two calls a step
+  });
+  expect_contains(error_of([&] { poisoned.run(); }), {"step 2", "gradient", "not applied"});
+  EXPECT_EQ(poisoned.step(), 1);
+  EXPECT_TRUE(parameter.isfinite().all().item<bool>());
+}
+
+TEST_F(Training, OverfitsOneBatch) {
+  RunConfig run = tiny_run("run");
+  config::read(*run.model, {{"dropout", 0.0}, {"hidden_dropout", 0.0}, {"attention_dropout", 0.0}}, {}, "test");
+  run.data.valid.clear();
+  run.train.accumulate = 1, run.train.steps = 120, run.train.save_every = 0;
+  run.optimizer.lr = 3e-2;
+  EXPECT_EQ(trainer(run, "auto", /*overfit=*/true).run(), Outcome::kFinished);
+  EXPECT_LT(records(run).back()["loss"].get<double>(), 0.05);
+}
+
+TEST_F(Training, KeepsTheLastCheckpoints) {
+  RunConfig run = tiny_run("run");
+  run.train.steps = 5, run.train.save_every = 1, run.train.keep = 2;
+  train(run);
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(RunFolder(run.train.out).checkpoints()))
+    names.push_back(entry.path().filename().string());
+  std::sort(names.begin(), names.end());
+  EXPECT_EQ(names, (std::vector<std::string>{"latest", "step-00000004", "step-00000005"}));
+}
+
+TEST_F(Training, RefusesToContinueADifferentRun) {
+  RunConfig run = tiny_run("run");
+  run.train.stop_after = 2;
+  train(run);
+  const auto refused = [&](const auto& change) {
+    RunConfig other = run;
+    change(other);
+    return error_of([&] { train(other); });
+  };
+  expect_contains(refused([](RunConfig& r) {
+                    config::read(*r.model, {{"dropout", 0.5}}, {}, "test");
+                  }),
+                  {"--resume", "model.dropout is 0.5, was 0.1", "--train.out"});
+  expect_contains(refused([](RunConfig& r) { r.train.seed = 5, r.data.batch = 4, r.train.accumulate = 1; }),
+                  {"train.seed is 5, was 0", "data.batch is 4, was 2", "train.accumulate is 1, was 2"});
+  expect_contains(refused([](RunConfig& r) { r.data.train = r.data.valid; }), {"data.train", "data.tokens"});
+  expect_contains(error_of([&] { trainer(run, "auto", /*overfit=*/true); }),
+                  {"train.overfit_batch is true, was false"});
+  expect_contains(error_of([&] { train(run, "never"); }), {"already holds a run", "--resume auto", "--train.out"});
+
+  run.train.stop_after = 0, run.train.steps = 4, run.optimizer.lr = 1e-3, run.train.eval_tokens = 32;
+  EXPECT_EQ(train(run), Outcome::kFinished) << "steps, rates and evaluation may change";
+}
+
+TEST_F(Training, ADryRunWritesNothing) {
+  const RunConfig run = tiny_run("run");
+  Trainer dry = trainer(run);
+  const std::string text = dry.dry_run();
+  expect_contains(text, {"[optim.schedule]", "parameters", "tokens per step", "FLOPs per token", "GiB", "tokens/s"});
+  EXPECT_FALSE(fs::exists(run.train.out));
+  // And leaves the trainer as it was.
+  EXPECT_EQ(dry.run(), Outcome::kFinished);
+  const RunConfig other = tiny_run("other");
+  train(other);
+  expect_same_run(run, other);
+}
+
+}  // namespace
+}  // namespace megalodon
