@@ -63,9 +63,10 @@ EOF
 
 # A file's output appears at once and only when something is wrong.
 check() {
-  local output
-  if ! output=$("$1" -p "$2" --quiet "$3" 2>&1); then
-    printf 'tidy: %s\n%s\n' "$3" "$output"
+  local output status=0
+  output=$("$1" -p "$2" --quiet "$3" 2>&1) || status=$?
+  if ((status != 0)); then
+    printf 'tidy: %s (clang-tidy ended with %d)\n%s\n' "$3" "$status" "$output"
     return 1
   fi
 }
