@@ -51,9 +51,9 @@ void Comparer::near(const std::string& name, const Tensor& got, const Tensor& ex
         {fmt::format("{}{} got {:.9g}, expected {:.9g}, difference {:.3g}, tolerance {:.3g}", name,
                      index_text(worst, got.sizes()), a[worst].item<double>(), e[worst].item<double>(), largest, bound),
          ratio});
-  } else if (nearest_name_.empty() || ratio > nearest_) {
-    nearest_ = ratio;
-    nearest_name_ = name;
+  } else {
+    auto& nearest = nearest_[name.substr(0, name.find('.'))];
+    nearest = std::max(nearest, {ratio, name});
   }
 }
 
@@ -82,10 +82,12 @@ void Comparer::require(bool condition, const std::string& name, const std::strin
 }
 
 std::string Comparer::summary() const {
-  if (passed())
-    return fmt::format(
-        "{} compared{}", count(),
-        nearest_name_.empty() ? "" : fmt::format(", worst {} at {:.2g} of its tolerance", nearest_name_, nearest_));
+  if (passed()) {
+    std::string text = fmt::format("{} compared", count());
+    for (const auto& [kind, nearest] : nearest_)
+      text += fmt::format(", {} at {:.2g} of its tolerance", nearest.second, nearest.first);
+    return text;
+  }
   const auto worst = std::max_element(problems_.begin(), problems_.end(),
                                       [](const Problem& a, const Problem& b) { return a.severity < b.severity; });
   return problems_.size() == 1 ? worst->text : fmt::format("{} (and {} more)", worst->text, problems_.size() - 1);

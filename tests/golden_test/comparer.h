@@ -1,8 +1,10 @@
 // Compares tensors and keeps the books: what was compared, what was out of tolerance, and where each tensor was worst.
 #pragma once
 
+#include <map>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/compat.h"
@@ -47,8 +49,8 @@ class Comparer {
   std::set<std::string> names_;
   std::vector<Problem> problems_;
   std::vector<std::string> notes_;
-  std::string nearest_name_;
-  double nearest_ = 0;  // the largest difference / tolerance that passed
+  /// Per kind of tensor (out, grad, out64, …): the one that passed with the largest difference / tolerance.
+  std::map<std::string, std::pair<double, std::string>> nearest_;
 };
 
 }  // namespace megalodon::golden

@@ -86,11 +86,14 @@ std::vector<Check> find_checks(const fs::path& folder) {
     if (file.filename() == "lr_schedules.json")
       add(fs::path(file).replace_extension(), "lr_schedules",
           [file](Comparer& comparer) { check_schedules(file, comparer); });
-    if (file.filename() == "state_dict_keys.json")
-      for (const auto& [preset, published] : read_json(file).at("presets").items())
+    if (file.filename() == "state_dict_keys.json") {
+      const Json tree = read_json(file);
+      check(!tree.at("presets").empty(), "[golden] {} holds no configurations", file.string());
+      for (const auto& [preset, published] : tree.at("presets").items())
         add(file.parent_path() / preset, "preset", [preset = preset, published = published](Comparer& comparer) {
           check_preset(preset, published, comparer);
         });
+    }
     // Either of the two files makes a folder one, so that a missing one is noticed.
     const fs::path parent = file.parent_path();
     if (file.filename() == "consolidate_config.json" ||
