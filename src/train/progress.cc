@@ -49,7 +49,7 @@ Progress::Progress(std::string label, std::string unit, std::FILE* out, Plain pl
   interval_ = interactive_ ? kRedrawSeconds : plain == Plain::kNowAndThen ? kPlainSeconds : -1;
 }
 
-std::string Progress::line(std::string_view detail) const {
+std::string Progress::line() const {
   const double elapsed = since_start_.seconds();
   const double rate = elapsed > 0 ? static_cast<double>(done_ - first_) / elapsed : 0;
   const double part = fraction(done_, total_);
@@ -57,7 +57,7 @@ std::string Progress::line(std::string_view detail) const {
   std::string text = fmt::format("{} {}/{} [{:<{}}] {:3.0f}%", label_, format_count(static_cast<double>(done_)),
                                  format_count(static_cast<double>(total_)), std::string(filled, '#'), kBarWidth,
                                  std::floor(part * 100));
-  text += detail.empty() ? fmt::format("  {} {}/s", format_count(rate), unit_) : fmt::format("  {}", detail);
+  text += detail_.empty() ? fmt::format("  {} {}/s", format_count(rate), unit_) : fmt::format("  {}", detail_);
   if (done_ < total_) {
     text += fmt::format("  ETA {}", rate > 0 ? format_duration(static_cast<double>(total_ - done_) / rate) : "?");
   } else {
@@ -66,8 +66,8 @@ std::string Progress::line(std::string_view detail) const {
   return text;
 }
 
-void Progress::redraw(std::string_view detail) {
-  last_ = line(detail);
+void Progress::redraw() {
+  last_ = line();
   since_line_.restart();
   if (interactive_) {
     // One column is left free: a line as wide as the terminal would wrap, and \r return to its second half.
@@ -87,8 +87,8 @@ void Progress::update(int64_t done, int64_t total, std::string_view detail) {
     since_line_.restart();
   }
   done_ = done, total_ = total;
-  if (interval_ >= 0 && (since_line_.seconds() >= interval_ || (interactive_ && (!drawn_ || done == total))))
-    redraw(detail);
+  detail_ = detail;
+  if (interval_ >= 0 && (since_line_.seconds() >= interval_ || (interactive_ && !drawn_))) redraw();
 }
 
 void Progress::print(std::string_view text) {
@@ -100,6 +100,7 @@ void Progress::print(std::string_view text) {
 
 void Progress::finish() {
   if (interactive_ && drawn_) {
+    redraw();  // the state that the last redrawing may have missed
     fmt::print(out_, "\n");
     std::fflush(out_);
   }

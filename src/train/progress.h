@@ -30,10 +30,10 @@ class Progress {
   void finish();
 
  private:
-  std::string line(std::string_view detail) const;
-  void redraw(std::string_view detail);
+  std::string line() const;
+  void redraw();
 
-  std::string label_, unit_, last_;
+  std::string label_, unit_, detail_, last_;
   std::FILE* out_;
   bool interactive_;
   double interval_;  // seconds between lines; below 0: no lines

@@ -47,9 +47,9 @@ struct Evaluation {
 
 struct EvaluationOptions {
   int64_t batch = 1, length = 0;
-  int64_t tokens = 0;                                         // from the beginning of the corpus; 0: all
-  std::function<void(int64_t done, int64_t total)> progress;  // sequences
-  std::function<bool()> stop;                                 // polled between batches
+  int64_t tokens = 0;                                              // from the beginning of the corpus; 0: all
+  std::function<void(int64_t done, int64_t total)> progress = {};  // sequences
+  std::function<bool()> stop = {};                                 // polled between batches
 };
 
 /// The loss on the corpus in order, in evaluation mode. None if it was stopped.

@@ -84,7 +84,9 @@ TEST_F(Step, DocumentsInsideASequenceAreMarked) {
   const auto list = batches(*net, 15, 1);
   EXPECT_TRUE(std::any_of(list.begin(), list.end(), [](const auto& b) { return b.input.starts_BL.defined(); }));
   for (const auto& batch : list) {
-    if (batch.input.starts_BL.defined()) EXPECT_GT(batch.input.starts_BL.sum().item<int64_t>(), 1);
+    if (batch.input.starts_BL.defined()) {
+      EXPECT_GT(batch.input.starts_BL.sum().item<int64_t>(), 1);
+    }
     EXPECT_EQ(batch.input.tokens_BL.sizes(), (std::vector<int64_t>{1, 16}));
   }
 }
