@@ -18,7 +18,7 @@ step "Training (runs/quickstart; a finished run is not repeated)"
 $megalodon train configs/megalodon_gcide_quickstart.toml --resume auto
 
 step "Held-out text, each document read as one stream: bits per byte by context length"
-$megalodon eval ppl --model runs/quickstart --data corpora/gcide/test --documents 4
+$megalodon eval ppl --model runs/quickstart --data corpora/gcide/test
 
 step "A dictionary entry, continued from its first line"
 $megalodon generate --model runs/quickstart --echo --temperature 0.7 --tokens 600 \
