@@ -2,6 +2,8 @@
 // isolation, dropout, threads, errors.
 #include "ops/chunk_attention/chunk_attention.h"
 
+#include <hwy/targets.h>
+
 #include <random>
 
 #include "base/check.h"
@@ -125,6 +127,18 @@ TEST(ChunkAttention, KernelMatchesReference) {
 TEST(ChunkAttention, KernelMatchesReferenceWithDropout) {
   torch::manual_seed(2);
   for (const size_t i : {1, 7, 9, 14, 17, 18}) expect_parity(kCases[i], 0.3);
+}
+
+TEST(ChunkAttention, EveryInstructionSetMatchesReference) {
+  torch::manual_seed(11);
+  for (int64_t rest = hwy::SupportedTargets() | HWY_SCALAR; rest != 0; rest &= rest - 1) {
+    hwy::SetSupportedTargetsForTest(rest & -rest);
+    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+    SCOPED_TRACE(hwy::TargetName(rest & -rest));
+    for (const size_t i : {8, 14, 17}) expect_parity(kCases[i], 0);
+  }
+  hwy::SetSupportedTargetsForTest(0);
+  hwy::GetChosenTarget().DeInit();
 }
 
 TEST(ChunkAttention, LargeScoresStayFinite) {

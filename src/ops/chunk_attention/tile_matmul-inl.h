@@ -32,11 +32,12 @@ constexpr int64_t kLanes = hn::MaxLanes(D());
 // 6 x 4 accumulators, 4 vectors of B and a broadcast fill 29 of the 32 registers of AVX-512 and A64; 6 x 2 fill 15 of
 // the 16 of AVX2. Either way 24 (12) multiply-adds per 10 (8) loads, so the multiply-add units are the limit.
 constexpr int64_t kRows = 6;
-constexpr int64_t kVectors = HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64 ? 4 : 2;
+constexpr int64_t kVectors = HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64 || HWY_TARGET == HWY_SCALAR ? 4 : 2;
 constexpr int64_t kPanel = kVectors * kLanes;
 constexpr int64_t kDepth = 128;  // rows of a panel used at a time: 128 x 64 floats are 32 KiB, which stay in L1
 constexpr int64_t kTile = 96;    // edge of a score tile: 36 KiB; a multiple of kRows and of every vector length
 static_assert(kTile % kRows == 0 && kTile % kLanes == 0);
+static_assert(kPanel % 4 == 0);  // columns are packed four at a time
 
 constexpr std::array<float, kTile> kOnes = [] {
   std::array<float, kTile> ones{};
