@@ -111,7 +111,7 @@ TEST(Safetensors, RefusesBadFraming) {
   EXPECT_NE(error(file), "no error");
   std::string large;
   append(large, uint64_t{100'000'001});
-  EXPECT_EQ(error(large + std::string(100'000'001, ' ')),
+  EXPECT_EQ(error(large.append(100'000'001, ' ')),
             "the header's length 100000001 is above the limit of 100000000: not a safetensors file?");
   for (const uint64_t length : {uint64_t{1} << 63, UINT64_MAX, UINT64_MAX - 7}) {
     std::string huge;

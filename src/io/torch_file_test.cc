@@ -55,7 +55,7 @@ TEST(TorchFile, RoundTrip) {
 }
 
 TEST(TorchFile, TiedTensorsShareTheirStorage) {
-  const std::vector<float> shared = {1, 2, 3, 4}, other = shared;
+  const std::vector<float> shared = {1, 2, 3, 4}, other = {1, 2, 3, 4};
   const TempFolder folder;
   write_torch_file(folder / "x.pth", std::vector<TensorView>{view("embed", Dtype::F32, {2, 2}, shared),
                                                              view("copy", Dtype::F32, {4}, other),

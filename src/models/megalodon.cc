@@ -308,7 +308,7 @@ class MegalodonBlock final : public torch::nn::Module {
 
   Tensor forward(const Tensor& x_BLD, const ModelInput& input, Carry& carry, uint64_t dropout_key) {
     const Tensor y_BLD = mega_->forward(x_BLD, input, carry, layer_, dropout_key);
-    return nffn_->forward(y_BLD, /*residual=*/x_BLD, dropout_key);
+    return nffn_->forward(y_BLD, /*residual_BLD=*/x_BLD, dropout_key);
   }
 
   void init_weights(uint64_t key) {

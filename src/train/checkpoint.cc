@@ -40,7 +40,8 @@ void flatten(const Json& tree, const std::string& path, std::vector<std::pair<st
     out.emplace_back(path, tree);
     return;
   }
-  for (const auto& [key, value] : tree.items()) flatten(value, path.empty() ? key : path + "." + key, out);
+  const std::string prefix = path.empty() ? "" : path + ".";
+  for (const auto& [key, value] : tree.items()) flatten(value, prefix + key, out);
 }
 
 std::vector<std::pair<std::string, Json>> flatten(const Json& tree) {

@@ -1,5 +1,6 @@
 #include "train/metrics.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
