@@ -9,15 +9,29 @@ namespace {
 
 struct ConvertOptions {
   std::string source, target;
+  std::string tokenizer = "none";
   bool force = false;
 };
 
+/// --force replaces a model, never a folder that holds something else.
+void check_target(const ConvertOptions& options) {
+  const fs::path target = options.target;
+  if (!fs::exists(target)) return;
+  check(options.force, "[convert] {} exists; give --force to replace it", options.target);
+  const bool is_model = fs::exists(target / "model.safetensors") || is_published(target);
+  check(fs::is_directory(target) && (is_model || fs::is_empty(target)),
+        "[convert] {} holds no model, so --force does not replace it; name another folder", options.target);
+}
+
 void run_convert(const ConvertOptions& options) {
   check(fs::is_directory(options.source), "[convert] {}: no such folder", options.source);
-  check(options.force || !fs::exists(options.target), "[convert] {} exists; give --force to replace it",
-        options.target);
+  check_target(options);
   const bool import = is_published(options.source);
-  (import ? import_published : export_published)(options.source, options.target);
+  if (import) {
+    import_published(options.source, options.target, options.tokenizer);
+  } else {
+    export_published(model_folder(options.source), options.target);
+  }
   fmt::print("{} -> {} ({})\n", options.source, options.target,
              import ? "published checkpoint to model folder" : "model folder to published checkpoint");
 }
@@ -30,7 +44,12 @@ void add_convert(CLI::App& app, Common&) {
   auto options = std::make_shared<ConvertOptions>();
   command->add_option("source", options->source, "folder to read")->required();
   command->add_option("target", options->target, "folder to write")->required();
-  command->add_flag("--force", options->force, "replace the target if it exists");
+  command
+      ->add_option("--tokenizer", options->tokenizer,
+                   "what a published checkpoint's tokens are: bytes, or none where this program cannot know them")
+      ->check(CLI::IsMember({"bytes", "none"}))
+      ->capture_default_str();
+  command->add_flag("--force", options->force, "replace the target if it is a model");
   command->callback([options] { run_convert(*options); });
 }
 

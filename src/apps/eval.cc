@@ -57,9 +57,10 @@ void add_eval(CLI::App& app, Common& common) {
       ->capture_default_str();
   ppl->add_option("--stretch", options->perplexity.score.stretch, "tokens per forward pass; no effect on the result")
       ->capture_default_str();
-  ppl->add_flag("--published-long-inference", options->published_long_inference,
-                "as the published evaluator does with long inputs: calls of two chunks, and from the eighth chunk on norm "
-                "statistics of the last six chunks only");
+  ppl->add_flag(
+      "--published-long-inference", options->published_long_inference,
+      "as the published evaluator does with long inputs: calls of two chunks, and from the eighth chunk on norm "
+      "statistics of the last six chunks only");
   ppl->add_flag("--json", options->json, "print one JSON object");
   ppl->callback([options, &common] {
     use_threads(common.threads);

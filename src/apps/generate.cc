@@ -53,18 +53,22 @@ void run_generate(const GenerateOptions& options) {
   const std::string text = read_prompt(options);
   const auto ids = tokenizer->encode(text);
   check(!ids.empty(), "[generate] the prompt is empty; at least one token is needed to predict the next");
-  if (options.echo) fmt::print("{}", text);
 
   Utf8Stream utf8;
   Reporter reporter(options.report);
-  const auto emit = [&](int64_t token) {
-    const std::string piece = utf8.push(tokenizer->decode(static_cast<int32_t>(token)));
+  const auto write = [&](std::string_view bytes) {
+    const std::string piece = utf8.push(bytes);
     std::fwrite(piece.data(), 1, piece.size(), stdout);
     std::fflush(stdout);
+  };
+  if (options.echo)
+    write(text);  // through the same stream: a character may begin in the prompt and end in its continuation
+  const auto emit = [&](int64_t token) {
+    write(tokenizer->decode(static_cast<int32_t>(token)));
     reporter.token();
     return std::ferror(stdout) == 0;
   };
-  generate(*loaded.model, {ids.begin(), ids.end()}, options.tokens, sampler, emit);
+  generate(*loaded.model, {ids.begin(), ids.end()}, options.tokens, tokenizer->vocabulary(), sampler, emit);
   fmt::print("{}\n", utf8.finish());
   check(std::ferror(stdout) == 0, "[generate] standard output was closed");
 }

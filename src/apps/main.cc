@@ -31,7 +31,9 @@ int run(int argc, char** argv) {
   app.require_subcommand(1);
   app.set_version_flag("--version", version());
   Common common;
-  app.add_option("--threads", common.threads, "CPU threads; 0: all cores")->capture_default_str();
+  app.add_option("--threads", common.threads, "CPU threads; 0: all cores")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   app.fallthrough();
   add_train(app, common);
   add_generate(app, common);

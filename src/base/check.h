@@ -1,5 +1,5 @@
-// Errors. Library code throws; only main() prints and exits. A message says what, where, expected and got, with the name
-// of the thing in brackets first: "[rotary] head_dim must be even, got 7".
+// Errors. Library code throws; only main() prints and exits. A message says what, where, expected and got, with the
+// name of the thing in brackets first: "[rotary] head_dim must be even, got 7".
 #pragma once
 
 #include <fmt/format.h>

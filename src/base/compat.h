@@ -12,7 +12,11 @@ using torch::Tensor;
 /// What operator schemas call "Tensor?": c10::optional in 1.13, std::optional in 2.x, under one name.
 using OptionalTensor = c10::optional<Tensor>;
 
-inline OptionalTensor maybe(const Tensor& tensor) { return tensor.defined() ? OptionalTensor(tensor) : OptionalTensor(); }
-inline Tensor or_undefined(const OptionalTensor& tensor) { return tensor.has_value() ? *tensor : Tensor(); }
+inline OptionalTensor maybe(const Tensor& tensor) {
+  return tensor.defined() ? OptionalTensor(tensor) : OptionalTensor();
+}
+inline Tensor or_undefined(const OptionalTensor& tensor) {
+  return tensor.has_value() ? *tensor : Tensor();
+}
 
 }  // namespace megalodon

@@ -25,7 +25,9 @@ inline Philox4 philox(uint64_t key, uint64_t counter_low, uint64_t counter_high 
 }
 
 /// Uniform in [0, 1) with 24 bits, the float32 grid.
-inline float philox_uniform(uint32_t bits) { return static_cast<float>(bits >> 8) * 0x1p-24f; }
+inline float philox_uniform(uint32_t bits) {
+  return static_cast<float>(bits >> 8) * 0x1p-24f;
+}
 
 /// An independent key for a named use: mixes `stream` into `seed` (the finalizer of SplitMix64).
 inline uint64_t derive_key(uint64_t seed, uint64_t stream) {

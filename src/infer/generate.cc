@@ -67,12 +67,13 @@ Tensor prefill(Model& model, const Tensor& tokens_BL, Carry& carry, int64_t stre
   return torch::matmul(hidden_BLD.select(1, hidden_BLD.size(1) - 1), model.output_weight().t());
 }
 
-void generate(Model& model, const std::vector<int64_t>& prompt, int64_t count, Sampler& sampler,
+void generate(Model& model, const std::vector<int64_t>& prompt, int64_t count, int64_t vocabulary, Sampler& sampler,
               const std::function<bool(int64_t)>& emit) {
   StreamCarry carry;
+  const int64_t drawn = std::min({vocabulary, model.config().vocabulary(), model.config().outputs()});
   Tensor tokens = torch::tensor(prompt, torch::kInt64).unsqueeze(0);
   for (int64_t i = 0; count < 0 || i < count; ++i) {
-    const int64_t token = sampler.sample(prefill(model, tokens, carry)[0]);
+    const int64_t token = sampler.sample(prefill(model, tokens, carry)[0].narrow(0, 0, drawn));
     if (!emit(token)) return;
     tokens = torch::full({1, 1}, token, torch::kInt64);
   }

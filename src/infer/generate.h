@@ -32,13 +32,15 @@ class Sampler {
 Tensor prefill(Model& model, const Tensor& tokens_BL, Carry& carry, int64_t stretch = 2048);
 
 /// One stream: prompt (not empty), then `count` sampled tokens (negative: without end), each handed to `emit` as it is
-/// drawn; emit returns false to stop. Memory does not grow with the position.
-void generate(Model& model, const std::vector<int64_t>& prompt, int64_t count, Sampler& sampler,
+/// drawn; emit returns false to stop. Only tokens below `vocabulary` are drawn: a model may have more outputs than its
+/// tokenizer has tokens, or than it can read. Memory does not grow with the position.
+void generate(Model& model, const std::vector<int64_t>& prompt, int64_t count, int64_t vocabulary, Sampler& sampler,
               const std::function<bool(int64_t)>& emit);
 
 /// Prompts of different lengths in one batch, greedily, `count` tokens beyond each prompt. As the published generator
-/// does it: all rows advance together from the shortest prompt on, a longer prompt's own tokens take precedence over the
-/// argmax. Returns prompt + generated tokens for each.
-std::vector<std::vector<int64_t>> generate_greedy(Model& model, const std::vector<std::vector<int64_t>>& prompts, int64_t count);
+/// does it: all rows advance together from the shortest prompt on, a longer prompt's own tokens take precedence over
+/// the argmax. Returns prompt + generated tokens for each.
+std::vector<std::vector<int64_t>> generate_greedy(Model& model, const std::vector<std::vector<int64_t>>& prompts,
+                                                  int64_t count);
 
 }  // namespace megalodon

@@ -65,7 +65,7 @@ TEST(Generate, ContinuesExactlyAsThePromptGrownByHand) {
   std::vector<int64_t> sequence = {3, 1, 4, 1, 5};
   std::vector<int64_t> drawn;
   Sampler greedy({0, 0, 1.0, 0});
-  generate(*model, sequence, 3 * config.chunk_size, greedy, [&](int64_t token) {
+  generate(*model, sequence, 3 * config.chunk_size, config.vocab_size, greedy, [&](int64_t token) {
     drawn.push_back(token);
     return true;
   });
@@ -83,9 +83,12 @@ TEST(Generate, StopsWhenToldAndRefusesAnEmptyPrompt) {
   const auto model = noisy_model(tiny_config());
   Sampler sampler({1.0, 0, 1.0, 0});
   int tokens = 0;
-  generate(*model, {1}, -1, sampler, [&](int64_t) { return ++tokens < 7; });
+  generate(*model, {1}, -1, 5, sampler, [&](int64_t token) {
+    EXPECT_LT(token, 5);
+    return ++tokens < 7;
+  });
   EXPECT_EQ(tokens, 7);
-  EXPECT_THROW(generate(*model, {}, 1, sampler, [](int64_t) { return true; }), Error);
+  EXPECT_THROW(generate(*model, {}, 1, 5, sampler, [](int64_t) { return true; }), Error);
 }
 
 TEST(Generate, ABatchOfUnequalPromptsEqualsEachAlone) {

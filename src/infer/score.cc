@@ -16,7 +16,8 @@ int64_t next_stretch(int64_t left, const ScoreOptions& options) {
 
 ScoreOptions published_long_inference(const Model& model) {
   const int64_t chunk = model.info().chunk_size;
-  check(chunk > 0, "[score] {} has no chunks; the published treatment of long inputs counts in them", model.config().architecture());
+  check(chunk > 0, "[score] {} has no chunks; the published treatment of long inputs counts in them",
+        model.config().architecture());
   return {2 * chunk, 8 * chunk, 6 * chunk, chunk};
 }
 

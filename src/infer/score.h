@@ -1,4 +1,4 @@
-// Likelihoods of long sequences: one stream, constant memory.
+// Likelihoods of long sequences: one stream, whose activations do not grow with the length.
 #pragma once
 
 #include <functional>
@@ -9,8 +9,8 @@ namespace megalodon {
 
 struct ScoreOptions {
   int64_t stretch = 2048;  // tokens per call
-  /// The published evaluator's treatment of long inputs: once a stretch ends at or after `truncate_from` tokens and tokens
-  /// remain, all norm statistics are replaced by those of a fresh pass over the last `window` tokens. 0: off.
+  /// The published evaluator's treatment of long inputs: once a stretch ends at or after `truncate_from` tokens and
+  /// tokens remain, all norm statistics are replaced by those of a fresh pass over the last `window` tokens. 0: off.
   int64_t truncate_from = 0, window = 0;
   /// Of a last stretch that is short, the largest multiple of this is read first and the rest by itself. 0: off.
   int64_t whole = 0;

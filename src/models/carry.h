@@ -1,6 +1,6 @@
 // Carry: the one seam for everything that crosses a stretch of tokens. Training on one device, streaming and
-// chunk-parallel training differ only in where a layer's past comes from, so a model asks its Carry for what precedes the
-// stretch and tells it what follows, slot by slot, and cannot tell the implementations apart.
+// chunk-parallel training differ only in where a layer's past comes from, so a model asks its Carry for what precedes
+// the stretch and tells it what follows, slot by slot, and cannot tell the implementations apart.
 #pragma once
 
 #include <vector>

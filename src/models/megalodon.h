@@ -26,8 +26,8 @@ struct MegalodonConfig final : ModelConfig {
   int64_t outputs() const override { return output_size > 0 ? output_size : vocab_size; }
 };
 
-/// A layer's state between stretches of tokens, and how it is packed into a State of six tensors. The last slot of the
-/// model, after the layers', is the final norm's and holds only norm_*.
+/// A layer's state between stretches of tokens, and how it is packed into a State of seven tensors. The last slot of
+/// the model, after the layers', is the final norm's and holds only norm_*.
 struct MegalodonLayerState {
   Tensor norm_count_B;    // int64
   Tensor norm_mean_BG;    // float64

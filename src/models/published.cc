@@ -46,7 +46,7 @@ bool is_published(const fs::path& folder) {
   return fs::exists(folder / "consolidated.pth") || fs::exists(folder / "consolidated.00.pth");
 }
 
-void import_published(const fs::path& source, const fs::path& target) {
+void import_published(const fs::path& source, const fs::path& target, const std::string& tokenizer_type) {
   check(!fs::exists(source / "consolidated.00.pth"),
         "[{}] holds model-parallel shards (consolidated.00.pth, …); merge them into one consolidated.pth first",
         source.string());
@@ -62,11 +62,10 @@ void import_published(const fs::path& source, const fs::path& target) {
   std::vector<io::TensorView> views;
   for (const auto& [name, parameter] : named_weights(*model)) views.push_back(*file.find(name));
 
-  // The state dict of a byte-level model tells nothing of its tokenizer; the published code keeps a path.
-  const Json tokenizer =
-      tree.contains("tokenizer") && tree["tokenizer"].contains("path") && tree["tokenizer"]["path"].is_string()
-          ? Json{{"type", "external"}, {"path", tree["tokenizer"]["path"]}}
-          : Json{{"type", "none"}};
+  Json tokenizer = {{"type", tokenizer_type}};
+  // Kept for the way back: where the published code finds its SentencePiece model.
+  if (tree.contains("tokenizer") && tree["tokenizer"].is_object() && tree["tokenizer"].contains("path"))
+    tokenizer["published_path"] = tree["tokenizer"]["path"];
   write_folder_atomically(target, [&](const fs::path& folder) {
     io::write_safetensors(folder / "model.safetensors", views);
     write_file_atomically(folder / "config.json", config_json(config, tokenizer));
@@ -112,7 +111,7 @@ void export_published(const fs::path& source, const fs::path& target) {
   if (config->rope_base == MegalodonConfig().rope_base) hyperparameters["rope_base"] = nullptr;
   hyperparameters["efficient_attn"] = nullptr;
   hyperparameters["layerwise_ckpt"] = false;
-  const Json path = tokenizer.value("type", "") == "external" ? tokenizer["path"] : Json();
+  const Json path = tokenizer.value("published_path", Json());
   const Json published = {{"model", hyperparameters},
                           {"tokenizer", {{"path", path}, {"additional_vocab_size", 0}, {"data_tokenized", false}}},
                           {"model_parallel_size", 1},

@@ -1,13 +1,14 @@
-// The published code's checkpoint folders: consolidated.pth (a pickled state dict), config.json with the hyperparameters
-// under "model", consolidate_config.json.
+// The published code's checkpoint folders: consolidated.pth (a pickled state dict), config.json with the
+// hyperparameters under "model", consolidate_config.json.
 #pragma once
 
 #include "models/weights.h"
 
 namespace megalodon {
 
-/// Reads a published folder and writes ours into `target` (atomically), in the dtype of the source.
-void import_published(const fs::path& source, const fs::path& target);
+/// Reads a published folder and writes ours into `target` (atomically), in the dtype of the source. The published form
+/// does not say what the tokens are; `tokenizer` does: "bytes", or "none" for a model that only counts in tokens.
+void import_published(const fs::path& source, const fs::path& target, const std::string& tokenizer = "none");
 /// The way back; the result loads in the published code and in import_published().
 void export_published(const fs::path& source, const fs::path& target);
 

@@ -118,9 +118,10 @@ std::pair<std::unique_ptr<ModelConfig>, Json> load_config(const fs::path& folder
   const fs::path path = folder / "config.json";
   Json tree = Json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
   check(tree.is_object(), "[{}] expected a JSON object", path.string());
-  check(tree.value("format", "") == "megalodon.cpp", "[{}] not a megalodon.cpp model folder (\"format\" is missing){}",
-        path.string(), tree.contains("model") ? "; for a published checkpoint run: megalodon convert SRC DST" : "");
-  check(tree.value("format_version", 0) == 1, "[{}] expected format_version 1, got {}", path.string(),
+  check(tree.value("format", Json()) == "megalodon.cpp",
+        "[{}] not a megalodon.cpp model folder (\"format\" is missing){}", path.string(),
+        tree.contains("model") ? "; for a published checkpoint run: megalodon convert SRC DST" : "");
+  check(tree.value("format_version", Json()) == 1, "[{}] expected format_version 1, got {}", path.string(),
         tree.value("format_version", Json()).dump());
   check(tree.contains("model_type") && tree["model_type"].is_string(), "[{}] model_type is missing", path.string());
   const Json tokenizer = tree.value("tokenizer", Json::object());

@@ -21,4 +21,9 @@ bool use_cpu_kernel(const Tensor& x) {
   return x.device().is_cpu() && x.scalar_type() == torch::kFloat32 && !use_reference();
 }
 
+void refuse_second_derivatives(const char* op) {
+  check(!torch::GradMode::is_enabled(),
+        "[{}] the kernel has no second derivatives; run with MEGALODON_KERNELS=ref to get them", op);
+}
+
 }  // namespace megalodon::ops

@@ -1,5 +1,5 @@
-// Operators are registered as torch.ops.megalodon.<op> by the op's own .cc file (TORCH_LIBRARY_FRAGMENT), with the public
-// function of the op underneath: C++ and Python callers run the same code, autograd included.
+// Operators are registered as torch.ops.megalodon.<op> by the op's own .cc file (TORCH_LIBRARY_FRAGMENT), with the
+// public function of the op underneath: C++ and Python callers run the same code, autograd included.
 #pragma once
 
 #include <torch/library.h>
@@ -13,5 +13,8 @@ bool use_reference();
 
 /// True where the framework-free float32 CPU kernel serves: CPU tensor, float32, kernels not switched off.
 bool use_cpu_kernel(const Tensor& x);
+
+/// For the backward pass of kernels: without this, create_graph=True would silently lose terms.
+void refuse_second_derivatives(const char* op);
 
 }  // namespace megalodon::ops

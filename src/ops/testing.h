@@ -11,7 +11,8 @@
 
 namespace megalodon::testing {
 
-/// |got − expected| <= atol + rtol · max|expected|, elementwise; NaN fails; shapes must be equal. Prints the worst element.
+/// |got − expected| <= atol + rtol · max|expected|, elementwise; NaN fails; shapes must be equal. Prints the worst
+/// element.
 inline ::testing::AssertionResult close(const Tensor& got, const Tensor& expected, double rtol, double atol = 0) {
   if (got.sizes() != expected.sizes())
     return ::testing::AssertionFailure() << "shape " << got.sizes() << ", expected " << expected.sizes();
@@ -23,8 +24,9 @@ inline ::testing::AssertionResult close(const Tensor& got, const Tensor& expecte
   const double bound = atol + rtol * e.abs().max().item<double>();
   if ((difference <= bound).all().item<bool>()) return ::testing::AssertionSuccess();
   const auto worst = torch::nan_to_num(difference, 1e300).argmax().item<int64_t>();
-  return ::testing::AssertionFailure() << "element " << worst << " of " << got.sizes() << ": got " << a[worst].item<double>()
-                                       << ", expected " << e[worst].item<double>() << ", allowed difference " << bound;
+  return ::testing::AssertionFailure() << "element " << worst << " of " << got.sizes() << ": got "
+                                       << a[worst].item<double>() << ", expected " << e[worst].item<double>()
+                                       << ", allowed difference " << bound;
 }
 
 /// Checks autograd's gradients of a float64 function against central differences. `f` maps the inputs to one scalar.

@@ -12,6 +12,8 @@ namespace {
 
 using config::Tree;
 
+constexpr int64_t kMaxTokensPerStep = int64_t{1} << 32;  // far beyond any sense, far below overflow
+
 void at_least(const char* key, int64_t value, int64_t least, const char* meaning = "") {
   if (value < least) fail_usage("[{}] expected {}{} or more, got {}", key, least, meaning, value);
 }
@@ -132,6 +134,11 @@ void RunConfig::validate() const {
   optimizer.validate();
   schedule.validate();
   train.validate();
+  int64_t tokens = 0;
+  if (__builtin_mul_overflow(data.batch, data.seq_len, &tokens) ||
+      __builtin_mul_overflow(tokens, train.accumulate, &tokens) || tokens > kMaxTokensPerStep)
+    fail_usage("[data.batch] a step of data.batch {} x data.seq_len {} x train.accumulate {} tokens is more than {}",
+               data.batch, data.seq_len, train.accumulate, kMaxTokensPerStep);
   const int64_t vocabulary = data::make_tokenizer(data.tokenizer)->vocabulary();
   if (model->vocabulary() < vocabulary || model->outputs() < vocabulary)
     fail_usage("[model.vocab_size] the model reads {} and predicts {} tokens, but data.tokenizer = \"{}\" has {}",

@@ -117,6 +117,7 @@ void Trainer::resume(const fs::path& checkpoint) {
     notes_.push_back(
         fmt::format("note: {}; results may differ from those of an uninterrupted run in the last bits", difference));
   saved.environment = state_.environment;
+  saved.evaluation_pending = saved.evaluation_pending && valid_.has_value();  // data.valid may have been taken away
   state_ = std::move(saved);
   loader_.seek(state_.loader_position);
 }
@@ -264,10 +265,11 @@ void Trainer::sample_now() {
   Sampler sampler({.seed = config_.train.seed});  // its own random numbers: the run's stay where they are
   std::string text = config_.train.sample_prompt;
   Utf8Stream utf8;
-  generate(*model_, {ids.begin(), ids.end()}, config_.train.sample_tokens, sampler, [&](int64_t token) {
-    if (token < tokenizer_->vocabulary()) text += utf8.push(tokenizer_->decode(static_cast<int32_t>(token)));
+  const auto emit = [&](int64_t token) {
+    text += utf8.push(tokenizer_->decode(static_cast<int32_t>(token)));
     return SignalGuard::received() == 0;
-  });
+  };
+  generate(*model_, {ids.begin(), ids.end()}, config_.train.sample_tokens, tokenizer_->vocabulary(), sampler, emit);
   text += utf8.finish();
   progress_.print(fmt::format("step {}, a sample:\n{}\n", state_.step, printable(text)));
 }

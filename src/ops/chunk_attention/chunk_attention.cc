@@ -98,6 +98,7 @@ class ChunkAttentionFunction : public torch::autograd::Function<ChunkAttentionFu
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  const torch::autograd::variable_list& grads) {
+    refuse_second_derivatives("chunk_attention");
     const auto saved = ctx->get_saved_variables();
     const Tensor dy = grads[0].contiguous(), delta = torch::empty_like(saved[7]);
     torch::autograd::variable_list out;

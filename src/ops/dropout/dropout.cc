@@ -24,6 +24,7 @@ class DropoutFunction : public torch::autograd::Function<DropoutFunction> {
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  const torch::autograd::variable_list& gradients) {
+    refuse_second_derivatives("dropout");
     const double p = context->saved_data["p"].toDouble();
     const auto key = static_cast<uint64_t>(context->saved_data["key"].toInt());
     return {apply_mask(gradients[0], p, key), Tensor(), Tensor()};

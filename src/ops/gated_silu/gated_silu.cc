@@ -29,6 +29,7 @@ class GatedSiluFunction : public torch::autograd::Function<GatedSiluFunction> {
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  const torch::autograd::variable_list& gradients) {
+    refuse_second_derivatives("gated_silu");
     const auto saved = context->get_saved_variables();
     const Tensor a = saved[0].contiguous(), b = contiguous_or_undefined(saved[1]), dh = gradients[0].contiguous();
     Tensor da = torch::empty_like(a), db = b.defined() ? torch::empty_like(b) : Tensor();

@@ -52,6 +52,7 @@ class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossE
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  const torch::autograd::variable_list& gradients) {
+    refuse_second_derivatives("linear_cross_entropy");
     const auto saved = context->get_saved_variables();
     const Tensor &x_TD = saved[0], &w_VD = saved[1], &targets_T = saved[2], &log_sum_T = saved[3];
     const Tensor dnll_T = gradients[0].contiguous();

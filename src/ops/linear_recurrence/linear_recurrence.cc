@@ -84,8 +84,7 @@ class LinearRecurrenceFunction : public torch::autograd::Function<LinearRecurren
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list grads) {
-    check(!torch::GradMode::is_enabled(),
-          "[linear_recurrence] the kernel has no second derivatives; run with MEGALODON_KERNELS=ref to get them");
+    refuse_second_derivatives("linear_recurrence");
     const auto saved = context->get_saved_variables();
     const Tensor &x = saved[0], &q = saved[1], &c = saved[2], &skip = saved[3], &h0 = saved[4], &starts = saved[5];
     const Tensor dy = grads[0].defined() ? plain(grads[0]) : torch::zeros_like(x);

@@ -38,6 +38,7 @@ class RotaryFunction : public torch::autograd::Function<RotaryFunction> {
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  const torch::autograd::variable_list& grads) {
+    refuse_second_derivatives("rotary");
     const auto saved = ctx->get_saved_variables();
     return {rotate(grads[0], saved[0], saved[1], /*inverse=*/true), Tensor(), Tensor()};
   }

@@ -37,6 +37,7 @@ class RowNormFunction : public torch::autograd::Function<RowNormFunction> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
+    refuse_second_derivatives("row_norm");
     const auto saved = ctx->get_saved_variables();
     const Tensor &x = saved[0], &weight = saved[1], &bias = saved[2], dy = gradients[0].contiguous();
     const auto like = [](const Tensor& t) { return t.defined() ? torch::empty_like(t) : Tensor(); };

@@ -93,6 +93,7 @@ class TimestepNormFunction : public torch::autograd::Function<TimestepNormFuncti
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
+    refuse_second_derivatives("timestep_norm");
     const variable_list saved = ctx->get_saved_variables();
     const Operands in = Operands::from(saved);
     const TimestepNormArgs args = kernel_args(in, ctx->saved_data["groups"].toInt(), ctx->saved_data["eps"].toDouble());
