@@ -55,9 +55,32 @@ def rename_tensor(stem, old, new):
     change_json(stem.with_suffix(".json"), lambda c: c["tensors"].update({new: c["tensors"].pop(old)}))
 
 
+def change_byte(path, tensor):
+    """Flips the lowest bit of a tensor's first element."""
+    data = bytearray(path.read_bytes())
+    header_size = struct.unpack_from("<Q", data)[0]
+    data[8 + header_size + json.loads(data[8 : 8 + header_size])[tensor]["data_offsets"][0]] ^= 1
+    path.write_bytes(data)
+
+
 class Damage:
     def __init__(self, binary, golden):
         self.binary, self.golden, self.failures = binary, pathlib.Path(golden), 0
+
+    def carry(self, folder, *paths):
+        """Adds files or folders of the carried data to a copy."""
+        for path in paths:
+            source, target = self.golden / path, folder / path
+            target.parent.mkdir(exist_ok=True)
+            (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)
+
+    def expect_listed(self, *names):
+        """Every kind of data in the folder is found: what is not run cannot fail."""
+        run = subprocess.run([self.binary, "--list"], env={**os.environ, "MEGALODON_GOLDEN_DIR": str(self.golden)},
+                             capture_output=True, text=True)
+        missing = [name for name in names if not any(line.startswith(name + " ") for line in run.stdout.splitlines())]
+        print(f"BAD  not listed: {missing}" if missing else "ok   everything is listed")
+        self.failures += len(missing)
 
     def expect(self, what, damage, *words, passes=False):
         """Runs the op case in a fresh copy after damage(folder); a failing run must say all the words in one line."""
@@ -109,12 +132,35 @@ def main():
                 "FAIL", OP, "out.skewness", "not compared")
     test.expect("an empty folder", lambda folder, stem: [shutil.rmtree(stem.parent), (folder / "index.json").unlink()],
                 "no reference data")
-    test.expect("a checkpoint without its case",
-                lambda folder, stem: shutil.copytree(test.golden / CHECKPOINT, folder / CHECKPOINT), "FAIL", CHECKPOINT, "no model case")
-    test.expect("a checkpoint without weights",
-                lambda folder, stem: [shutil.copytree(test.golden / CHECKPOINT, folder / CHECKPOINT),
-                                      (folder / CHECKPOINT / "consolidated.pth").unlink()],
-                "FAIL", CHECKPOINT, "consolidated.pth")
+    def generated_token(folder, stem):
+        test.carry(folder, "models/generate.json", "models/generate.safetensors")
+        (folder / "index.json").unlink()
+        change_byte(folder / "models/generate.safetensors", "out.tokens.1")
+
+    def multiplier(folder, stem):
+        test.carry(folder, "train/lr_schedules.json")
+        change_json(folder / "train/lr_schedules.json", lambda c: c["cases"][1]["multiplier"].__setitem__(6, 0.98))
+
+    def preset(change):
+        def damage(folder, stem):
+            test.carry(folder, "presets/state_dict_keys.json")
+            change_json(folder / "presets/state_dict_keys.json", lambda c: change(c["presets"]["mega200M"]))
+
+        return damage
+
+    def checkpoint_without_weights(folder, stem):
+        test.carry(folder, CHECKPOINT)
+        (folder / CHECKPOINT / "consolidated.pth").unlink()
+
+    test.expect("a generated token", generated_token, "FAIL", "models/generate", "out.tokens.1[0]", "exactly")
+    test.expect("a learning rate", multiplier, "FAIL", "lr_schedules", "multiplier (table 1, cosine)[6]")
+    test.expect("a parameter's shape", preset(lambda p: p["keys"][0].update(shape=[32000, 1023])), "FAIL", "mega200M", "embed.weight")
+    test.expect("a parameter count", preset(lambda p: p.update(trainable_parameters=1)), "FAIL", "mega200M", "expected 1")
+    test.expect("a preset's configuration", preset(lambda p: p["config"].update(swiglu=True)), "FAIL", "mega200M", "configuration")
+    test.expect("a checkpoint without its case", lambda folder, stem: test.carry(folder, CHECKPOINT), "FAIL", CHECKPOINT,
+                "no model case")
+    test.expect("a checkpoint without weights", checkpoint_without_weights, "FAIL", CHECKPOINT, "consolidated.pth")
+    test.expect_listed(OP, CHECKPOINT, "train/lr_schedules", "train/adamw_m5", "presets/mega200M", "presets/mega7.3B")
     sys.exit(1 if test.failures else 0)
 
 
