@@ -66,6 +66,7 @@ int64_t count_at(const Json& tree, const char* key, const fs::path& path) {
 void write_optimizer(const AdamW& optimizer, const fs::path& path) {
   const auto tensors = optimizer.state();
   std::vector<io::TensorView> views;
+  views.reserve(tensors.size());
   for (const auto& [name, tensor] : tensors) views.push_back(to_view(name, tensor));
   io::write_safetensors(path, views);
 }

@@ -195,6 +195,20 @@ TEST_F(Training, ANonFiniteGradientStopsBeforeTheUpdate) {
   EXPECT_TRUE(parameter.isfinite().all().item<bool>());
 }
 
+TEST_F(Training, EveryStepDrawsItsOwnDropout) {
+  const auto first_losses = [&](const char* out, double dropout) {
+    RunConfig run = tiny_run(out);
+    config::read(*run.model, {{"dropout", dropout}, {"hidden_dropout", 0.0}, {"attention_dropout", 0.0}}, {}, "test");
+    run.optimizer.lr = 1e-30;  // the same weights and, below, the same batch: only the masks can differ
+    run.train.steps = 2;
+    trainer(run, "auto", /*overfit=*/true).run();
+    return std::pair(records(run)[0]["loss"].get<double>(), records(run)[1]["loss"].get<double>());
+  };
+  const auto with = first_losses("with", 0.3), without = first_losses("without", 0.0);
+  EXPECT_NE(with.first, with.second);
+  EXPECT_EQ(without.first, without.second);
+}
+
 TEST_F(Training, OverfitsOneBatch) {
   RunConfig run = tiny_run("run");
   config::read(*run.model, {{"dropout", 0.0}, {"hidden_dropout", 0.0}, {"attention_dropout", 0.0}}, {}, "test");
