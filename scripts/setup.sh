@@ -1,15 +1,24 @@
 #!/usr/bin/env bash
 # Installs what the build, the tests and the quickstart need (Debian 12 packages). Quick when nothing is missing.
+#
+#   scripts/setup.sh           for the README's commands
+#   scripts/setup.sh fuzz      and what scripts/fuzz.sh needs besides
 set -euo pipefail
 
 packages=(
   g++ cmake ninja-build pkg-config ccache git ca-certificates
   libtorch-dev libopenblas0-openmp libhwy-dev
-  libfmt-dev nlohmann-json3-dev libtomlplusplus-dev libcli11-dev zlib1g-dev
+  libfmt-dev nlohmann-json3-dev libtomlplusplus-dev libcli11-dev zlib1g-dev libssl-dev libxxhash-dev
+  libarchive-dev libcurl4-openssl-dev libsentencepiece-dev libpcre2-dev
   libgtest-dev libbenchmark-dev
-  python3 python3-numpy python3-torch
+  python3 python3-numpy python3-torch python3-sentencepiece
   dict-gcide
 )
+case ${1-} in
+  "") ;;
+  fuzz) packages+=(clang libclang-rt-14-dev libfuzzer-14-dev) ;;
+  *) echo "setup: expected no argument or fuzz, got '$1'" >&2; exit 2 ;;
+esac
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
   cat >&2 <<EOF

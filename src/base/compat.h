@@ -1,7 +1,12 @@
 // Every difference between the libtorch versions we build against (1.13 of Debian 12, any 2.x) is settled here.
 #pragma once
 
-#include <torch/torch.h>
+// Not <torch/torch.h>: all of it would make every file's compilation twice as long.
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/nn/module.h>
+#include <torch/types.h>
+#include <torch/utils.h>
+#include <torch/version.h>
 
 #include <optional>
 

@@ -1,5 +1,7 @@
 #include "ops/adamw/adamw.h"
 
+#include <torch/optim/adamw.h>
+
 #include <cmath>
 
 #include "base/check.h"

@@ -1,0 +1,61 @@
+#include "base/hash.h"
+
+#include <openssl/evp.h>
+#include <xxhash.h>
+
+#include <array>
+
+#include "base/check.h"
+#include "base/file.h"
+
+namespace megalodon {
+
+struct Sha256::Context {
+  std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> handle{EVP_MD_CTX_new(), &EVP_MD_CTX_free};
+};
+
+Sha256::Sha256() : context_(std::make_unique<Context>()) {
+  check(context_->handle != nullptr && EVP_DigestInit_ex(context_->handle.get(), EVP_sha256(), nullptr) == 1,
+        "[hash] OpenSSL has no SHA-256");
+}
+
+Sha256::~Sha256() = default;
+
+void Sha256::update(const void* data, size_t bytes) {
+  check(EVP_DigestUpdate(context_->handle.get(), data, bytes) == 1, "[hash] SHA-256 failed");
+}
+
+std::string Sha256::hex() {
+  std::array<unsigned char, 32> digest{};
+  check(EVP_DigestFinal_ex(context_->handle.get(), digest.data(), nullptr) == 1, "[hash] SHA-256 failed");
+  std::string text;
+  for (const unsigned char byte : digest) text += fmt::format("{:02x}", byte);
+  return text;
+}
+
+std::string sha256_hex(std::string_view text) {
+  Sha256 hash;
+  hash.update(text);
+  return hash.hex();
+}
+
+std::string sha256_file(const std::filesystem::path& path) {
+  const MappedFile file(path);
+  Sha256 hash;
+  hash.update(file.bytes().data(), file.bytes().size());
+  return hash.hex();
+}
+
+uint64_t xxh3_64(std::span<const std::byte> bytes) {
+  return XXH3_64bits(bytes.data(), bytes.size());
+}
+
+uint64_t xxh3_64(std::string_view text) {
+  return XXH3_64bits(text.data(), text.size());
+}
+
+std::string hex64(uint64_t value) {
+  return fmt::format("{:016x}", value);
+}
+
+}  // namespace megalodon

@@ -1,0 +1,42 @@
+#include "base/hash.h"
+
+#include <gtest/gtest.h>
+
+#include "base/check.h"
+#include "base/file.h"
+
+namespace megalodon {
+namespace {
+
+// The vectors of FIPS 180-4's examples.
+constexpr const char* kOfAbc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+constexpr const char* kOfNothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+TEST(Hash, Sha256OfKnownTexts) {
+  EXPECT_EQ(sha256_hex("abc"), kOfAbc);
+  EXPECT_EQ(sha256_hex(""), kOfNothing);
+}
+
+TEST(Hash, Sha256InPieces) {
+  Sha256 hash;
+  hash.update("a");
+  hash.update("");
+  hash.update("bc");
+  EXPECT_EQ(hash.hex(), kOfAbc);
+}
+
+TEST(Hash, Sha256OfAFile) {
+  const fs::path path = fs::path(testing::TempDir()) / "hash_test_abc";
+  write_file_atomically(path, "abc");
+  EXPECT_EQ(sha256_file(path), kOfAbc);
+  fs::remove(path);
+  EXPECT_THROW(sha256_file(path), Error);
+}
+
+TEST(Hash, Xxh3OfKnownTexts) {
+  EXPECT_EQ(hex64(xxh3_64(std::string_view())), "2d06800538d394c2");
+  EXPECT_NE(xxh3_64("megalodon"), xxh3_64("megalodom"));
+}
+
+}  // namespace
+}  // namespace megalodon
