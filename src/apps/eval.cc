@@ -28,8 +28,9 @@ nlohmann::ordered_json to_json(const PerplexityReport& report) {
 
 void run_ppl(const PplOptions& options) {
   const LoadedModel loaded = load_model(options.model);
-  const auto tokenizer = data::make_tokenizer(loaded.tokenizer);
+  const auto tokenizer = data::make_tokenizer(loaded.tokenizer, loaded.folder);
   const data::TokenFile file(options.data);
+  data::check_tokenizer(file, *tokenizer);
   PerplexityOptions settings = options.perplexity;
   if (options.published_long_inference) settings.score = published_long_inference(*loaded.model);
   Progress progress("eval", "tokens");

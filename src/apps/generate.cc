@@ -49,7 +49,7 @@ class Reporter {
 void run_generate(const GenerateOptions& options) {
   Sampler sampler(options.sampler);
   const LoadedModel loaded = load_model(options.model);
-  const auto tokenizer = data::make_tokenizer(loaded.tokenizer);
+  const auto tokenizer = data::make_tokenizer(loaded.tokenizer, loaded.folder);
   const std::string text = read_prompt(options);
   const auto ids = tokenizer->encode(text);
   check(!ids.empty(), "[generate] the prompt is empty; at least one token is needed to predict the next");

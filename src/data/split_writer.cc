@@ -30,7 +30,7 @@ SplitWriter::SplitWriter(const Options& options, const Tokenizer& tokenizer)
 
 void SplitWriter::add_part(std::string name, double fraction) {
   const fs::path prefix = name.empty() ? options_.output : options_.output / name;
-  parts_.push_back({std::move(name), fraction, std::make_unique<TokenFileWriter>(prefix, tokenizer_.vocabulary())});
+  parts_.push_back({std::move(name), fraction, std::make_unique<TokenFileWriter>(prefix, tokenizer_)});
 }
 
 /// The part of the next document: a function of its number and the seed, so that it does not depend on the machine, the

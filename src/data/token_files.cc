@@ -8,6 +8,8 @@
 #include <utility>
 
 #include "base/check.h"
+#include "data/token_sidecar.h"
+#include "data/tokenizer.h"
 
 namespace megalodon::data {
 namespace {
@@ -140,6 +142,14 @@ TokenFileWriter::TokenFileWriter(const fs::path& prefix, int64_t vocabulary)
       bin_(with_suffix(prefix_, ".bin")),
       idx_(with_suffix(prefix_, ".idx")) {}
 
+TokenFileWriter::TokenFileWriter(const fs::path& prefix, const Tokenizer& tokenizer)
+    : TokenFileWriter(prefix, tokenizer.vocabulary()) {
+  read_sidecar(prefix_);
+  tokenizer_ = std::make_unique<nlohmann::ordered_json>(tokenizer.describe());
+}
+
+TokenFileWriter::~TokenFileWriter() = default;
+
 void TokenFileWriter::add_document(std::span<const int32_t> tokens) {
   check(tokens.size() <= size_t{std::numeric_limits<int32_t>::max()},
         "[token file] '{}': a document has {} tokens, the format holds 2^31 - 1 at most; separate it into several",
@@ -178,6 +188,11 @@ void TokenFileWriter::finish() {
   // An index that is there describes other tokens: a crash between the two renames must leave none.
   fs::remove(with_suffix(prefix_, ".idx"));
   bin_.publish();
+  if (tokenizer_ != nullptr) {
+    write_sidecar(prefix_, {*tokenizer_, documents(), tokens()});
+  } else if (fs::exists(sidecar_path(prefix_))) {
+    fs::remove(sidecar_path(prefix_));
+  }
   idx_.publish();
 }
 
@@ -221,6 +236,20 @@ TokenFile::TokenFile(const fs::path& prefix) : prefix_(strip_suffix(prefix)), bi
   }
   index.expect(previous == last, layout.documents_at + (layout.documents - 1) * 8,
                "the document array must end with the number of sequences, {}, got {}", last, previous);
+  read_description();
+}
+
+void TokenFile::read_description() {
+  const auto sidecar = read_sidecar(prefix_);
+  if (!sidecar) {
+    tokenizer_ = std::make_shared<const nlohmann::ordered_json>();
+    return;
+  }
+  check(sidecar->documents == documents() && sidecar->tokens == tokens(),
+        "[token file] '{}' describes {} tokens in {} documents, the pair has {} in {}; prepare the corpus again, or "
+        "remove that file if the tokenizer is known",
+        sidecar_path(prefix_).string(), sidecar->tokens, sidecar->documents, tokens(), documents());
+  tokenizer_ = std::make_shared<const nlohmann::ordered_json>(sidecar->tokenizer);
 }
 
 int64_t TokenFile::document_of(int64_t position) const {
@@ -250,13 +279,23 @@ void TokenFile::read(int64_t position, std::span<int64_t> out) const {
   }
 }
 
+void check_tokenizer(const TokenFile& file, const Tokenizer& tokenizer) {
+  const auto mine = tokenizer.describe();
+  check(file.tokenizer().is_null() || same_tokenizer(file.tokenizer(), mine),
+        "[token file] '{}' was prepared with the tokenizer {}, but here the tokenizer is {}; prepare the corpus with "
+        "the model's tokenizer",
+        file.prefix().string(), tokenizer_text(file.tokenizer()), tokenizer_text(mine));
+}
+
 std::string describe(const TokenFile& file) {
   std::vector<int64_t> lengths(static_cast<size_t>(file.documents()));
   for (size_t i = 0; i < lengths.size(); ++i) lengths[i] = file.document_length(static_cast<int64_t>(i));
   std::sort(lengths.begin(), lengths.end());
-  std::string text =
-      fmt::format("documents  {}\nsequences  {}\ntokens     {}\ndtype      {}\nbytes      {}\n", file.documents(),
-                  file.sequences(), file.tokens(), find_dtype(file.dtype_code())->name, file.bytes());
+  std::string text = fmt::format(
+      "documents  {}\nsequences  {}\ntokens     {}\ndtype      {}\nbytes      {}\n"
+      "tokenizer  {}\n",
+      file.documents(), file.sequences(), file.tokens(), find_dtype(file.dtype_code())->name, file.bytes(),
+      tokenizer_text(file.tokenizer()));
   if (!lengths.empty()) {
     text += fmt::format("document length: shortest {}, median {}, longest {}\n", lengths.front(),
                         lengths[lengths.size() / 2], lengths.back());

@@ -6,11 +6,14 @@
 //         sequences
 //   dtype codes: 1 u8, 2 i8, 3 i16, 4 i32, 5 i64, 8 u16
 //
-// We write one sequence per document; any file of the format is read.
+// We write one sequence per document; any file of the format is read. Files of ours come with a third one that says
+// which tokenizer made them (token_sidecar.h).
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <span>
 #include <string>
 #include <vector>
@@ -19,11 +22,17 @@
 
 namespace megalodon::data {
 
-/// Writes <prefix>.bin and <prefix>.idx; nothing is published before finish(), .bin first.
+class Tokenizer;
+
+/// Writes <prefix>.bin, <prefix>.idx and, where the tokenizer is known, <prefix>.json; nothing is published before
+/// finish(), and .idx last: where it is, the others are too.
 class TokenFileWriter {
  public:
   /// Tokens are stored as u8 for vocabularies up to 256, u16 below 65,500, else i32.
   TokenFileWriter(const fs::path& prefix, int64_t vocabulary);
+  /// Throws Error where <prefix>.json is a file of another kind, which would be lost.
+  TokenFileWriter(const fs::path& prefix, const Tokenizer& tokenizer);
+  ~TokenFileWriter();
   /// The document may be empty. Throws Error for more than 2^31 - 1 tokens, the format's limit for a sequence.
   void add_document(std::span<const int32_t> tokens);
   int64_t tokens() const { return tokens_; }
@@ -37,7 +46,8 @@ class TokenFileWriter {
   size_t width_;  // bytes per token
   int64_t tokens_ = 0;
   std::vector<int32_t> lengths_;
-  std::vector<std::byte> scratch_;  // one document as it is stored
+  std::vector<std::byte> scratch_;                     // one document as it is stored
+  std::unique_ptr<nlohmann::ordered_json> tokenizer_;  // describe(), or null
   AtomicFile bin_, idx_;
 };
 
@@ -54,6 +64,8 @@ class TokenFile {
   int64_t document_of(int64_t position) const;
   /// Copies tokens [position, position + out.size()) of the concatenation of all documents.
   void read(int64_t position, std::span<int64_t> out) const;
+  /// What wrote the tokens, as Tokenizer::describe() says it; null where no file beside them tells (Megatron's do not).
+  const nlohmann::ordered_json& tokenizer() const { return *tokenizer_; }
   int dtype_code() const { return code_; }
   int64_t sequences() const { return static_cast<int64_t>(sequence_begin_.size()) - 1; }
   const fs::path& prefix() const { return prefix_; }
@@ -61,6 +73,8 @@ class TokenFile {
   size_t bytes() const { return bin_.bytes().size(); }
 
  private:
+  void read_description();
+
   fs::path prefix_;
   MappedFile bin_;
   int code_ = 0;
@@ -68,7 +82,11 @@ class TokenFile {
   std::vector<int64_t> sequence_begin_;   // in the concatenation, plus the end
   std::vector<int64_t> sequence_offset_;  // in bytes of .bin
   std::vector<int64_t> document_begin_;   // in the concatenation, plus the end
+  std::shared_ptr<const nlohmann::ordered_json> tokenizer_;
 };
+
+/// Throws Error, naming both, where the file says that another tokenizer made it. Files that say nothing pass.
+void check_tokenizer(const TokenFile& file, const Tokenizer& tokenizer);
 
 /// A few lines for people: counts, dtype, bytes, shortest, median and longest document.
 std::string describe(const TokenFile& file);

@@ -21,6 +21,7 @@ TEST(ByteTokenizer, EveryByteIsATokenAndBack) {
     back += tokenizer.decode(i);
   }
   EXPECT_EQ(back, text);
+  EXPECT_EQ(tokenizer.decode_text(tokens), text);
   EXPECT_TRUE(tokenizer.encode("").empty());
   expect_contains(error_of([&] { tokenizer.decode(-1); }), {"[0, 256)", "-1"});
   expect_contains(error_of([&] { tokenizer.decode(256); }), {"[0, 256)", "256"});
@@ -31,7 +32,26 @@ TEST(MakeTokenizer, ByNameAndByDescription) {
   EXPECT_EQ(make_tokenizer(std::string("bytes"))->vocabulary(), 256);
   const nlohmann::ordered_json description = make_tokenizer("bytes")->describe();
   EXPECT_EQ(description.dump(), R"({"type":"bytes"})");
-  EXPECT_EQ(make_tokenizer(description)->describe(), description);
+  EXPECT_EQ(make_tokenizer(description, "")->describe(), description);
+}
+
+TEST(TokenizerDescription, TypeAndHashDecide) {
+  using Json = nlohmann::ordered_json;
+  const Json bytes = {{"type", "bytes"}};
+  const Json a = {
+      {"type", "sentencepiece"}, {"file", "tokenizer.model"}, {"sha256", "00112233445566778899"}, {"vocabulary", 7}};
+  Json renamed = a, other = a;
+  renamed["file"] = "else.model";
+  other["sha256"] = "ff112233445566778899";
+  EXPECT_TRUE(same_tokenizer(bytes, bytes));
+  EXPECT_TRUE(same_tokenizer(a, renamed));
+  EXPECT_FALSE(same_tokenizer(a, other));
+  EXPECT_FALSE(same_tokenizer(a, bytes));
+  EXPECT_FALSE(same_tokenizer(Json(), Json()));
+  EXPECT_EQ(tokenizer_text(a), "sentencepiece 001122334455… (7 tokens)");
+  EXPECT_EQ(tokenizer_text(bytes), "bytes");
+  EXPECT_EQ(tokenizer_text(Json()), "unknown");
+  EXPECT_EQ(tokenizer_text({{"type", 3}, {"sha256", 4}}), "unknown");
 }
 
 TEST(MakeTokenizer, ErrorsNameTheKnownOnes) {
@@ -39,7 +59,7 @@ TEST(MakeTokenizer, ErrorsNameTheKnownOnes) {
   expect_contains(error_of([] { make_tokenizer("words"); }), {"bytes", "words"});
   for (const char* text : {R"({"type":"words"})", R"({"type":7})", "{}", "[]", "null", "\"bytes\""}) {
     const auto description = nlohmann::ordered_json::parse(text);
-    expect_contains(error_of([&] { make_tokenizer(description); }), {"bytes"});
+    expect_contains(error_of([&] { make_tokenizer(description, ""); }), {"bytes"});
   }
 }
 

@@ -146,7 +146,7 @@ fs::path model_folder(const fs::path& folder) {
 LoadedModel load_model(const fs::path& path) {
   const fs::path folder = model_folder(path);
   auto [config, tokenizer] = load_config(folder);
-  LoadedModel loaded{config->build(), tokenizer};
+  LoadedModel loaded{config->build(), tokenizer, folder};
   load_weights(*loaded.model, io::read_safetensors(folder / "model.safetensors"));
   loaded.model->eval();
   return loaded;

@@ -1,0 +1,41 @@
+#include "base/json.h"
+
+#include <gtest/gtest.h>
+
+#include "base/check.h"
+
+namespace megalodon {
+namespace {
+
+std::string error_of(std::string_view text) {
+  try {
+    parse_json(text, "x.json", 4);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(ParseJson, KeepsTheOrderOfKeysWhereAsked) {
+  const auto value = parse_json<nlohmann::ordered_json>(R"({"b": [1, {"a": null}], "a": "\u00e9"})", "x.json");
+  EXPECT_EQ(value.dump(), R"({"b":[1,{"a":null}],"a":"é"})");
+}
+
+TEST(ParseJson, ErrorsNameTheFileTheByteAndTheRule) {
+  EXPECT_NE(error_of("[1, 2").find("[x.json] byte 6"), std::string::npos) << error_of("[1, 2");
+  EXPECT_NE(error_of("[1] 2").find("not JSON"), std::string::npos);
+  EXPECT_NE(error_of("").find("not JSON"), std::string::npos);
+  EXPECT_NE(error_of("[\"\xff\"]").find("not JSON"), std::string::npos);
+  EXPECT_NE(error_of("[1e999]").find("not JSON"), std::string::npos);
+}
+
+TEST(ParseJson, DepthAndRepeatedKeys) {
+  EXPECT_EQ(error_of("[[[[1]]]]"), "");
+  EXPECT_NE(error_of("[[[[[1]]]]]").find("more than 4 deep"), std::string::npos);
+  EXPECT_NE(error_of(std::string(1 << 20, '[')).find("more than 4 deep"), std::string::npos);
+  EXPECT_NE(error_of(R"({"a": 1, "b": {"a": 2}, "a": 3})").find("\"a\" appears twice"), std::string::npos);
+  EXPECT_EQ(error_of(R"({"a": 1, "b": {"a": 2}})"), "");
+}
+
+}  // namespace
+}  // namespace megalodon

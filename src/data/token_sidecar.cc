@@ -1,0 +1,53 @@
+#include "data/token_sidecar.h"
+
+#include "base/check.h"
+#include "base/json.h"
+
+namespace megalodon::data {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kFormat = "megalodon.cpp tokens";
+constexpr int kVersion = 1;
+constexpr uintmax_t kMaxBytes = 1 << 20;
+
+int64_t count(const Json& tree, const char* key, const std::string& source) {
+  const auto found = tree.find(key);
+  check(found != tree.end() && found->is_number_unsigned(), "[{}] expected a number \"{}\"", source, key);
+  return found->get<int64_t>();
+}
+
+}  // namespace
+
+fs::path sidecar_path(const fs::path& prefix) {
+  return fs::path(prefix) += ".json";
+}
+
+std::optional<TokenSidecar> read_sidecar(const fs::path& prefix) {
+  const fs::path path = sidecar_path(prefix);
+  if (!fs::exists(path)) return std::nullopt;
+  const std::string source = path.string();
+  check(fs::is_regular_file(path) && fs::file_size(path) <= kMaxBytes,
+        "[{}] expected the description of the tokens beside it, not a file this large; move it away", source);
+  const Json tree = parse_json<Json>(read_file(path), source);
+  check(tree.is_object() && tree.value("format", Json()) == kFormat,
+        "[{}] expected the description of the tokens beside it (\"format\": \"{}\"); move what is there away", source,
+        kFormat);
+  check(tree.value("format_version", Json()) == kVersion, "[{}] expected format_version {}, got {}", source, kVersion,
+        tree.value("format_version", Json()).dump());
+  const Json tokenizer = tree.value("tokenizer", Json());
+  check(tokenizer.is_object(), "[{}] expected an object \"tokenizer\"", source);
+  return TokenSidecar{tokenizer, count(tree, "documents", source), count(tree, "tokens", source)};
+}
+
+void write_sidecar(const fs::path& prefix, const TokenSidecar& sidecar) {
+  const Json tree = {{"format", kFormat},
+                     {"format_version", kVersion},
+                     {"tokenizer", sidecar.tokenizer},
+                     {"documents", sidecar.documents},
+                     {"tokens", sidecar.tokens}};
+  write_file_atomically(sidecar_path(prefix), tree.dump(2) + "\n");
+}
+
+}  // namespace megalodon::data

@@ -1,0 +1,25 @@
+// What the tokens of a .bin/.idx pair are, in a third file that Megatron does not know:
+//
+//   <prefix>.json  {"format": "megalodon.cpp tokens", "format_version": 1, "tokenizer": {...}, "documents": 2,
+//                   "tokens": 4}
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "base/file.h"
+
+namespace megalodon::data {
+
+struct TokenSidecar {
+  nlohmann::ordered_json tokenizer;  // Tokenizer::describe()
+  int64_t documents = 0, tokens = 0;
+};
+
+fs::path sidecar_path(const fs::path& prefix);
+/// None where the file does not exist; Error where it is not such a file.
+std::optional<TokenSidecar> read_sidecar(const fs::path& prefix);
+void write_sidecar(const fs::path& prefix, const TokenSidecar& sidecar);
+
+}  // namespace megalodon::data
