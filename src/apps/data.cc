@@ -2,8 +2,8 @@
 
 #include "apps/commands.h"
 #include "base/check.h"
+#include "base/progress.h"
 #include "data/corpus.h"
-#include "train/progress.h"
 
 namespace megalodon::apps {
 namespace {

@@ -4,9 +4,9 @@
 
 #include "apps/commands.h"
 #include "base/check.h"
+#include "base/progress.h"
 #include "eval/perplexity.h"
 #include "models/weights.h"
-#include "train/progress.h"
 
 namespace megalodon::apps {
 namespace {

@@ -130,7 +130,7 @@ AtomicFile::~AtomicFile() {
 }
 
 void AtomicFile::write(const void* data, size_t bytes) {
-  check(descriptor_ >= 0, "[file] '{}' is published and cannot be written any more", path_.string());
+  check(descriptor_ >= 0, "[file] '{}' is closed and cannot be written any more", path_.string());
   const char* next = static_cast<const char*>(data);
   size_ += bytes;
   while (bytes > 0) {
@@ -143,7 +143,7 @@ void AtomicFile::write(const void* data, size_t bytes) {
 }
 
 void AtomicFile::write_at(size_t offset, const void* data, size_t bytes) {
-  check(descriptor_ >= 0, "[file] '{}' is published and cannot be written any more", path_.string());
+  check(descriptor_ >= 0, "[file] '{}' is closed and cannot be written any more", path_.string());
   check(offset <= size_ && bytes <= size_ - offset, "[file] write_at of {} bytes at {} is beyond the {} bytes of '{}'",
         bytes, offset, size_, path_.string());
   flush();
@@ -166,12 +166,17 @@ void AtomicFile::flush() {
   buffer_.clear();
 }
 
-void AtomicFile::publish() {
-  check(descriptor_ >= 0, "[file] '{}' is published already", path_.string());
+void AtomicFile::seal() {
+  check(!published_, "[file] '{}' is published already", path_.string());
+  if (descriptor_ < 0) return;
   flush();
   check_system(retry([&] { return ::fsync(descriptor_); }) == 0, "sync", path_);
   // Some network file systems report a failed write only here.
   check_system(::close(std::exchange(descriptor_, -1)) == 0, "close", path_);
+}
+
+void AtomicFile::publish() {
+  seal();
   rename_or_fail(temporary_, path_);
   published_ = true;
   sync(folder_of(path_));

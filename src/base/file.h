@@ -34,6 +34,9 @@ class AtomicFile {
   /// Overwrites bytes already written (for headers that count what follows).
   void write_at(size_t offset, const void* data, size_t bytes);
   size_t size() const { return size_; }
+  /// Brings everything written to the disk and ends the writing. What is left for publish() is a rename, so that
+  /// several sealed files appear together or, where one cannot be written, not at all.
+  void seal();
   void publish();
 
  private:

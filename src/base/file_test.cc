@@ -81,7 +81,23 @@ TEST_F(File, PiecesAndOverwritesEndUpInPlace) {
   file.publish();
   EXPECT_EQ(read_file(folder_ / "a"), expected);
   expect_error([&] { file.publish(); }, "a'", "published already");
-  expect_error([&] { file.write("x"); }, "a'", "is published");
+  expect_error([&] { file.write("x"); }, "a'", "is closed");
+}
+
+TEST_F(File, ASealedFileIsWholeButNotThereYet) {
+  {
+    AtomicFile dropped(folder_ / "b"), file(folder_ / "a");
+    file.write("content");
+    file.seal();
+    file.seal();
+    dropped.seal();
+    EXPECT_FALSE(fs::exists(folder_ / "a"));
+    expect_error([&] { file.write("x"); }, "a'", "is closed");
+    file.publish();
+    EXPECT_EQ(read_file(folder_ / "a"), "content");
+    expect_error([&] { file.seal(); }, "a'", "published already");
+  }
+  EXPECT_EQ(names(), Names{"a"});
 }
 
 TEST_F(File, WithoutPublishTheOldContentStays) {

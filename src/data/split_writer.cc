@@ -82,8 +82,10 @@ PrepareResult SplitWriter::finish() {
   fill_empty_parts();
   while (!waiting_.empty()) write_first();
   PrepareResult result;
-  for (Part& part : parts_) {
-    part.writer->finish();
+  std::vector<TokenFileWriter*> writers;
+  for (const Part& part : parts_) writers.push_back(part.writer.get());
+  TokenFileWriter::finish_together(writers);
+  for (const Part& part : parts_) {
     result.parts.push_back({part.name, part.documents, part.writer->tokens()});
   }
   return result;

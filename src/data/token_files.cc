@@ -134,11 +134,26 @@ Layout read_layout(const IndexReader& index) {
 
 }  // namespace
 
-TokenFileWriter::TokenFileWriter(const fs::path& prefix, int64_t vocabulary)
+TokenStore::TokenStore(int64_t vocabulary)
+    : vocabulary_(vocabulary), code_(code_for(vocabulary)), width_(find_dtype(code_)->width) {}
+
+void TokenStore::put(std::span<const int32_t> tokens, std::string& out) const {
+  for (const int32_t token : tokens)
+    check(token >= 0 && token < vocabulary_, "[token file] expected tokens in [0, {}), got {}", vocabulary_, token);
+  const size_t before = out.size();
+  out.resize(before + tokens.size() * width_);
+  with_dtype(code_, [&]<class T>(T) {
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      const T value = static_cast<T>(tokens[i]);
+      std::memcpy(out.data() + before + i * sizeof(T), &value, sizeof(T));
+    }
+  });
+}
+
+TokenFileWriter::TokenFileWriter(const fs::path& prefix, int64_t vocabulary, int64_t longest_sequence)
     : prefix_(strip_suffix(prefix)),
-      vocabulary_(vocabulary),
-      code_(code_for(vocabulary)),
-      width_(find_dtype(code_)->width),
+      store_(vocabulary),
+      longest_(longest_sequence),
       bin_(with_suffix(prefix_, ".bin")),
       idx_(with_suffix(prefix_, ".idx")) {}
 
@@ -151,49 +166,83 @@ TokenFileWriter::TokenFileWriter(const fs::path& prefix, const Tokenizer& tokeni
 TokenFileWriter::~TokenFileWriter() = default;
 
 void TokenFileWriter::add_document(std::span<const int32_t> tokens) {
-  check(tokens.size() <= size_t{std::numeric_limits<int32_t>::max()},
-        "[token file] '{}': a document has {} tokens, the format holds 2^31 - 1 at most; separate it into several",
-        prefix_.string(), tokens.size());
-  for (const int32_t token : tokens) {
-    check(token >= 0 && token < vocabulary_, "[token file] '{}': expected tokens in [0, {}), got {} in document {}",
-          prefix_.string(), vocabulary_, token, documents());
-  }
-  scratch_.resize(tokens.size() * width_);
-  with_dtype(code_, [&]<class T>(T) {
-    for (size_t i = 0; i < tokens.size(); ++i) {
-      const T value = static_cast<T>(tokens[i]);
-      std::memcpy(scratch_.data() + i * sizeof(T), &value, sizeof(T));
-    }
-  });
-  bin_.write(scratch_.data(), scratch_.size());
-  lengths_.push_back(static_cast<int32_t>(tokens.size()));
-  tokens_ += static_cast<int64_t>(tokens.size());
+  scratch_.clear();
+  store_.put(tokens, scratch_);
+  append(scratch_);
+  end_document();
 }
 
-void TokenFileWriter::finish() {
+void TokenFileWriter::append(std::string_view stored) {
+  bin_.write(stored);
+  auto count = static_cast<int64_t>(stored.size() / store_.width());
+  tokens_ += count;
+  while (open_ + count > longest_) {
+    count -= longest_ - open_;
+    open_ = longest_;
+    continued_.push_back(lengths_.size());
+    end_sequence();
+  }
+  open_ += count;
+}
+
+void TokenFileWriter::end_sequence() {
+  lengths_.push_back(static_cast<int32_t>(open_));
+  open_ = 0;
+}
+
+/// Writes the index and brings all files to the disk.
+void TokenFileWriter::seal() {
   const auto put = [&]<class T>(T value) { idx_.write(&value, sizeof(T)); };
-  const auto count = static_cast<uint64_t>(lengths_.size());
   idx_.write(kMagic);
   put(kVersion);
-  put(static_cast<uint8_t>(code_));
-  put(count);
-  put(count + 1);
+  put(static_cast<uint8_t>(store_.code()));
+  put(static_cast<uint64_t>(lengths_.size()));
+  put(static_cast<uint64_t>(documents()) + 1);
   for (const int32_t length : lengths_) put(length);
   int64_t offset = 0;
   for (const int32_t length : lengths_) {
     put(offset);
-    offset += length * static_cast<int64_t>(width_);
+    offset += length * static_cast<int64_t>(store_.width());
   }
-  for (uint64_t document = 0; document <= count; ++document) put(static_cast<int64_t>(document));
-  // An index that is there describes other tokens: a crash between the two renames must leave none.
-  fs::remove(with_suffix(prefix_, ".idx"));
-  bin_.publish();
+  auto continued = continued_.begin();
+  put(int64_t{0});
+  for (size_t sequence = 0; sequence < lengths_.size(); ++sequence) {
+    if (continued != continued_.end() && *continued == sequence) {
+      ++continued;
+    } else {
+      put(static_cast<int64_t>(sequence) + 1);
+    }
+  }
   if (tokenizer_ != nullptr) {
-    write_sidecar(prefix_, {*tokenizer_, documents(), tokens()});
-  } else if (fs::exists(sidecar_path(prefix_))) {
+    sidecar_ = std::make_unique<AtomicFile>(sidecar_path(prefix_));
+    sidecar_->write(sidecar_text({*tokenizer_, documents(), tokens()}));
+    sidecar_->seal();
+  }
+  bin_.seal();
+  idx_.seal();
+}
+
+/// All but the index.
+void TokenFileWriter::publish_tokens() {
+  bin_.publish();
+  if (sidecar_ != nullptr) {
+    sidecar_->publish();
+  } else {
     fs::remove(sidecar_path(prefix_));
   }
-  idx_.publish();
+}
+
+void TokenFileWriter::finish() {
+  TokenFileWriter* const self = this;
+  finish_together({&self, 1});
+}
+
+void TokenFileWriter::finish_together(std::span<TokenFileWriter* const> writers) {
+  for (TokenFileWriter* writer : writers) writer->seal();
+  // An index that is there describes other tokens: a crash between the renames must leave none.
+  for (TokenFileWriter* writer : writers) fs::remove(with_suffix(writer->prefix_, ".idx"));
+  for (TokenFileWriter* writer : writers) writer->publish_tokens();
+  for (auto writer = writers.rbegin(); writer != writers.rend(); ++writer) (*writer)->idx_.publish();
 }
 
 TokenFile::TokenFile(const fs::path& prefix) : prefix_(strip_suffix(prefix)), bin_(with_suffix(prefix_, ".bin")) {

@@ -6,16 +6,18 @@
 //         sequences
 //   dtype codes: 1 u8, 2 i8, 3 i16, 4 i32, 5 i64, 8 u16
 //
-// We write one sequence per document; any file of the format is read. Files of ours come with a third one that says
-// which tokenizer made them (token_sidecar.h).
+// We write one sequence per document (several where it is longer than a sequence can be); any file of the format is
+// read. Files of ours come with a third one that says which tokenizer made them (token_sidecar.h).
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/file.h"
@@ -24,30 +26,62 @@ namespace megalodon::data {
 
 class Tokenizer;
 
-/// Writes <prefix>.bin, <prefix>.idx and, where the tokenizer is known, <prefix>.json; nothing is published before
-/// finish(), and .idx last: where it is, the others are too.
+/// How tokens lie in .bin: as u8 for vocabularies up to 256, u16 below 65,500, else i32.
+class TokenStore {
+ public:
+  explicit TokenStore(int64_t vocabulary);
+  int code() const { return code_; }
+  size_t width() const { return width_; }  // bytes per token
+  int64_t vocabulary() const { return vocabulary_; }
+  /// Appends tokens as they are stored. Throws Error for one that is not in [0, vocabulary).
+  void put(std::span<const int32_t> tokens, std::string& out) const;
+
+ private:
+  int64_t vocabulary_;
+  int code_;
+  size_t width_;
+};
+
+/// Writes <prefix>.bin, <prefix>.idx and, where the tokenizer is known, <prefix>.json. Keeps 4 bytes a document in
+/// memory. Nothing is published before finish(), and .idx last: where it is, the others are too.
 class TokenFileWriter {
  public:
-  /// Tokens are stored as u8 for vocabularies up to 256, u16 below 65,500, else i32.
-  TokenFileWriter(const fs::path& prefix, int64_t vocabulary);
+  /// The format's sequences hold 2^31 - 1 tokens (tests lower that): a longer document becomes several.
+  TokenFileWriter(const fs::path& prefix, int64_t vocabulary, int64_t longest_sequence = kLongestSequence);
   /// Throws Error where <prefix>.json is a file of another kind, which would be lost.
   TokenFileWriter(const fs::path& prefix, const Tokenizer& tokenizer);
   ~TokenFileWriter();
-  /// The document may be empty. Throws Error for more than 2^31 - 1 tokens, the format's limit for a sequence.
+  /// The document may be empty.
   void add_document(std::span<const int32_t> tokens);
+  /// The same in pieces of tokens as TokenStore has put them.
+  void append(std::string_view stored);
+  void end_document() { end_sequence(); }
+
+  const TokenStore& store() const { return store_; }
   int64_t tokens() const { return tokens_; }
-  int64_t documents() const { return static_cast<int64_t>(lengths_.size()); }
+  int64_t documents() const { return static_cast<int64_t>(lengths_.size() - continued_.size()); }
   void finish();
+  /// Publishes all of `writers` or, where a disk fills up, none. The indexes come last and in reverse order: whoever
+  /// finds the first writer's finds a complete set, and never one part of an older set beside one of this.
+  static void finish_together(std::span<TokenFileWriter* const> writers);
 
  private:
+  static constexpr int64_t kLongestSequence = std::numeric_limits<int32_t>::max();
+
+  void end_sequence();
+  void seal();
+  void publish_tokens();
+
   fs::path prefix_;
-  int64_t vocabulary_;
-  int code_;
-  size_t width_;  // bytes per token
+  TokenStore store_;
+  int64_t longest_;
   int64_t tokens_ = 0;
-  std::vector<int32_t> lengths_;
-  std::vector<std::byte> scratch_;                     // one document as it is stored
+  int64_t open_ = 0;                                   // tokens of the sequence that is being written
+  std::vector<int32_t> lengths_;                       // of the sequences
+  std::vector<size_t> continued_;                      // sequences whose document goes on with the next one
+  std::string scratch_;                                // one document as it is stored
   std::unique_ptr<nlohmann::ordered_json> tokenizer_;  // describe(), or null
+  std::unique_ptr<AtomicFile> sidecar_;                // from seal() on
   AtomicFile bin_, idx_;
 };
 

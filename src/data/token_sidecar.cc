@@ -41,13 +41,13 @@ std::optional<TokenSidecar> read_sidecar(const fs::path& prefix) {
   return TokenSidecar{tokenizer, count(tree, "documents", source), count(tree, "tokens", source)};
 }
 
-void write_sidecar(const fs::path& prefix, const TokenSidecar& sidecar) {
+std::string sidecar_text(const TokenSidecar& sidecar) {
   const Json tree = {{"format", kFormat},
                      {"format_version", kVersion},
                      {"tokenizer", sidecar.tokenizer},
                      {"documents", sidecar.documents},
                      {"tokens", sidecar.tokens}};
-  write_file_atomically(sidecar_path(prefix), tree.dump(2) + "\n");
+  return tree.dump(2) + "\n";
 }
 
 }  // namespace megalodon::data

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string>
 
 #include "base/file.h"
 
@@ -20,6 +21,7 @@ struct TokenSidecar {
 fs::path sidecar_path(const fs::path& prefix);
 /// None where the file does not exist; Error where it is not such a file.
 std::optional<TokenSidecar> read_sidecar(const fs::path& prefix);
-void write_sidecar(const fs::path& prefix, const TokenSidecar& sidecar);
+/// The content of the file.
+std::string sidecar_text(const TokenSidecar& sidecar);
 
 }  // namespace megalodon::data

@@ -11,11 +11,11 @@
 #include <string>
 #include <vector>
 
+#include "base/progress.h"
 #include "data/loader.h"
 #include "data/tokenizer.h"
 #include "train/checkpoint.h"
 #include "train/metrics.h"
-#include "train/progress.h"
 #include "train/run_config.h"
 #include "train/step.h"
 
