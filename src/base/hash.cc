@@ -10,26 +10,29 @@
 
 namespace megalodon {
 
-struct Sha256::Context {
+struct Digest::Context {
   std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> handle{EVP_MD_CTX_new(), &EVP_MD_CTX_free};
 };
 
-Sha256::Sha256() : context_(std::make_unique<Context>()) {
-  check(context_->handle != nullptr && EVP_DigestInit_ex(context_->handle.get(), EVP_sha256(), nullptr) == 1,
-        "[hash] OpenSSL has no SHA-256");
+Digest::Digest(const char* algorithm) : context_(std::make_unique<Context>()) {
+  const EVP_MD* method = EVP_get_digestbyname(algorithm);
+  check(method != nullptr && context_->handle != nullptr &&
+            EVP_DigestInit_ex(context_->handle.get(), method, nullptr) == 1,
+        "[hash] OpenSSL has no {} here", algorithm);
 }
 
-Sha256::~Sha256() = default;
+Digest::~Digest() = default;
 
-void Sha256::update(const void* data, size_t bytes) {
-  check(EVP_DigestUpdate(context_->handle.get(), data, bytes) == 1, "[hash] SHA-256 failed");
+void Digest::update(const void* data, size_t bytes) {
+  check(EVP_DigestUpdate(context_->handle.get(), data, bytes) == 1, "[hash] OpenSSL cannot hash");
 }
 
-std::string Sha256::hex() {
-  std::array<unsigned char, 32> digest{};
-  check(EVP_DigestFinal_ex(context_->handle.get(), digest.data(), nullptr) == 1, "[hash] SHA-256 failed");
+std::string Digest::hex() {
+  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
+  unsigned size = 0;
+  check(EVP_DigestFinal_ex(context_->handle.get(), digest.data(), &size) == 1, "[hash] OpenSSL cannot hash");
   std::string text;
-  for (const unsigned char byte : digest) text += fmt::format("{:02x}", byte);
+  for (unsigned i = 0; i < size; ++i) text += fmt::format("{:02x}", digest[i]);
   return text;
 }
 

@@ -12,22 +12,36 @@
 
 namespace megalodon {
 
-/// SHA-256 (FIPS 180-4) of what is written piece by piece.
-class Sha256 {
+/// A cryptographic hash of what is written piece by piece.
+class Digest {
  public:
-  Sha256();
-  ~Sha256();
-  Sha256(const Sha256&) = delete;
-  Sha256& operator=(const Sha256&) = delete;
+  /// `algorithm` is OpenSSL's name for it.
+  explicit Digest(const char* algorithm);
+  ~Digest();
+  Digest(const Digest&) = delete;
+  Digest& operator=(const Digest&) = delete;
 
   void update(const void* data, size_t bytes);
   void update(std::string_view text) { update(text.data(), text.size()); }
-  /// 64 lower-case hexadecimal digits. Ends the computation: once, and last.
+  /// Lower-case hexadecimal digits. Ends the computation: once, and last.
   std::string hex();
 
  private:
   struct Context;
   std::unique_ptr<Context> context_;
+};
+
+/// SHA-256 (FIPS 180-4), 64 digits.
+class Sha256 final : public Digest {
+ public:
+  Sha256() : Digest("SHA256") {}
+};
+
+/// MD5 (RFC 1321), 32 digits: tells a damaged download from a whole one where nothing better is published; it is no
+/// protection against malice.
+class Md5 final : public Digest {
+ public:
+  Md5() : Digest("MD5") {}
 };
 
 std::string sha256_hex(std::string_view text);

@@ -17,6 +17,20 @@ TEST(Hash, Sha256OfKnownTexts) {
   EXPECT_EQ(sha256_hex(""), kOfNothing);
 }
 
+TEST(Hash, Md5OfKnownTexts) {
+  // RFC 1321, A.5
+  Md5 nothing;
+  EXPECT_EQ(nothing.hex(), "d41d8cd98f00b204e9800998ecf8427e");
+  Md5 hash;
+  hash.update("message ");
+  hash.update("digest");
+  EXPECT_EQ(hash.hex(), "f96b697d7cb7938d525a2f31aaf161d0");
+}
+
+TEST(Hash, UnknownAlgorithm) {
+  EXPECT_THROW(Digest("no such algorithm"), Error);
+}
+
 TEST(Hash, Sha256InPieces) {
   Sha256 hash;
   hash.update("a");

@@ -1,0 +1,245 @@
+#include "data/catalog.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <initializer_list>
+#include <limits>
+
+#include "base/check.h"
+#include "base/json.h"
+#include "data/catalog_table.h"
+
+namespace megalodon::data {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr int64_t kMaxBytes = int64_t{1} << 50;  // what no file here comes near
+
+/// One object of the catalogue; `where` names it in messages.
+class Fields {
+ public:
+  Fields(const Json& object, std::string where, std::initializer_list<std::string_view> known)
+      : object_(object), where_(std::move(where)) {
+    check(object.is_object(), "[catalogue] {}: expected an object, got {}", where_, object.dump());
+    for (const auto& [key, value] : object.items())
+      check(std::find(known.begin(), known.end(), key) != known.end(), "[catalogue] {}: unknown key \"{}\"; known: {}",
+            where_, key, fmt::join(known, ", "));
+  }
+
+  const std::string& where() const { return where_; }
+  bool has(const char* key) const { return object_.contains(key); }
+  const Json& at(const char* key) const {
+    check(has(key), "[catalogue] {}: \"{}\" is missing", where_, key);
+    return object_.at(key);
+  }
+
+  std::string text(const char* key) const {
+    const Json& value = at(key);
+    check(value.is_string(), "[catalogue] {}: \"{}\" must be text, got {}", where_, key, value.dump());
+    return value.get<std::string>();
+  }
+  std::string text(const char* key, const char* otherwise) const { return has(key) ? text(key) : otherwise; }
+
+  int64_t number(const char* key, int64_t smallest, int64_t largest = kMaxBytes) const {
+    const Json& value = at(key);
+    const bool fits = value.is_number_unsigned() && value.get<uint64_t>() <= static_cast<uint64_t>(largest);
+    check(fits && value.get<int64_t>() >= smallest,
+          "[catalogue] {}: \"{}\" must be a whole number from {} to {}, got {}", where_, key, smallest, largest,
+          value.dump());
+    return value.get<int64_t>();
+  }
+
+  bool flag(const char* key) const {
+    if (!has(key)) return false;
+    const Json& value = at(key);
+    check(value.is_boolean(), "[catalogue] {}: \"{}\" must be true or false, got {}", where_, key, value.dump());
+    return value.get<bool>();
+  }
+
+  std::vector<std::string> texts(const char* key) const {
+    const Json& value = at(key);
+    check(value.is_array() && !value.empty(), "[catalogue] {}: \"{}\" must be a list that is not empty", where_, key);
+    std::vector<std::string> found;
+    for (const Json& item : value) {
+      check(item.is_string(), "[catalogue] {}: \"{}\" must list texts, got {}", where_, key, item.dump());
+      found.push_back(item.get<std::string>());
+    }
+    return found;
+  }
+
+ private:
+  const Json& object_;
+  std::string where_;
+};
+
+/// A relative path that stays below its folder and hides nothing: letters, digits and ._- between single slashes, no
+/// part beginning with a dot. Names are made into paths and URLs, so the rule is narrow.
+bool is_plain_path(std::string_view path, bool slashes) {
+  const auto plain = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
+           c == '-';
+  };
+  char before = '/';
+  for (const char c : path) {
+    if (c == '/' ? !slashes || before == '/' : !plain(c)) return false;
+    if (c == '.' && before == '/') return false;
+    before = c;
+  }
+  return before != '/' && path.size() <= 200;
+}
+
+std::string plain_path(const Fields& fields, const char* key) {
+  std::string path = fields.text(key);
+  check(is_plain_path(path, true),
+        "[catalogue] {}: \"{}\" must be a relative path of letters, digits and ._- with no part beginning with a dot, "
+        "got \"{}\"",
+        fields.where(), key, path);
+  return path;
+}
+
+void check_url(const Fields& fields, const std::string& url) {
+  const bool clean = std::all_of(url.begin(), url.end(), [](char c) { return c > ' ' && c < 127; });
+  check(clean && (url.starts_with("https://") || url.starts_with("http://")),
+        "[catalogue] {}: expected a URL that begins with https:// or http://, got \"{}\"", fields.where(), url);
+}
+
+std::string hash(const Fields& fields, const char* key, size_t digits) {
+  const std::string text = fields.text(key, "");
+  const bool hexadecimal = text.find_first_not_of("0123456789abcdef") == std::string::npos;
+  check(text.empty() || (hexadecimal && text.size() == digits),
+        "[catalogue] {}: \"{}\" must be {} lower-case hexadecimal digits, got \"{}\"", fields.where(), key, digits,
+        text);
+  return text;
+}
+
+RemoteFile parse_file(const Json& object, const std::string& where, const std::vector<std::string>& mirrors) {
+  const Fields fields(object, where, {"path", "urls", "size", "max_bytes", "sha256", "md5"});
+  RemoteFile file;
+  file.path = plain_path(fields, "path");
+  if (fields.has("urls")) file.urls = fields.texts("urls");
+  for (const std::string& mirror : mirrors) file.urls.push_back(mirror + file.path);
+  check(!file.urls.empty(), "[catalogue] {}: needs \"urls\", or the set \"mirrors\"", where);
+  for (const std::string& url : file.urls) check_url(fields, url);
+  if (fields.has("size")) {
+    file.size = file.max_bytes = fields.number("size", 0);
+  } else {
+    file.max_bytes = fields.number("max_bytes", 1);
+  }
+  file.sha256 = hash(fields, "sha256", 64);
+  file.md5 = hash(fields, "md5", 32);
+  return file;
+}
+
+TextPart parse_part(const std::string& name, const Json& object, const std::string& where) {
+  const Fields fields(object, fmt::format("{}, part \"{}\"", where, name), {"source", "begin", "end", "documents"});
+  check(is_plain_path(name, false), "[catalogue] {}: not a name for a part", fields.where());
+  TextPart part;
+  part.name = name;
+  part.source = plain_path(fields, "source");
+  if (fields.has("begin")) part.begin = fields.number("begin", 0);
+  if (fields.has("end")) part.end = fields.number("end", part.begin + 1);
+  const std::string documents = fields.text("documents", "files");
+  check(documents == "files" || documents == "wikitext",
+        "[catalogue] {}: \"documents\" must be \"files\" or \"wikitext\", got \"{}\"", fields.where(), documents);
+  if (documents == "wikitext") part.documents = TextPart::Documents::kWikitext;
+  return part;
+}
+
+void parse_files(const Fields& fields, DataSet& set) {
+  std::vector<std::string> mirrors;
+  if (fields.has("mirrors")) mirrors = fields.texts("mirrors");
+  const Json& files = fields.at("files");
+  check(files.is_array() && !files.empty(), "[catalogue] {}: \"files\" must be a list that is not empty",
+        fields.where());
+  std::vector<std::string> paths;
+  for (const Json& file : files) {
+    set.files.push_back(parse_file(file, fmt::format("{}, file {}", fields.where(), set.files.size() + 1), mirrors));
+    paths.push_back(set.files.back().path);
+  }
+  std::sort(paths.begin(), paths.end());
+  const auto twice = std::adjacent_find(paths.begin(), paths.end());
+  check(twice == paths.end(), "[catalogue] {}: two files have the path \"{}\"", fields.where(),
+        twice == paths.end() ? "" : *twice);
+}
+
+DataSet parse_set(const std::string& name, const Json& object, std::string_view source) {
+  const Fields fields(object, fmt::format("{}: set \"{}\"", source, name),
+                      {"description", "licence", "home", "package", "mirrors", "files", "unpack", "unpacked_bytes",
+                       "unpacked_files", "text"});
+  check(is_plain_path(name, false), "[catalogue] {}: a name has letters, digits and ._- alone", fields.where());
+  DataSet set;
+  set.name = name;
+  set.description = fields.text("description");
+  set.licence = fields.text("licence");
+  set.home = fields.text("home", "");
+  set.package = fields.text("package", "");
+  if (!set.package.empty()) return set;
+  parse_files(fields, set);
+  set.unpack = fields.flag("unpack");
+  if (fields.has("unpacked_bytes")) set.unpacked_bytes = fields.number("unpacked_bytes", 1);
+  if (fields.has("unpacked_files")) set.unpacked_files = fields.number("unpacked_files", 1);
+  if (fields.has("text")) {
+    const Json& parts = fields.at("text");
+    check(parts.is_object(), "[catalogue] {}: \"text\" must be an object of parts", fields.where());
+    for (const auto& [part, value] : parts.items()) set.parts.push_back(parse_part(part, value, fields.where()));
+  }
+  return set;
+}
+
+/// "36.4 MB"; "?" where a size is not known.
+std::string total_size(const DataSet& set) {
+  if (!set.package.empty()) return "package";
+  int64_t total = 0;
+  for (const RemoteFile& file : set.files) {
+    if (file.size < 0) return "?";
+    total += file.size;
+  }
+  return fmt::format("{:.1f} MB", static_cast<double>(total) * 1e-6);
+}
+
+}  // namespace
+
+std::vector<DataSet> parse_catalog(std::string_view text, std::string_view source) {
+  const Json sets = parse_json<Json>(text, source);
+  check(sets.is_object(), "[catalogue] {}: expected an object of data sets", source);
+  std::vector<DataSet> catalog;
+  for (const auto& [name, value] : sets.items()) catalog.push_back(parse_set(name, value, source));
+  return catalog;
+}
+
+const std::vector<DataSet>& builtin_catalog() {
+  static const std::vector<DataSet> catalog = [] {
+    auto sets = parse_catalog(kCatalogTable, "built-in catalogue");
+    for (DataSet& set : parse_catalog(kPg19Table, "built-in catalogue")) sets.push_back(std::move(set));
+    return sets;
+  }();
+  return catalog;
+}
+
+const DataSet& find_data_set(const std::vector<DataSet>& catalog, std::string_view name) {
+  const auto found = std::find_if(catalog.begin(), catalog.end(), [&](const DataSet& set) { return set.name == name; });
+  if (found != catalog.end()) return *found;
+  std::vector<std::string_view> known;
+  for (const DataSet& set : catalog) known.emplace_back(set.name);
+  fail_usage("[data get] unknown data set \"{}\"; known: {}", name, fmt::join(known, ", "));
+}
+
+std::string list_catalog(const std::vector<DataSet>& catalog) {
+  std::string table =
+      fmt::format("{:<18} {:>10}  {:<7} {:<9} description (licence)\n", "name", "download", "hash", "becomes");
+  for (const DataSet& set : catalog) {
+    const bool sha256 =
+        std::all_of(set.files.begin(), set.files.end(), [](const auto& f) { return !f.sha256.empty(); });
+    const bool any =
+        sha256 || std::all_of(set.files.begin(), set.files.end(), [](const auto& f) { return !f.md5.empty(); });
+    const char* hash = !set.package.empty() ? "apt" : sha256 ? "sha256" : any ? "md5" : "none";
+    const char* becomes = !set.package.empty() || !set.parts.empty() ? "tokens" : "files";
+    table += fmt::format("{:<18} {:>10}  {:<7} {:<9} {} ({})\n", set.name, total_size(set), hash, becomes,
+                         set.description, set.licence);
+  }
+  return table;
+}
+
+}  // namespace megalodon::data
