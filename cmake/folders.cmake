@@ -98,4 +98,6 @@ function(megalodon_program)
   target_compile_definitions(megalodon PRIVATE MEGALODON_VERSION="${PROJECT_VERSION}")
   target_precompile_headers(megalodon REUSE_FROM megalodon_torch)
   megalodon_compile_quickly(megalodon)
+  # A subcommand's file is short beside the headers it reads (torch, CLI11): several are compiled as one.
+  set_target_properties(megalodon PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 4)
 endfunction()

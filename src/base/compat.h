@@ -2,7 +2,7 @@
 #pragma once
 
 // Not <torch/torch.h>: all of it would make every file's compilation twice as long.
-#include <torch/csrc/autograd/custom_function.h>
+#include <torch/autograd.h>
 #include <torch/nn/module.h>
 #include <torch/types.h>
 #include <torch/utils.h>
