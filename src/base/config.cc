@@ -1,8 +1,6 @@
 #include "base/config.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
-#include <toml++/toml.h>
 
 #include <algorithm>
 #include <charconv>
@@ -12,7 +10,7 @@
 #include <set>
 
 #include "base/check.h"
-#include "base/utf8.h"
+#include "base/toml.h"
 
 namespace megalodon::config {
 namespace {
@@ -117,120 +115,6 @@ Tree from_text(const std::string& text, const std::vector<std::string>&) {
     begin = end + 1;
   }
   return list;
-}
-
-// ---- TOML text --------------------------------------------------------------------------------------------------
-
-std::string toml_string(const std::string& text) {
-  check(is_valid_utf8(text), "[config] a string is not valid UTF-8 and cannot be written as TOML");
-  std::string out = "\"";
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') {
-      out += {'\\', c};
-    } else if (byte < 0x20 || byte == 0x7f) {
-      out += fmt::format("\\u{:04X}", byte);
-    } else {
-      out += c;
-    }
-  }
-  return out + '"';
-}
-
-std::string toml_key(const std::string& key) {
-  const auto is_bare = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
-  };
-  return !key.empty() && std::all_of(key.begin(), key.end(), is_bare) ? key : toml_string(key);
-}
-
-/// Shortest text that reads back as the same double, and as a float.
-std::string toml_float(double value) {
-  std::string text = fmt::format("{}", value);
-  if (std::isfinite(value) && text.find_first_of(".e") == std::string::npos) text += ".0";
-  return text;
-}
-
-std::string toml_value(const Tree& value) {
-  std::vector<std::string> parts;
-  switch (value.type()) {
-    case Tree::value_t::string:
-      return toml_string(value.get_ref<const std::string&>());
-    case Tree::value_t::number_float:
-      return toml_float(value.get<double>());
-    case Tree::value_t::number_unsigned:
-      check(value.get<uint64_t>() <= static_cast<uint64_t>(INT64_MAX), "[config] {} is too large for TOML",
-            value.get<uint64_t>());
-      return value.dump();
-    case Tree::value_t::number_integer:
-    case Tree::value_t::boolean:
-      return value.dump();
-    case Tree::value_t::array:
-      for (const Tree& item : value) parts.push_back(toml_value(item));
-      return fmt::format("[{}]", fmt::join(parts, ", "));
-    case Tree::value_t::object:
-      for (const auto& [key, item] : value.items()) {
-        if (!item.is_null()) parts.push_back(fmt::format("{} = {}", toml_key(key), toml_value(item)));
-      }
-      return parts.empty() ? "{}" : fmt::format("{{ {} }}", fmt::join(parts, ", "));
-    default:
-      fail("[config] TOML has no null: leave the key out");
-  }
-}
-
-/// Whatever follows a [section] line belongs to that section, so only the tables behind the last plain value can get
-/// one; earlier tables are written inline, which keeps the order of keys.
-void append_table(const Tree& table, const std::string& path, std::string& out) {
-  size_t first_section = 0, position = 0;
-  for (const Tree& value : table) {
-    ++position;
-    if (!value.is_object()) first_section = position;
-  }
-  position = 0;
-  for (const auto& [key, value] : table.items()) {
-    const bool is_section = position++ >= first_section;
-    if (value.is_null()) continue;  // says the same as an absent key
-    if (!is_section) {
-      out += fmt::format("{} = {}\n", toml_key(key), toml_value(value));
-      continue;
-    }
-    const std::string section = path.empty() ? toml_key(key) : path + "." + toml_key(key);
-    out += fmt::format("{}[{}]\n", out.empty() ? "" : "\n", section);
-    append_table(value, section, out);
-  }
-}
-
-Tree to_tree(const toml::node& node, std::string_view source);
-
-/// toml++ sorts keys by name; their places in the text bring back the order of the file.
-Tree to_tree(const toml::table& table, std::string_view source) {
-  std::vector<std::pair<const toml::key*, const toml::node*>> entries;
-  for (const auto& [key, node] : table) entries.emplace_back(&key, &node);
-  std::sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) {
-    const auto place = [](const auto& entry) {
-      const toml::source_position& begin = entry.first->source().begin;
-      return std::pair(begin.line, begin.column);
-    };
-    return place(a) < place(b);
-  });
-  Tree tree = Tree::object();
-  for (const auto& [key, node] : entries) tree[std::string(key->str())] = to_tree(*node, source);
-  return tree;
-}
-
-Tree to_tree(const toml::node& node, std::string_view source) {
-  if (const toml::table* table = node.as_table()) return to_tree(*table, source);
-  if (const auto* text = node.as_string()) return text->get();
-  if (const auto* integer = node.as_integer()) return integer->get();
-  if (const auto* real = node.as_floating_point()) return real->get();
-  if (const auto* boolean = node.as_boolean()) return boolean->get();
-  if (const toml::array* array = node.as_array()) {
-    Tree tree = Tree::array();
-    for (const toml::node& item : *array) tree.push_back(to_tree(item, source));
-    return tree;
-  }
-  const toml::source_position& at = node.source().begin;
-  fail_usage("{}:{}:{}: dates and times are not supported; write a string", source, at.line, at.column);
 }
 
 // ---- visitors ---------------------------------------------------------------------------------------------------
@@ -445,24 +329,6 @@ std::string help(const Visit& visit) {
   Helper helper;
   visit(helper);
   return helper.text();
-}
-
-Tree parse_toml(std::string_view text, std::string_view source) {
-  toml::table table;
-  try {
-    table = toml::parse(text, source);
-  } catch (const toml::parse_error& error) {
-    const toml::source_position& at = error.source().begin;
-    fail_usage("{}:{}:{}: {}", source, at.line, at.column, error.description());
-  }
-  return to_tree(table, source);
-}
-
-std::string to_toml(const Tree& tree) {
-  check(tree.is_object(), "[config] only a table can be written as TOML, got {}", excerpt(tree));
-  std::string out;
-  append_table(tree, "", out);
-  return out;
 }
 
 Overrides parse_overrides(const std::vector<std::string>& arguments) {

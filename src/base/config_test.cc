@@ -175,6 +175,39 @@ TEST(Config, TomlErrorsHaveAPlace) {
   EXPECT_NE(error_of("[optim]\nlr = 1e400"), "no error");
 }
 
+TEST(Config, TomlNestingIsBounded) {
+  const auto error = [](std::string_view text) { return usage_error([&] { parse_toml(text, "run.toml"); }); };
+  const auto repeated = [](std::string_view part, int count) {
+    std::string text;
+    for (int i = 0; i < count; ++i) text += part;
+    return text;
+  };
+  const std::string parts = "a key of more than 32 parts", levels = "nested deeper than 32 levels";
+  EXPECT_EQ(error(repeated("a.", 31) + "a = 1"), "no error");
+  EXPECT_EQ(error("x = 1\n" + repeated("a.", 32) + "a = 1"), "run.toml:2: " + parts);
+  EXPECT_EQ(error("x = '''\n\n'''\n[" + repeated(R"(a . "b.\"" . )", 100000) + "a]"), "run.toml:4: " + parts);
+  EXPECT_EQ(error("x = {" + repeated("'a'.", 100000) + "a = 1}"), "run.toml:1: " + parts);
+  EXPECT_EQ(error("x = " + repeated("[", 31) + "1" + repeated("]", 31)), "no error");
+  EXPECT_EQ(error("x = " + repeated("[", 70) + repeated("]", 70)), "run.toml:1:37: " + levels);
+  EXPECT_TRUE(
+      error("[" + repeated("a.", 31) + "a]\nx = {" + repeated("a.", 31) + "a = {a.b.c = 1}}").ends_with(levels));
+  EXPECT_NE(error("x = " + repeated("[", 100000)), "no error");
+  EXPECT_NE(error("x = " + repeated("{a=", 100000)), "no error");
+  // Dots elsewhere are no key's.
+  const std::string dots = repeated("a.", 99);
+  EXPECT_EQ(error("# " + dots + "\nx = '" + dots + "'\ny = \"\\\"" + dots + "\"\nz = \"\"\"\n" + dots +
+                  "\"\"\"\nn = [" + repeated("0.5, ", 99) + "]"),
+            "no error");
+}
+
+TEST(Config, TomlTakesManyKeys) {
+  std::string text;
+  for (int i = 0; i < 200000; ++i) text += fmt::format("k{} = {}\n", i, i);
+  const Tree tree = parse_toml(text, "run.toml");
+  EXPECT_EQ(tree.size(), 200000u);
+  EXPECT_EQ(tree.back(), 199999);
+}
+
 TEST(Config, ParsingKeepsTheOrderOfKeys) {
   const Tree tree =
       parse_toml("z = 1\na = 2\n[y.q]\nb = {n = 1, m = 2}\n[c]\n[y.p]\n[[t]]\nk = 1\n[[t]]\n", "run.toml");

@@ -1,0 +1,206 @@
+// The TOML half of configuration: text to tree and back.
+#include "base/toml.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <toml++/toml.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "base/check.h"
+#include "base/json.h"
+#include "base/utf8.h"
+
+namespace megalodon::config {
+namespace {
+
+/// May stand in a key without quotes.
+bool is_bare(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
+}
+
+// ---- writing
+
+std::string toml_string(const std::string& text) {
+  check(is_valid_utf8(text), "[config] a string is not valid UTF-8 and cannot be written as TOML");
+  std::string out = "\"";
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') {
+      out += {'\\', c};
+    } else if (byte < 0x20 || byte == 0x7f) {
+      out += fmt::format("\\u{:04X}", byte);
+    } else {
+      out += c;
+    }
+  }
+  return out + '"';
+}
+
+/// Shortest text that reads back as the same double, and as a float.
+std::string toml_float(double value) {
+  std::string text = fmt::format("{}", value);
+  if (std::isfinite(value) && text.find_first_of(".e") == std::string::npos) text += ".0";
+  return text;
+}
+
+}  // namespace
+
+std::string toml_key(const std::string& key) {
+  return !key.empty() && std::all_of(key.begin(), key.end(), is_bare) ? key : toml_string(key);
+}
+
+std::string toml_value(const Tree& value) {
+  std::vector<std::string> parts;
+  switch (value.type()) {
+    case Tree::value_t::string:
+      return toml_string(value.get_ref<const std::string&>());
+    case Tree::value_t::number_float:
+      return toml_float(value.get<double>());
+    case Tree::value_t::number_unsigned:
+      check(value.get<uint64_t>() <= static_cast<uint64_t>(INT64_MAX), "[config] {} is too large for TOML",
+            value.get<uint64_t>());
+      return value.dump();
+    case Tree::value_t::number_integer:
+    case Tree::value_t::boolean:
+      return value.dump();
+    case Tree::value_t::array:
+      for (const Tree& item : value) parts.push_back(toml_value(item));
+      return fmt::format("[{}]", fmt::join(parts, ", "));
+    case Tree::value_t::object:
+      for (const auto& [key, item] : value.items()) {
+        if (!item.is_null()) parts.push_back(fmt::format("{} = {}", toml_key(key), toml_value(item)));
+      }
+      return parts.empty() ? "{}" : fmt::format("{{ {} }}", fmt::join(parts, ", "));
+    default:
+      fail("[config] TOML has no null: leave the key out");
+  }
+}
+
+namespace {
+
+/// Whatever follows a [section] line belongs to that section, so only the tables behind the last plain value can get
+/// one; earlier tables are written inline, which keeps the order of keys.
+void append_table(const Tree& table, const std::string& path, std::string& out) {
+  size_t first_section = 0, position = 0;
+  for (const Tree& value : table) {
+    ++position;
+    if (!value.is_object()) first_section = position;
+  }
+  position = 0;
+  for (const auto& [key, value] : table.items()) {
+    const bool is_section = position++ >= first_section;
+    if (value.is_null()) continue;  // says the same as an absent key
+    if (!is_section) {
+      out += fmt::format("{} = {}\n", toml_key(key), toml_value(value));
+      continue;
+    }
+    const std::string section = path.empty() ? toml_key(key) : path + "." + toml_key(key);
+    out += fmt::format("{}[{}]\n", out.empty() ? "" : "\n", section);
+    append_table(value, section, out);
+  }
+}
+
+// ---- reading
+
+// toml++ bounds the nesting of values at 256 but not the parts of a dotted key, each of which nests a table, and its
+// destructor recurses: a key of 200,000 parts would overflow the stack before anything here saw a tree.
+constexpr int kMaxParts = 32;
+
+/// The place behind the string that begins at `begin`, or behind its line where it does not end.
+size_t skip_string(std::string_view text, size_t begin) {
+  const char quote = text[begin];
+  const bool multiline = text.substr(begin, 3) == std::string(3, quote);
+  const std::string_view end = text.substr(begin, multiline ? 3 : 1);
+  for (size_t i = begin + end.size(); i < text.size(); ++i) {
+    if (text[i] == '\\' && quote == '"') {
+      ++i;
+    } else if (text.substr(i, end.size()) == end) {
+      return i + end.size();
+    } else if (text[i] == '\n' && !multiline) {
+      return i;
+    }
+  }
+  return text.size();
+}
+
+void check_key_lengths(std::string_view text, std::string_view source) {
+  size_t line = 1;
+  int parts = 1;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '"' || c == '\'') {
+      const size_t end = skip_string(text, i);
+      line += static_cast<size_t>(std::count(text.begin() + i, text.begin() + end, '\n'));
+      i = end - 1;
+    } else if (c == '#') {
+      i = std::min(text.find('\n', i), text.size()) - 1;
+    } else if (c == '.') {
+      if (++parts > kMaxParts) fail_usage("{}:{}: a key of more than {} parts", source, line, kMaxParts);
+    } else if (!is_bare(c) && c != ' ' && c != '\t') {
+      parts = 1;
+      if (c == '\n') ++line;
+    }
+  }
+}
+
+Tree to_tree(const toml::node& node, std::string_view source, int depth);
+
+/// toml++ sorts keys by name; their places in the text bring back the order of the file.
+Tree to_tree(const toml::table& table, std::string_view source, int depth) {
+  std::vector<std::pair<const toml::key*, const toml::node*>> entries;
+  for (const auto& [key, node] : table) entries.emplace_back(&key, &node);
+  std::sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) {
+    const auto place = [](const auto& entry) {
+      const toml::source_position& begin = entry.first->source().begin;
+      return std::pair(begin.line, begin.column);
+    };
+    return place(a) < place(b);
+  });
+  Tree tree = Tree::object();
+  auto& fields = tree.get_ref<Tree::object_t&>();  // appended to: operator[] would search them all for each key
+  for (const auto& [key, node] : entries)
+    fields.emplace_back(std::string(key->str()), to_tree(*node, source, depth + 1));
+  return tree;
+}
+
+Tree to_tree(const toml::node& node, std::string_view source, int depth) {
+  const toml::source_position& at = node.source().begin;
+  if (depth > kJsonDepth) fail_usage("{}:{}:{}: nested deeper than {} levels", source, at.line, at.column, kJsonDepth);
+  if (const toml::table* table = node.as_table()) return to_tree(*table, source, depth);
+  if (const auto* text = node.as_string()) return text->get();
+  if (const auto* integer = node.as_integer()) return integer->get();
+  if (const auto* real = node.as_floating_point()) return real->get();
+  if (const auto* boolean = node.as_boolean()) return boolean->get();
+  if (const toml::array* array = node.as_array()) {
+    Tree tree = Tree::array();
+    for (const toml::node& item : *array) tree.push_back(to_tree(item, source, depth + 1));
+    return tree;
+  }
+  fail_usage("{}:{}:{}: dates and times are not supported; write a string", source, at.line, at.column);
+}
+
+}  // namespace
+
+Tree parse_toml(std::string_view text, std::string_view source) {
+  check_key_lengths(text, source);
+  toml::table table;
+  try {
+    table = toml::parse(text, source);
+  } catch (const toml::parse_error& error) {
+    const toml::source_position& at = error.source().begin;
+    fail_usage("{}:{}:{}: {}", source, at.line, at.column, error.description());
+  }
+  return to_tree(table, source, 0);
+}
+
+std::string to_toml(const Tree& tree) {
+  check(tree.is_object(), "[config] only a table can be written as TOML, got {}", tree.type_name());
+  std::string out;
+  append_table(tree, "", out);
+  return out;
+}
+
+}  // namespace megalodon::config
