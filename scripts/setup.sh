@@ -16,7 +16,7 @@ packages=(
 )
 case ${1-} in
   "") ;;
-  fuzz) packages+=(clang libclang-rt-14-dev libfuzzer-14-dev) ;;
+  fuzz) packages+=(clang libclang-rt-14-dev libfuzzer-14-dev libomp-dev) ;;
   *) echo "setup: expected no argument or fuzz, got '$1'" >&2; exit 2 ;;
 esac
 

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "base/file.h"
+#include "data/token_index.h"
 
 namespace megalodon::data {
 
@@ -89,10 +90,10 @@ class TokenFileWriter {
 class TokenFile {
  public:
   explicit TokenFile(const fs::path& prefix);  // with or without ".bin" / ".idx"
-  int64_t tokens() const { return document_begin_.back(); }
-  int64_t documents() const { return static_cast<int64_t>(document_begin_.size()) - 1; }
+  int64_t tokens() const { return index_.document_begin.back(); }
+  int64_t documents() const { return static_cast<int64_t>(index_.document_begin.size()) - 1; }
   /// Position of the document's first token in the concatenation of all documents.
-  int64_t document_begin(int64_t document) const { return document_begin_.at(document); }
+  int64_t document_begin(int64_t document) const { return index_.document_begin.at(document); }
   int64_t document_length(int64_t document) const { return document_begin(document + 1) - document_begin(document); }
   /// The document that token `position` of the concatenation belongs to (documents may be empty).
   int64_t document_of(int64_t position) const;
@@ -100,8 +101,8 @@ class TokenFile {
   void read(int64_t position, std::span<int64_t> out) const;
   /// What wrote the tokens, as Tokenizer::describe() says it; null where no file beside them tells (Megatron's do not).
   const nlohmann::ordered_json& tokenizer() const { return *tokenizer_; }
-  int dtype_code() const { return code_; }
-  int64_t sequences() const { return static_cast<int64_t>(sequence_begin_.size()) - 1; }
+  int dtype_code() const { return index_.dtype_code; }
+  int64_t sequences() const { return static_cast<int64_t>(index_.sequence_begin.size()) - 1; }
   const fs::path& prefix() const { return prefix_; }
   /// Size of .bin.
   size_t bytes() const { return bin_.bytes().size(); }
@@ -111,11 +112,7 @@ class TokenFile {
 
   fs::path prefix_;
   MappedFile bin_;
-  int code_ = 0;
-  size_t width_ = 0;
-  std::vector<int64_t> sequence_begin_;   // in the concatenation, plus the end
-  std::vector<int64_t> sequence_offset_;  // in bytes of .bin
-  std::vector<int64_t> document_begin_;   // in the concatenation, plus the end
+  TokenIndex index_;
   std::shared_ptr<const nlohmann::ordered_json> tokenizer_;
 };
 
