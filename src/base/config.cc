@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "base/toml.h"
+#include "base/utf8.h"
 
 namespace megalodon::config {
 namespace {
@@ -183,10 +184,17 @@ class Reader final : public Walk {
     const std::string key = dotted(name);
     fields_.insert(key);
     if (const auto text = overrides_.find(key); text != overrides_.end()) {
-      assign(Value{from_text(text->second, value), key, kOnCommandLine}, value);
+      take_override(text->second, key, value);
     } else if (const Tree* node = child(name)) {
       assign(Value{*node, key, place_}, value);
     }
+  }
+
+  template <class T>
+  static void take_override(const std::string& text, const std::string& key, T& value) {
+    // The terminal's bytes are anything; a string that is not text could not be written into the run's own file.
+    if (!is_valid_utf8(text)) Value{text, key, kOnCommandLine}.must_be("valid UTF-8");
+    assign(Value{from_text(text, value), key, kOnCommandLine}, value);
   }
 
   void refuse_unknown_keys(const Tree& table, const std::string& path) const {

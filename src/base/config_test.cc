@@ -158,6 +158,10 @@ TEST(Config, OverridesOfTheWrongKind) {
   }
   EXPECT_EQ(error_of("", {{"optim.decay_all", "yes"}}),
             "optim.decay_all on the command line must be true or false, got \"yes\"");
+  for (const char* key : {"data.path", "data.mix", "seed"}) {
+    EXPECT_EQ(error_of("", {{key, "a\xff"}}),
+              fmt::format("{} on the command line must be valid UTF-8, got \"a\\ufffd\"", key));
+  }
   EXPECT_EQ(error_of("", {{"data.mix", "[1]"}}), "data.mix on the command line must be a list of strings, got [1]");
   EXPECT_TRUE(error_of("", {{"data.mix", "['a'"}}).starts_with("command line:1:"))
       << error_of("", {{"data.mix", "['a'"}});
@@ -182,7 +186,7 @@ TEST(Config, TomlNestingIsBounded) {
     for (int i = 0; i < count; ++i) text += part;
     return text;
   };
-  const std::string parts = "a key of more than 32 parts", levels = "nested deeper than 32 levels";
+  const std::string parts = "a key has too many parts", levels = "nested deeper than 32 levels";
   EXPECT_EQ(error(repeated("a.", 31) + "a = 1"), "no error");
   EXPECT_EQ(error("x = 1\n" + repeated("a.", 32) + "a = 1"), "run.toml:2: " + parts);
   EXPECT_EQ(error("x = '''\n\n'''\n[" + repeated(R"(a . "b.\"" . )", 100000) + "a]"), "run.toml:4: " + parts);
@@ -198,6 +202,20 @@ TEST(Config, TomlNestingIsBounded) {
   EXPECT_EQ(error("# " + dots + "\nx = '" + dots + "'\ny = \"\\\"" + dots + "\"\nz = \"\"\"\n" + dots +
                   "\"\"\"\nn = [" + repeated("0.5, ", 99) + "]"),
             "no error");
+}
+
+TEST(Config, TomlHasCharactersBeyondAsciiInQuotesAndComments) {
+  EXPECT_EQ(parse_toml("\xef\xbb\xbf# é\nx = 'é' # Ϲ\n\"é\" = \"\"\"a \\\n b é\"\"\"", "run.toml").dump(),
+            R"({"x":"é","é":"a b é"})");
+  for (const char* text : {"x = 1\né = 1", "x = 1\nx = Ϲ", "x = 1\nx = [1,\u3000 2]", "\nx = 1\u2003"}) {
+    EXPECT_EQ(usage_error([&] { parse_toml(text, "run.toml"); }),
+              "run.toml:2: characters beyond ASCII belong in quotes or comments");
+  }
+  for (const char* text : {"x = \"\"\"a\\\n Ϲ\"\"\"", "x = \"\"\"\n \\Ϲ\"\"\""}) {
+    EXPECT_TRUE(
+        usage_error([&] { parse_toml(text, "run.toml"); }).ends_with("a character beyond ASCII after a backslash"))
+        << text;
+  }
 }
 
 TEST(Config, TomlTakesManyKeys) {

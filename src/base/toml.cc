@@ -105,46 +105,71 @@ void append_table(const Tree& table, const std::string& path, std::string& out) 
 
 // ---- reading
 
-// toml++ bounds the nesting of values at 256 but not the parts of a dotted key, each of which nests a table, and its
-// destructor recurses: a key of 200,000 parts would overflow the stack before anything here saw a tree.
-constexpr int kMaxParts = 32;
+/// Refuses what toml++ 3.3 must not see. It bounds the nesting of values at 256 but not the parts of a dotted key, each
+/// of which nests a table, and its destructor recurses: a key of 200,000 parts overflows the stack before there is a
+/// tree to look at. And it has undefined behaviour where it asks whether a character beyond ASCII is white space, which
+/// it does outside strings and comments and after a backslash that ends a line.
+class Guard {
+ public:
+  Guard(std::string_view text, std::string_view source) : text_(text), source_(source) {}
 
-/// The place behind the string that begins at `begin`, or behind its line where it does not end.
-size_t skip_string(std::string_view text, size_t begin) {
-  const char quote = text[begin];
-  const bool multiline = text.substr(begin, 3) == std::string(3, quote);
-  const std::string_view end = text.substr(begin, multiline ? 3 : 1);
-  for (size_t i = begin + end.size(); i < text.size(); ++i) {
-    if (text[i] == '\\' && quote == '"') {
-      ++i;
-    } else if (text.substr(i, end.size()) == end) {
-      return i + end.size();
-    } else if (text[i] == '\n' && !multiline) {
-      return i;
+  void run() {
+    if (text_.starts_with("\xef\xbb\xbf")) at_ = 3;  // a byte order mark
+    while (at_ < text_.size()) {
+      const char c = text_[at_];
+      if (c == '"' || c == '\'') {
+        skip_string(c);
+      } else if (c == '#') {
+        at_ = std::min(text_.find('\n', at_), text_.size());
+      } else {
+        look_at(c);
+        ++at_;
+      }
     }
   }
-  return text.size();
-}
 
-void check_key_lengths(std::string_view text, std::string_view source) {
-  size_t line = 1;
-  int parts = 1;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (c == '"' || c == '\'') {
-      const size_t end = skip_string(text, i);
-      line += static_cast<size_t>(std::count(text.begin() + i, text.begin() + end, '\n'));
-      i = end - 1;
-    } else if (c == '#') {
-      i = std::min(text.find('\n', i), text.size()) - 1;
-    } else if (c == '.') {
-      if (++parts > kMaxParts) fail_usage("{}:{}: a key of more than {} parts", source, line, kMaxParts);
+ private:
+  static bool is_ascii(char c) { return static_cast<unsigned char>(c) < 0x80; }
+
+  void look_at(char c) {
+    demand(is_ascii(c), "characters beyond ASCII belong in quotes or comments");
+    if (c == '.') {
+      demand(++parts_ <= kMaxParts, "a key has too many parts");
     } else if (!is_bare(c) && c != ' ' && c != '\t') {
-      parts = 1;
-      if (c == '\n') ++line;
+      parts_ = 1;
     }
   }
-}
+
+  /// To behind the string, or to the end of its line where it does not end.
+  void skip_string(char quote) {
+    const bool multiline = text_.substr(at_, 3) == std::string(3, quote);
+    const std::string_view end = text_.substr(at_, multiline ? 3 : 1);
+    for (at_ += end.size(); at_ < text_.size(); ++at_) {
+      if (text_[at_] == '\\' && quote == '"') {
+        const size_t next = text_.find_first_not_of(" \t\r\n", at_ + 1);
+        demand(next == std::string_view::npos || is_ascii(text_[next]), "a character beyond ASCII after a backslash");
+        ++at_;
+      } else if (text_.substr(at_, end.size()) == end) {
+        at_ += end.size();
+        return;
+      } else if (text_[at_] == '\n' && !multiline) {
+        return;
+      }
+    }
+  }
+
+  void demand(bool condition, std::string_view rule) const {
+    if (condition) return;
+    const auto behind = text_.begin() + static_cast<std::ptrdiff_t>(std::min(at_, text_.size()));
+    fail_usage("{}:{}: {}", source_, 1 + std::count(text_.begin(), behind, '\n'), rule);
+  }
+
+  static constexpr int kMaxParts = 32;
+
+  std::string_view text_, source_;
+  size_t at_ = 0;
+  int parts_ = 1;  // of the key that may be here
+};
 
 Tree to_tree(const toml::node& node, std::string_view source, int depth);
 
@@ -185,7 +210,7 @@ Tree to_tree(const toml::node& node, std::string_view source, int depth) {
 }  // namespace
 
 Tree parse_toml(std::string_view text, std::string_view source) {
-  check_key_lengths(text, source);
+  Guard(text, source).run();
   toml::table table;
   try {
     table = toml::parse(text, source);

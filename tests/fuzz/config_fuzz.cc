@@ -3,8 +3,9 @@
 // written as TOML; what is read into a struct must survive being written and read again.
 #include "base/config.h"
 
-#include <cmath>
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -60,7 +61,7 @@ std::optional<Tree> parse(std::string_view document) {
   Tree tree;
   const bool is_json = document.starts_with('{');
   const bool accepted = fuzz::accepts(
-      [&] { tree = is_json ? config::parse_json(document, "fuzz") : config::parse_toml(document, "fuzz"); });
+      [&] { tree = is_json ? parse_json<Tree>(document, "fuzz") : config::parse_toml(document, "fuzz"); });
   if (!accepted) return {};
   if (!is_json) fuzz::require(config::parse_toml(config::to_toml(tree), "fuzz").dump() == tree.dump());
   return tree;

@@ -1,6 +1,7 @@
 // safetensors files. What is accepted is written again and must read as the same tensors.
 #include "io/safetensors.h"
 
+#include <optional>
 #include <string>
 
 #include "io/bytes.h"

@@ -9,7 +9,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace megalodon;
   const auto bytes = fuzz::bytes_of(data, size);
   const bool is_zip = fuzz::accepts([&] {
-    for (const io::ZipEntry& entry : io::ZipReader(bytes).entries()) fuzz::touch(entry.data);
+    const io::ZipReader zip(bytes);
+    for (const io::ZipEntry& entry : zip.entries()) fuzz::touch(entry.data);
   });
   if (!is_zip) return 0;
   fuzz::accepts([&] {
