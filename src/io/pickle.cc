@@ -64,9 +64,8 @@ constexpr std::array<StorageClass, 11> kStorageClasses = {{{"FloatStorage", Dtyp
 // Bounds on what a file of a few bytes per instruction can make us hold; a state dict of 10,000 tensors stays far
 // below.
 constexpr size_t kMaxPickle = size_t{4} << 20;
-constexpr size_t kMaxObjects = size_t{1} << 18;  // on the stack, in the memo, and of each kind
-constexpr size_t kMaxRank = 16;
-constexpr size_t kMaxKey = 64;  // it is a small number
+constexpr size_t kMaxObjects = kMaxTensors;  // on the stack, in the memo, and of each kind
+constexpr size_t kMaxKey = 64;               // it is a small number
 
 enum class Kind {
   None,

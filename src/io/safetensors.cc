@@ -16,7 +16,8 @@
 namespace megalodon::io {
 namespace {
 
-constexpr size_t kMaxHeader = 100'000'000;  // the format's own limit
+constexpr size_t kMaxHeader = 100'000'000;     // the format's own limit
+constexpr size_t kMaxToken = size_t{4} << 20;  // a string or a number
 constexpr const char* kMetadata = "__metadata__";
 
 /// Takes the header apart while it is parsed, so that no tree is built of it and nesting is refused where it begins.
@@ -79,6 +80,7 @@ class HeaderParser final : public nlohmann::json_sax<nlohmann::json> {
 
   bool string(string_t& value) override {
     if (place_ == Place::Metadata) {
+      check(metadata.size() < kMaxTensors, "more than {} keys of metadata", kMaxTensors);
       check(metadata.emplace(key_, value).second, "metadata key '{}' appears twice", printable(key_));
     } else if (place_ == Place::Tensor && key_ == "dtype" && !has_dtype_) {
       const std::optional<Dtype> dtype = parse_dtype(value);
@@ -94,6 +96,7 @@ class HeaderParser final : public nlohmann::json_sax<nlohmann::json> {
   bool number_unsigned(number_unsigned_t value) override {
     if (place_ == Place::Shape) {
       check(value <= static_cast<uint64_t>(INT64_MAX), "{}: size {} is too large", where(), value);
+      check(tensor_.shape.size() < kMaxRank, "{}: more than {} dimensions", where(), kMaxRank);
       tensor_.shape.push_back(static_cast<int64_t>(value));
     } else if (place_ == Place::Offsets && offsets_.size() < 2) {
       offsets_.push_back(value);
@@ -125,6 +128,7 @@ class HeaderParser final : public nlohmann::json_sax<nlohmann::json> {
   }
 
   void add_tensor() {
+    check(tensors.size() < kMaxTensors, "more than {} tensors", kMaxTensors);
     check(has_dtype_ && has_shape_ && offsets_.size() == 2, "{}: needs dtype, shape and data_offsets", where());
     const size_t begin = offsets_[0], end = offsets_[1];
     check(begin <= end && end <= data_.size(),
@@ -142,6 +146,20 @@ class HeaderParser final : public nlohmann::json_sax<nlohmann::json> {
   std::vector<uint64_t> offsets_;
   bool has_dtype_ = false, has_shape_ = false;
 };
+
+/// The parser below holds a token several times over, so one that fills the header is refused before.
+void check_tokens(std::string_view header) {
+  bool in_string = false;
+  size_t length = 0;
+  for (size_t i = 0; i < header.size(); ++i) {
+    const char c = header[i];
+    const bool is_between = c == ',' || c == ':' || c == '[' || c == ']' || c == '{' || c == '}' || c <= ' ';
+    length = is_between && !in_string ? 0 : length + 1;
+    if (c == '"') in_string = !in_string;
+    if (c == '\\' && in_string) ++i;
+    check(length <= kMaxToken, "a string or number of more than {} bytes in the header", kMaxToken);
+  }
+}
 
 /// Sorts by place and refuses gaps and overlaps.
 void check_coverage(std::vector<TensorView>& tensors, std::span<const std::byte> data) {
@@ -170,6 +188,7 @@ TensorFile parse_safetensors(std::span<const std::byte> file, std::shared_ptr<co
   check(header.starts_with('{'), "the header does not start with '{{': not a safetensors file?");
   const std::span<const std::byte> data = reader.take(reader.remaining());
 
+  check_tokens(header);
   HeaderParser parser(data);
   nlohmann::json::sax_parse(header.begin(), header.end(), &parser);
   check_coverage(parser.tensors, data);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "io/testing.h"
+#include "io/zip.h"
 
 namespace megalodon::io {
 namespace {
@@ -125,6 +126,7 @@ TEST(Safetensors, RefusesBadJson) {
                                    "{\"a\":}", "{\"\\ud800\":{}}", "{\"a\":NaN}", "{\"a\":1e400}"}) {
     EXPECT_NE(error_of(header, 0), "no error") << header;
   }
+  EXPECT_TRUE(error_of(std::string("{\"a\0b\":{}}", 10), 0).starts_with("the header is not valid JSON near byte 4"));
   EXPECT_NE(error_of("{\"a\":" + std::string(100000, '['), 0), "no error");
   EXPECT_NE(error_of("{\"a\":" + std::string(100000, '{'), 0), "no error");
   std::string deep;
@@ -199,6 +201,54 @@ TEST(Safetensors, RefusesEveryOtherRuleBroken) {
     const std::string error = error_of(refusal.header, refusal.data_bytes);
     EXPECT_TRUE(error.starts_with(refusal.error)) << refusal.header << "\n  " << error;
   }
+}
+
+// Each would take several times the file's size, or quadratic time, in a reader without bounds.
+std::vector<std::string> hostile_headers() {
+  constexpr size_t kSize = size_t{24} << 20;
+  const auto repeated = [](std::string begin, std::string_view part) {
+    while (begin.size() < kSize) begin += part;
+    return begin;
+  };
+  std::string names = "{", keys = R"({"__metadata__":{)";
+  for (int i = 0; names.size() < kSize; ++i) {
+    names += fmt::format(R"({}"{}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}})", i ? "," : "", i);
+  }
+  for (int i = 0; keys.size() < kSize; ++i) keys += fmt::format(R"({}"{}":"")", i ? "," : "", i);
+  return {names + "}",
+          keys + "}}",
+          repeated(R"({"a":{"dtype":"U8","shape":[0)", ",0"),
+          repeated(R"({"a":{"dtype":"U8","data_offsets":[0)", ",0"),
+          repeated("{\"", "a"),
+          repeated(R"({"__metadata__":{"k":")", "\\u00e9"),
+          repeated("{", R"("a":{"x":)"),
+          repeated("{\"a\":", "["),
+          repeated("{\"a\":", "1")};
+}
+
+TEST(Safetensors, HostileHeadersAreRefusedInBoundedMemory) {
+  for (const std::string& header : hostile_headers()) {
+    const std::string file = file_of(header, 0);
+    const std::string_view what = std::string_view(header).substr(0, 40);
+    EXPECT_NE(testing::error_of([&] { parse_safetensors(as_bytes(file), nullptr); }), "no error") << what;
+    if (!testing::kMeasuresMemory) continue;
+    // The file itself counts once already.
+    const size_t growth =
+        testing::peak_growth([&] { testing::error_of([&] { parse_safetensors(as_bytes(file), nullptr); }); });
+    EXPECT_LE(growth, file.size() + (size_t{64} << 20)) << what;
+  }
+}
+
+TEST(Safetensors, AFileOfAnotherFormatBesidesIsRefused) {
+  std::string zip;
+  ZipWriter writer([&](std::string_view bytes) { zip += bytes; });
+  writer.add("x/data.pkl", as_bytes("\x80\2}."));
+  writer.finish();
+  const std::string one = file_of(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", 1);
+  EXPECT_EQ(testing::error_of([&] { parse(one); }), "no error");
+  EXPECT_TRUE(testing::error_of([&] { parse(one + zip); }).starts_with("the tensors end at 1 of "));
+  EXPECT_NE(testing::error_of([&] { parse(zip + one); }), "no error");
+  EXPECT_NE(error_of("{}" + zip, 0), "no error");
 }
 
 TEST(Safetensors, ManyOverlappingEntriesAreRefused) {

@@ -27,6 +27,10 @@ size_t dtype_size(Dtype dtype);
 /// Bytes of a tensor; nothing where a dimension is negative or the product overflows, even beside an empty dimension.
 std::optional<size_t> byte_size(std::span<const int64_t> shape, Dtype dtype);
 
+// Bounds on what a header of a few bytes a tensor can make a reader hold; real models stay far below.
+inline constexpr size_t kMaxTensors = size_t{1} << 18;
+inline constexpr size_t kMaxRank = 16;
+
 struct TensorView {
   std::string name;
   Dtype dtype = Dtype::F32;

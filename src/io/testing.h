@@ -2,6 +2,8 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <memory>
@@ -67,6 +69,32 @@ std::string error_of(Function&& function) {
     return error.what();
   }
   return "no error";
+}
+
+#if defined(__SANITIZE_ADDRESS__)
+inline constexpr bool kMeasuresMemory = false;  // the sanitizer's own dwarfs what is measured
+#elif defined(__has_feature)
+inline constexpr bool kMeasuresMemory = !__has_feature(address_sanitizer);
+#else
+inline constexpr bool kMeasuresMemory = true;
+#endif
+
+/// How much more memory than now the process has at its peak while `function` runs: in a child, for peaks stay.
+template <class Function>
+size_t peak_growth(const Function& function) {
+  const auto peak = [](const auto& body) {
+    const pid_t child = fork();
+    if (child == 0) {
+      body();
+      _exit(0);
+    }
+    rusage usage = {};
+    int status = 0;
+    check(child > 0 && wait4(child, &status, 0, &usage) == child && status == 0, "the child ended with {}", status);
+    return static_cast<size_t>(usage.ru_maxrss) * 1024;
+  };
+  const size_t before = peak([] {}), after = peak(function);
+  return after > before ? after - before : 0;
 }
 
 /// Hands `parse` many damaged versions of `text`. It may succeed or throw Error; anything else fails the test or trips

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <fstream>
+
 #include "io/pickle.h"
 #include "io/testing.h"
 #include "io/zip.h"
@@ -161,6 +163,38 @@ TEST(TorchFile, RefusesOtherFiles) {
             fmt::format("[torch file] {}: pickle offset 2: 'os.system' is not allowed in a state dict, which holds "
                         "tensors and nothing else",
                         (folder / "x.pth").string()));
+}
+
+TEST(TorchFile, RefusesASparseFileWithoutReadingIt) {
+  // 64 GiB that take no room on the disk, in the 64-bit form: one storage that is nearly all of the file.
+  constexpr uint64_t kHole = uint64_t{64} << 30;
+  const std::string pickle = write_pickle(std::vector<PickledTensor>{{"t", "0", Dtype::F32, 4, 0, {4}, {1}}});
+  std::string begin;
+  ZipWriter zip([&](std::string_view bytes) { begin += bytes; }, /*zip64_from=*/0);
+  zip.add("run/data.pkl", as_bytes(pickle));
+  zip.add("run/data/0", as_bytes(floats(4)));
+  const size_t data_end = begin.size();
+  zip.finish();
+  std::string end = begin.substr(data_end);
+  begin.resize(data_end);
+  const auto grow = [&](size_t at) {  // a number of the directory that counts the hole
+    uint64_t value = 0;
+    std::memcpy(&value, end.data() + at, sizeof value);
+    value += kHole;
+    std::memcpy(end.data() + at, &value, sizeof value);
+  };
+  const size_t record = end.find("PK\6\6"), locator = end.find("PK\6\7");
+  for (const size_t at : {record - 24, record - 16, record + 48, locator + 8}) grow(at);  // sizes; places
+  const TempFolder folder;
+  const fs::path path = folder / "x.pth";
+  {
+    std::ofstream file(path, std::ios::binary);
+    file << begin;
+    file.seekp(static_cast<std::streamoff>(data_end + kHole));
+    file << end;
+  }
+  EXPECT_TRUE(error_of([&] { read_torch_file(path); }).ends_with("must hold 4 F32 elements, has 68719476752 bytes"))
+      << error_of([&] { read_torch_file(path); });
 }
 
 TEST(TorchFile, WriterRefusesWhatReadersWould) {

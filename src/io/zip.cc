@@ -78,6 +78,12 @@ Directory read_end(std::span<const std::byte> file) {
   return directory;
 }
 
+/// Nothing here is ever unpacked, but a name that leaves the folder it is unpacked in is nobody's honest checkpoint.
+bool is_inside(std::string_view name) {
+  const std::string path = fmt::format("/{}/", name);
+  return !name.starts_with('/') && path.find("/../") == std::string::npos && name.find('\\') == std::string_view::npos;
+}
+
 struct Header {
   ZipEntry entry;
   uint64_t packed_size = 0, size = 0, offset = 0;
@@ -115,6 +121,7 @@ Header read_header(ByteReader& reader) {
   read_extra64(reader.take(extra_size), header);
   reader.take(comment_size);
   const std::string name = printable(header.entry.name);
+  check(is_inside(header.entry.name), "zip entry '{}' is named as a path that leaves its folder", name);
   check((flags & kEncrypted) == 0, "zip entry '{}' is encrypted", name);
   check(method == 0 && header.packed_size == header.size,
         "zip entry '{}' is compressed (method {}, {} bytes stored for {}); torch.save stores", name, method,
@@ -160,6 +167,8 @@ ZipReader::ZipReader(std::span<const std::byte> file) {
   check(reader.remaining() == 0, "{} bytes follow the {} entries of the zip directory", reader.remaining(),
         directory.entries);
   std::sort(extents.begin(), extents.end());
+  const uint64_t first = extents.empty() ? 0 : extents.front().first;
+  check(first == 0, "{} bytes in front of the zip archive", first);
   const auto overlap = std::adjacent_find(extents.begin(), extents.end(),
                                           [](const auto& a, const auto& b) { return b.first < a.second; });
   if (overlap != extents.end()) fail("the zip entry at offset {} overlaps the one that follows it", overlap->first);

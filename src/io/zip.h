@@ -19,8 +19,9 @@ struct ZipEntry {
   uint32_t crc = 0;
 };
 
-/// The entries of an archive in memory. Entries that are compressed, encrypted, outside the file, overlapping or named
-/// twice are refused, so whatever is read is a part of the file and counts once.
+/// The entries of an archive in memory. Entries that are compressed, encrypted, outside the file, overlapping, named
+/// twice or named as a path that leaves its folder are refused, so whatever is read is a part of the file and counts
+/// once; and so is an archive with anything in front, which could be a file of another kind at the same time.
 class ZipReader {
  public:
   explicit ZipReader(std::span<const std::byte> file);

@@ -143,6 +143,25 @@ TEST(Zip, RefusesOverlappingEntries) {
   EXPECT_TRUE(error_of(stretched).ends_with("overlaps the one that follows it")) << error_of(stretched);
 }
 
+TEST(Zip, RefusesNamesThatLeaveTheFolder) {
+  for (const char* name : {"/etc/passwd", "..", "../a", "x/../../a", "x/..", "x\\..\\a", "C:\\a"}) {
+    EXPECT_TRUE(error_of(zip_of({{name, "data"}})).ends_with("is named as a path that leaves its folder")) << name;
+  }
+  EXPECT_EQ(error_of(zip_of({{"x/.data/..a", "data"}})), "no error");
+}
+
+TEST(Zip, RefusesBytesInFrontOfTheArchive) {
+  // Offsets moved along, as in an archive that unpacks itself: two files of different kinds in one.
+  const std::string front = "other file", file = zip_of({{"a", "data"}});
+  const size_t directory = directory_of(file), end = end_of(file);
+  const auto moved = [&](std::string whole, size_t at) {
+    uint32_t offset = 0;
+    std::memcpy(&offset, whole.data() + at, sizeof offset);
+    return patched(whole, at, static_cast<uint32_t>(offset + front.size()));
+  };
+  EXPECT_EQ(error_of(front + moved(moved(file, directory + 42), end + 16)), "10 bytes in front of the zip archive");
+}
+
 TEST(Zip, RefusesDamagedData) {
   std::string file = zip_of({{"a", "data"}});
   file[file.find("data")] = 'D';
