@@ -1,73 +1,129 @@
 #include "data/loader.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "base/check.h"
-#include "base/permutation.h"
+#include "base/philox.h"
+#include "data/packing.h"
 
 namespace megalodon::data {
 namespace {
 
-constexpr uint64_t kOrderStream = 0x6F72646572;  // the visiting order's own random numbers
+/// The most sequences that a row can go on for: with all rows of a batch in use, each corpus's share of them reads it
+/// once.
+int64_t longest_segment(const std::vector<Corpus>& corpora, const LoaderOptions& options) {
+  const auto size = [](const Corpus& corpus) {
+    return corpus.weight > 0 ? corpus.weight : static_cast<double>(corpus.file->tokens());
+  };
+  double sum = 0;
+  for (const Corpus& corpus : corpora) sum += size(corpus);
+  int64_t longest = std::numeric_limits<int64_t>::max();
+  for (const Corpus& corpus : corpora) {
+    const double rows = std::ceil(static_cast<double>(options.batch) * (size(corpus) / sum));
+    const int64_t sequences = (corpus.file->tokens() - options.length) / options.length;
+    longest = std::min(longest, sequences / std::max<int64_t>(static_cast<int64_t>(rows), 1));
+  }
+  return std::max<int64_t>(longest, 1);
+}
 
-/// The same for every run of a seed, different for every epoch.
-uint64_t epoch_key(uint64_t seed, int64_t epoch) {
-  return derive_key(derive_key(seed, kOrderStream), static_cast<uint64_t>(epoch));
+LoaderOptions validated(const std::vector<Corpus>& corpora, LoaderOptions options) {
+  check(options.batch >= 1, "[loader] batch must be at least 1, got {}", options.batch);
+  check(options.length >= 1, "[loader] length must be at least 1, got {}", options.length);
+  check(options.segment >= 0, "[loader] segment must not be negative, got {}", options.segment);
+  check(!corpora.empty(), "[loader] expected a corpus, got none");
+  for (const Corpus& corpus : corpora)
+    check((corpus.weight > 0) == (corpora.front().weight > 0), "[loader] give every corpus a weight or none");
+  if (options.packing != Packing::kStateful) {
+    options.segment = 1;
+  } else if (options.segment == 0) {
+    options.segment = longest_segment(corpora, options);
+  }
+  return options;
+}
+
+std::vector<std::unique_ptr<Sequences>> open(const std::vector<Corpus>& corpora, const LoaderOptions& options) {
+  std::vector<std::unique_ptr<Sequences>> list;
+  for (const Corpus& corpus : corpora) {
+    SequenceOptions sequence{options.length, options.segment, options.seed, options.shuffle};
+    // Corpora of one length would be read in the same order: of no harm unless they are the same.
+    if (!list.empty()) sequence.seed = derive_key(options.seed, list.size());
+    if (options.packing == Packing::kDocuments) {
+      list.push_back(std::make_unique<PackedSequences>(*corpus.file, sequence));
+    } else {
+      list.push_back(std::make_unique<StreamSequences>(*corpus.file, sequence));
+    }
+  }
+  return list;
+}
+
+Mixture mix(const std::vector<Corpus>& corpora, const std::vector<std::unique_ptr<Sequences>>& sequences) {
+  std::vector<double> shares;
+  std::vector<int64_t> sizes;
+  for (size_t i = 0; i < corpora.size(); ++i) {
+    // Weights are of tokens: a corpus with more padding gets more sequences for the same weight.
+    shares.push_back(corpora[i].weight / sequences[i]->fill());
+    sizes.push_back(sequences[i]->per_epoch());
+  }
+  return corpora.front().weight > 0 ? Mixture::of_shares(shares) : Mixture(std::move(sizes));
 }
 
 }  // namespace
 
-Loader::Loader(const TokenFile& file, LoaderOptions options) : file_(file), options_(options) {
-  check(options.batch >= 1, "[loader] batch must be at least 1, got {}", options.batch);
-  check(options.length >= 1, "[loader] length must be at least 1, got {}", options.length);
-  const int64_t tokens = file.tokens(), length = options.length;
-  check(tokens > length, "[loader] '{}' has {} tokens, a sequence of {} needs {} (one more, for the last target)",
-        file.prefix().string(), tokens, length, length + 1);
-  // Any offset in [0, length) must leave the same number of sequences; a corpus that fits one gives up offsets for it.
-  sequences_ = options.shuffle ? std::max<int64_t>((tokens - length) / length, 1) : (tokens - 1) / length;
-  scratch_.resize(static_cast<size_t>(length) + 1);
-}
+Loader::Loader(std::vector<Corpus> corpora, LoaderOptions options)
+    : options_(validated(corpora, options)), sequences_(open(corpora, options_)), mixture_(mix(corpora, sequences_)) {}
 
 void Loader::seek(int64_t position) {
   check(position >= 0, "[loader] position must not be negative, got {}", position);
+  check(options_.packing != Packing::kStateful || position % options_.batch == 0,
+        "[loader] position must be a multiple of the batch, {}, where rows go on from batch to batch, got {}",
+        options_.batch, position);
   position_ = position;
 }
 
-/// The first token of the sequence at `position`.
-int64_t Loader::begin_of(int64_t position) const {
-  const int64_t slot = position % sequences_;
-  if (!options_.shuffle) return slot * options_.length;
-  const uint64_t key = epoch_key(options_.seed, position / sequences_);
-  const int64_t offsets = std::min(options_.length, file_.tokens() - sequences_ * options_.length);
-  const Philox4 random = philox(key, 0);  // permute() draws from other counters
-  const uint64_t offset = (uint64_t{random[1]} << 32 | random[0]) % static_cast<uint64_t>(offsets);
-  const uint64_t sequence = permute(static_cast<uint64_t>(slot), static_cast<uint64_t>(sequences_), key);
-  return static_cast<int64_t>(offset) + static_cast<int64_t>(sequence) * options_.length;
-}
-
-void Loader::fill_row(int64_t begin, int64_t row, Batch& batch) {
-  const int64_t length = options_.length, end = begin + length;
-  file_.read(begin, scratch_);
-  const int64_t at = row * length;
-  std::copy(scratch_.begin(), scratch_.end() - 1, batch.tokens.begin() + at);
-  std::copy(scratch_.begin() + 1, scratch_.end(), batch.targets.begin() + at);
-  batch.starts[static_cast<size_t>(at)] = 1;
-  // Token `end` is the last target, so a document that begins there still hides it.
-  for (int64_t document = file_.document_of(begin) + 1; document < file_.documents(); ++document) {
-    const int64_t first = file_.document_begin(document);
-    if (first > end) break;
-    if (first < end) batch.starts[static_cast<size_t>(at + first - begin)] = 1;
-    batch.targets[static_cast<size_t>(at + first - begin - 1)] = kIgnoreTarget;
-  }
+int64_t Loader::sequences_per_epoch() const {
+  int64_t sum = 0;
+  for (const auto& sequences : sequences_) sum += sequences->per_epoch();
+  return sum;
 }
 
 Batch Loader::next() {
-  const auto size = static_cast<size_t>(options_.batch * options_.length);
-  Batch batch{options_.batch, options_.length, std::vector<int64_t>(size), std::vector<int64_t>(size),
+  const int64_t rows = options_.batch, segment = options_.segment;
+  const auto length = static_cast<size_t>(options_.length), size = static_cast<size_t>(rows) * length;
+  Batch batch{rows, options_.length, std::vector<int64_t>(size), std::vector<int64_t>(size),
               std::vector<uint8_t>(size)};
-  for (int64_t row = 0; row < options_.batch; ++row) fill_row(begin_of(position_ + row), row, batch);
-  position_ += options_.batch;
+  // Batches come in rounds of `segment`, in which row i reads segment i of the round, sequence after sequence. Where
+  // the segment is one sequence, position and segment are the same number.
+  const int64_t part = position_ / rows % segment;
+  const int64_t first = segment == 1 ? position_ : position_ / (rows * segment) * rows;
+  for (int64_t i = 0; i < rows; ++i) {
+    const auto [corpus, index] = mixture_.at(first + i);
+    const auto at = static_cast<size_t>(i) * length;
+    sequences_[corpus]->read(index * segment + part,
+                             {std::span(batch.tokens).subspan(at, length), std::span(batch.targets).subspan(at, length),
+                              std::span(batch.starts).subspan(at, length)});
+  }
+  batch.continues = part > 0;
+  position_ += rows;
   return batch;
+}
+
+std::vector<CorpusUse> Loader::uses(int64_t positions) const {
+  const int64_t round = options_.batch * options_.segment, rounds = positions / round;
+  const auto whole = mixture_.counts(rounds * options_.batch), next = mixture_.counts((rounds + 1) * options_.batch);
+  const double part = static_cast<double>(positions % round) / static_cast<double>(round);
+  std::vector<CorpusUse> uses(sequences_.size());
+  double sum = 0;
+  for (size_t i = 0; i < uses.size(); ++i) {
+    const double segments = static_cast<double>(whole[i]) + part * static_cast<double>(next[i] - whole[i]);
+    const auto per_epoch = static_cast<double>(sequences_[i]->per_epoch());
+    uses[i].fill = sequences_[i]->fill();
+    uses[i].epochs = segments * static_cast<double>(options_.segment) / per_epoch;
+    sum += uses[i].share = mixture_.share(i) * uses[i].fill;
+  }
+  for (CorpusUse& use : uses) use.share /= sum;
+  return uses;
 }
 
 }  // namespace megalodon::data

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/hash.h"
 #include "data/token_index.h"
 #include "data/token_sidecar.h"
 #include "data/tokenizer.h"
@@ -169,6 +170,7 @@ void TokenFileWriter::finish_together(std::span<TokenFileWriter* const> writers)
 TokenFile::TokenFile(const fs::path& prefix) : prefix_(strip_suffix(prefix)), bin_(with_suffix(prefix_, ".bin")) {
   const MappedFile index(with_suffix(prefix_, ".idx"));
   index_ = parse_token_index(index.bytes(), bytes(), index.path().string());
+  index_hash_ = xxh3_64(index.bytes());
   read_description();
 }
 
@@ -213,6 +215,22 @@ void TokenFile::read(int64_t position, std::span<int64_t> out) const {
     out = out.subspan(count);
     position += static_cast<int64_t>(count);
   }
+}
+
+std::string TokenFile::fingerprint() const {
+  constexpr size_t kBlock = size_t{64} << 10, kBlocks = 1024;
+  const auto all = bin_.bytes();
+  std::vector<uint64_t> hashes = {index_hash_, all.size()};
+  if (all.size() <= kBlock * kBlocks) {
+    hashes.push_back(xxh3_64(all));
+  } else {
+    const size_t room = all.size() - kBlock;
+    for (size_t i = 0; i < kBlocks; ++i) {
+      const size_t begin = room / (kBlocks - 1) * i + room % (kBlocks - 1) * i / (kBlocks - 1);
+      hashes.push_back(xxh3_64(all.subspan(begin, kBlock)));
+    }
+  }
+  return hex64(xxh3_64(std::as_bytes(std::span(hashes))));
 }
 
 void check_tokenizer(const TokenFile& file, const Tokenizer& tokenizer) {

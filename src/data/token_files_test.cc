@@ -1,6 +1,8 @@
 #include "data/token_files.h"
 
 #include <cstring>
+#include <fstream>
+#include <set>
 
 #include "base/philox.h"
 #include "data/testing.h"
@@ -319,6 +321,36 @@ TEST_F(TokenFiles, DescribesWhatIsThere) {
                                    "shortest 1, median 3, longest 7"});
   const TokenFile none(put_documents("b", {}, 256));
   expect_contains(describe(none), {"documents  0", "tokens     0", "u8"});
+}
+
+TEST_F(TokenFiles, FingerprintsTellDataApart) {
+  const std::vector<std::vector<int32_t>> documents = {{1, 2, 3}, {4, 5}};
+  const std::string print = TokenFile(put_documents("a", documents, 256)).fingerprint();
+  EXPECT_EQ(print.size(), 16U);
+  EXPECT_EQ(TokenFile(put_documents("b", documents, 256)).fingerprint(), print) << "wherever it lies";
+  EXPECT_NE(TokenFile(put_documents("c", {{1, 2, 3}, {4, 6}}, 256)).fingerprint(), print) << "another token";
+  EXPECT_NE(TokenFile(put_documents("d", {{1, 2}, {3, 4, 5}}, 256)).fingerprint(), print) << "another edge";
+}
+
+TEST_F(TokenFiles, FingerprintsOfHugeFilesReadBlocks) {
+  // 64 MiB and a bit, most of it a hole in the file.
+  const auto bytes = size_t{65} << 20;
+  TokenFileWriter writer(folder_ / "a", 256);
+  writer.add_document({});
+  writer.finish();
+  fs::resize_file(folder_ / "a.bin", bytes);
+  const auto change = [&](size_t at) {
+    std::fstream file(folder_ / "a.bin", std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(static_cast<int64_t>(at));
+    file.put('x');
+    file.close();
+    return TokenFile(folder_ / "a").fingerprint();
+  };
+  std::set<std::string> prints = {TokenFile(folder_ / "a").fingerprint()};
+  EXPECT_TRUE(prints.insert(change(0)).second);
+  EXPECT_TRUE(prints.insert(change(bytes - 1)).second);
+  EXPECT_TRUE(prints.insert(change(bytes / 1023 * 300)).second);
+  EXPECT_FALSE(prints.insert(change((size_t{64} << 10) + 9)).second) << "between two blocks";
 }
 
 }  // namespace
