@@ -10,7 +10,6 @@ namespace {
 struct TrainCommand {
   std::string run_file;
   TrainerOptions trainer;
-  bool dry_run = false;
 };
 
 }  // namespace
@@ -27,7 +26,7 @@ void add_train(CLI::App& app, Common& common) {
       ->capture_default_str();
   command->add_option("--threads", common.threads, "CPU threads; the same as --train.threads")
       ->check(CLI::NonNegativeNumber);
-  command->add_flag("--dry-run", options->dry_run,
+  command->add_flag("--dry-run", options->trainer.dry_run,
                     "print the configuration, sizes, memory and a measured step; write nothing");
   command->add_flag("--overfit-batch", options->trainer.overfit_batch,
                     "train on the first batch again and again: the loss must go to 0");
@@ -39,7 +38,7 @@ void add_train(CLI::App& app, Common& common) {
     if (common.threads > 0) overrides.emplace("train.threads", std::to_string(common.threads));
     RunConfig config = load_run_config(options->run_file, overrides);
     Trainer trainer(std::move(config), options->trainer);
-    if (options->dry_run) {
+    if (options->trainer.dry_run) {
       fmt::print("{}\n", trainer.dry_run());
       return;
     }

@@ -70,6 +70,11 @@ void assign(const Value& value, std::string& target) {
 }
 
 void assign(const Value& value, std::vector<std::string>& target) {
+  if (value.tree.is_string()) {  // a list of one; "" of none, as on the command line
+    target.clear();
+    if (const auto text = value.tree.get<std::string>(); !text.empty()) target.push_back(text);
+    return;
+  }
   const auto is_string = [](const Tree& item) { return item.is_string(); };
   if (!value.tree.is_array() || !std::all_of(value.tree.begin(), value.tree.end(), is_string)) {
     value.must_be("a list of strings");

@@ -9,6 +9,9 @@ namespace megalodon {
 /// Resident memory of this process in bytes (0 where /proc is missing).
 int64_t resident_bytes();
 
+/// The most that resident_bytes() has been since the process began.
+int64_t peak_resident_bytes();
+
 /// Cores this process may run on.
 int available_cores();
 

@@ -75,11 +75,15 @@ void write_trainer_state(const TrainerState& state, const fs::path& path) {
   const Json tree = {{"format", "megalodon.cpp trainer"},
                      {"format_version", kFormatVersion},
                      {"step", state.step},
+                     {"updates", state.updates},
                      {"micro_batches", state.micro_batches},
                      {"loader_position", state.loader_position},
+                     {"records", state.records},
                      {"evaluation_pending", state.evaluation_pending},
                      {"fixed", state.fixed},
-                     {"environment", state.environment}};
+                     {"environment", state.environment},
+                     {"settings", state.settings},
+                     {"more", state.more}};
   write_file_atomically(path, tree.dump(2) + "\n");
 }
 
@@ -117,22 +121,27 @@ TrainerState read_trainer_state(const fs::path& checkpoint) {
   check(fs::is_regular_file(path), "[--resume] '{}' is no checkpoint: it has no trainer.json", checkpoint.string());
   const Json tree = Json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
   check(tree.is_object() && tree.value("format_version", Json()) == kFormatVersion && tree.contains("fixed") &&
-            tree.contains("environment"),
+            tree.contains("environment") && tree.contains("settings"),
         "[{}] expected a trainer state of format version {}; the checkpoint is damaged or from another version",
         path.string(), kFormatVersion);
   TrainerState state;
   state.step = count_at(tree, "step", path);
+  state.updates = count_at(tree, "updates", path);
   state.micro_batches = count_at(tree, "micro_batches", path);
   state.loader_position = count_at(tree, "loader_position", path);
+  state.records = count_at(tree, "records", path);
   state.evaluation_pending = tree.value("evaluation_pending", Json()) == true;
   state.fixed = tree["fixed"];
   state.environment = tree["environment"];
+  state.settings = tree["settings"];
+  state.more = tree.value("more", Json::object());
   return state;
 }
 
 void load_checkpoint(const fs::path& checkpoint, Model& model, AdamW& optimizer) {
   load_weights(model, io::read_safetensors(checkpoint / "model.safetensors"));
-  optimizer.load_state(io::read_safetensors(checkpoint / "optimizer.safetensors"), read_trainer_state(checkpoint).step);
+  optimizer.load_state(io::read_safetensors(checkpoint / "optimizer.safetensors"),
+                       read_trainer_state(checkpoint).updates);
 }
 
 std::optional<fs::path> RunFolder::latest() const {

@@ -24,14 +24,20 @@ namespace megalodon {
 
 /// Where a run stands; trainer.json.
 struct TrainerState {
-  int64_t step = 0;                 // optimizer updates done
+  int64_t step = 0;                 // steps done
+  int64_t updates = 0;              // of these, those whose update was applied
   int64_t micro_batches = 0;        // forward passes done: names the dropout masks of the next
   int64_t loader_position = 0;      // sequences consumed
+  int64_t records = 0;              // lines of metrics.jsonl
   bool evaluation_pending = false;  // a signal cut short the evaluation that belongs to this step
   /// What must be the same for the run to go on as if never stopped: model, data, batch sizes, seed.
   nlohmann::ordered_json fixed;
   /// What changes results in the last bits only: threads, library version.
   nlohmann::ordered_json environment;
+  /// What may change on the way, and is stated then: optimizer, schedule, steps.
+  nlohmann::ordered_json settings;
+  /// What other parts of the trainer keep, each under its own name.
+  nlohmann::ordered_json more = nlohmann::ordered_json::object();
 };
 
 /// "model.dropout is 0.2, was 0.1" for everything that differs between two such trees.

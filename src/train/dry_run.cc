@@ -1,6 +1,10 @@
-// Trainer::dry_run(): sizes from the configuration, and a step measured without its update.
+// Trainer::dry_run(): what a run would be, from its configuration and from one full step that is measured. Nothing is
+// written; the step changes only the weights of this process, which ends after it.
 #include <fmt/format.h>
-#include <sys/resource.h>
+#include <malloc.h>
+
+#include <algorithm>
+#include <fstream>
 
 #include "base/process.h"
 #include "train/trainer.h"
@@ -10,40 +14,46 @@ namespace {
 
 constexpr double kGiB = 1 << 30;
 
-double peak_resident_bytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_maxrss) * 1024;
+/// Lets peak_resident_bytes() begin anew (where the kernel can), with the memory that nobody uses given back.
+void reset_peak_memory() {
+  malloc_trim(0);
+  std::ofstream("/proc/self/clear_refs") << "5";
+}
+
+std::string gib(double bytes) {
+  return fmt::format("{:.3f} GiB", bytes / kGiB);
 }
 
 }  // namespace
 
 std::string Trainer::dry_run() {
-  const ModelInfo info = model_->info();
-  // The backward pass costs two forward passes; recomputing activations one more.
-  const double flops_per_token = info.forward_flops_per_token * (config_.train.checkpointing ? 4 : 3);
-  const auto batches = next_batches();
-  backward(batches);  // the first pass also pays for fresh memory
-  const Stopwatch watch;
-  const double loss = backward(batches);
-  const double norm = optimizer_.gradient_norm(), seconds = watch.seconds();
-  optimizer_.zero_grad();
-  loader_.seek(state_.loader_position);
-
-  const auto tokens = static_cast<double>(tokens_per_step());
   std::string text = overview() + "\n";
-  const auto row = [&](const char* name, const std::string& value) { text += fmt::format("{:<34}{}\n", name, value); };
-  row("parameters", fmt::format("{}", info.parameters));
-  row("tokens per step", fmt::format("{}", tokens_per_step()));
-  row("FLOPs per token, training", fmt::format("{:.4g}", flops_per_token));
-  row("weights, gradients, two moments",
-      fmt::format("{:.3f} GiB", 4.0 * sizeof(float) * static_cast<double>(info.parameters) / kGiB));
-  row("peak memory, activations included", fmt::format("{:.3f} GiB", peak_resident_bytes() / kGiB));
-  row("first loss", fmt::format("{:.4f}", loss));
-  row("first gradient norm", fmt::format("{:.4f}", norm));
-  row("a step without its update", fmt::format("{:.3f} s, {:.0f} tokens/s, {:.1f} GFLOP/s", seconds, tokens / seconds,
-                                               tokens * flops_per_token / seconds * 1e-9));
-  row("all steps", format_duration(seconds * static_cast<double>(config_.train.steps - state_.step)));
+  const auto row = [&](const char* name, const std::string& value) { text += fmt::format("{:<38}{}\n", name, value); };
+  const auto first = train_step();  // also pays for fresh memory and waits for the first batches
+  optimizer_.zero_grad();
+  reset_peak_memory();
+  const auto before = static_cast<double>(resident_bytes());
+  const auto step = train_step();
+  const auto peak = static_cast<double>(peak_resident_bytes());
+
+  const double copy = sizeof(float) * static_cast<double>(model_->info().parameters);
+  const StepSize size = step_size();
+  const auto tokens = static_cast<double>(size.tokens);
+  row("parameters", fmt::format("{}", model_->info().parameters));
+  row("tokens per step", fmt::format("{}", size.tokens));
+  row("FLOPs per token, training", fmt::format("{:.4g}", size.flops / tokens));
+  row("weights", gib(copy));
+  row("gradients", gib(copy));
+  row("two moments", gib(2 * copy));
+  if (average_) row("averaged weights", gib(copy));
+  row("activations and workspace, measured", gib(std::max(0.0, peak - before - copy)));
+  row("peak memory of the process, measured", gib(peak));
+  row("first loss", fmt::format("{:.4f}", first->loss));
+  row("first gradient norm", fmt::format("{:.4f}", first->norm));
+  row("a full step, measured", fmt::format("{:.3f} s, {:.0f} tokens/s, {:.1f} GFLOP/s", step->seconds,
+                                           tokens / step->seconds, size.flops / step->seconds * 1e-9));
+  row("all steps, without evaluations",
+      format_duration(step->seconds * static_cast<double>(config_.train.steps - state_.step + 2)));
   return text;
 }
 

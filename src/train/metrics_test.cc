@@ -16,7 +16,7 @@ class Metrics : public testing::Test {
   void SetUp() override { fs::remove(path_); }
   void TearDown() override { fs::remove(path_); }
   void write(int64_t first, int64_t last) const {
-    MetricsLog log(path_, first - 1);
+    MetricsLog log(path_, first - 1, first - 1);
     for (int64_t step = first; step <= last; ++step) log.append({{"step", step}, {"loss", 0.5}});
   }
   std::string content() const { return read_file(path_); }
@@ -35,6 +35,18 @@ TEST_F(Metrics, ResumingDropsLaterSteps) {
   const std::string straight = content();
   write(4, 5);
   EXPECT_EQ(content(), straight);
+}
+
+TEST_F(Metrics, LinesBehindTheCheckpointAreDropped) {
+  write(1, 3);
+  const std::string straight = content();
+  MetricsLog(path_, 3, 3).append({{"step", 3}, {"eval_loss/valid", 0.5}});
+  MetricsLog log(path_, 3, 3);
+  EXPECT_EQ(content(), straight) << "of an evaluation that the checkpoint still owes";
+  EXPECT_EQ(log.records(), 3);
+  log.append({{"step", 4}, {"loss", 0.5}});
+  EXPECT_EQ(log.records(), 4);
+  EXPECT_EQ(MetricsLog(path_, 9, 9).records(), 4) << "a file that lost its end";
 }
 
 TEST_F(Metrics, ALineCutShortIsDropped) {

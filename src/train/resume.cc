@@ -28,6 +28,16 @@ std::optional<fs::path> choose_checkpoint(const RunFolder& folder, const std::st
   return checkpoint;
 }
 
+std::vector<std::string> resume_notes(const TrainerState& saved, const TrainerState& now) {
+  std::vector<std::string> notes;
+  for (const std::string& difference : differences(saved.settings, now.settings))
+    notes.push_back(fmt::format("note: {}, from step {} on", difference, saved.step + 1));
+  for (const std::string& difference : differences(saved.environment, now.environment))
+    notes.push_back(
+        fmt::format("note: {}; results may differ from those of an uninterrupted run in the last bits", difference));
+  return notes;
+}
+
 void check_same_run(const fs::path& checkpoint, const TrainerState& saved, const nlohmann::ordered_json& fixed) {
   const auto list = differences(saved.fixed, fixed);
   check(list.empty(),

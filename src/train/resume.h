@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "train/checkpoint.h"
 
@@ -11,6 +12,9 @@ namespace megalodon {
 /// `mode` is "auto" (the folder's latest checkpoint, if it has one), "never", or the path of a checkpoint or run
 /// folder. None: begin afresh. Throws Error where that would overwrite a run, or where there is no such checkpoint.
 std::optional<fs::path> choose_checkpoint(const RunFolder& folder, const std::string& mode);
+
+/// A line for everything that differs, may, and is better said.
+std::vector<std::string> resume_notes(const TrainerState& saved, const TrainerState& now);
 
 /// Throws Error listing what differs between the checkpoint's run and this one and must not.
 void check_same_run(const fs::path& checkpoint, const TrainerState& saved, const nlohmann::ordered_json& fixed);

@@ -51,7 +51,8 @@ void start_from_defaults(RunConfig& run, const Tree& tree, const config::Overrid
 
 void DataConfig::visit(config::Visitor& v) {
   v.field("train", train, "prefix of the .bin/.idx pair to train on");
-  v.field("valid", valid, "prefix of the pair to evaluate on; empty: no evaluation");
+  v.field("valid", valid,
+          "pairs to evaluate on, each PREFIX or NAME=PREFIX, the most important first; none: no evaluation");
   v.field("tokenizer", tokenizer, "what the tokens are: bytes");
   v.field("seq_len", seq_len, "tokens of a training sequence");
   v.field("batch", batch, "sequences of a forward pass");
@@ -81,6 +82,17 @@ void TrainConfig::visit(config::Visitor& v) {
   v.field("keep", keep, "checkpoints to keep, the newest");
   v.field("log_every", log_every, "steps between lines of output where it is not a terminal");
   v.field("stop_after", stop_after, "save and stop after this step, leaving the rest to --resume; 0: never");
+  v.field("grace_seconds", grace_seconds,
+          "time between a signal and the kill that follows it: half of it for the step, the rest for saving; 0: the "
+          "step is always finished");
+  v.field("tensorboard", tensorboard, "write event files for TensorBoard to the run folder");
+  v.field("measure_peak", measure_peak, "time a matrix product at the start, to state the share of the machine's peak");
+  v.field("ema_decay", ema_decay, "decay of a moving average of the weights, saved beside them; 0: none");
+  v.field("eval_ema", eval_ema, "evaluate the average too");
+  v.field("early_stop_patience", early_stop_patience,
+          "evaluations without a better loss on the first of data.valid after which the run ends; 0: never");
+  v.field("early_stop_min_delta", early_stop_min_delta, "how much lower a loss must be to be better");
+  v.section("", guard, "train: updates that are left out, and warnings");
 }
 
 void TrainConfig::validate() const {
@@ -101,6 +113,15 @@ void TrainConfig::validate() const {
   at_least("train.keep", keep, 1);
   at_least("train.log_every", log_every, 1);
   at_least("train.stop_after", stop_after, 0, " (never)");
+  if (!(grace_seconds >= 0)) fail_usage("[train.grace_seconds] expected 0 (no limit) or more, got {}", grace_seconds);
+  guard.validate();
+  if (!(ema_decay >= 0 && ema_decay < 1))
+    fail_usage("[train.ema_decay] expected a number in [0, 1), got {}", ema_decay);
+  if (eval_ema && ema_decay == 0)
+    fail_usage("[train.eval_ema] there is no average: set train.ema_decay, for example 0.999");
+  at_least("train.early_stop_patience", early_stop_patience, 0, " (never)");
+  if (!(early_stop_min_delta >= 0))
+    fail_usage("[train.early_stop_min_delta] expected 0 or more, got {}", early_stop_min_delta);
 }
 
 RunConfig::RunConfig() : model(make_config(arch)) {}
@@ -146,6 +167,9 @@ void RunConfig::validate() const {
   if (train.eval_every > 0 && data.valid.empty())
     fail_usage("[train.eval_every] is {}, but data.valid is empty; name a corpus there or set eval_every = 0",
                train.eval_every);
+  if (train.early_stop_patience > 0 && train.eval_every == 0)
+    fail_usage("[train.early_stop_patience] is {}, but train.eval_every is 0; nothing would be evaluated on the way",
+               train.early_stop_patience);
   if (train.eval_tokens > 0 && train.eval_tokens < data.seq_len && !data.valid.empty())
     fail_usage("[train.eval_tokens] expected data.seq_len = {} or more (or 0: all), got {}", data.seq_len,
                train.eval_tokens);

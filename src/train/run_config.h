@@ -1,19 +1,23 @@
 // A training run as its run file describes it: [model], [data], [optim] with [optim.schedule], [train].
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/config.h"
 #include "base/file.h"
 #include "models/model.h"
+#include "train/guard.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
 
 namespace megalodon {
 
 struct DataConfig {
-  std::string train, valid;  // prefixes of .bin/.idx pairs
+  std::string train;               // prefix of a .bin/.idx pair
+  std::vector<std::string> valid;  // prefixes, or NAME=PREFIX
   std::string tokenizer = "bytes";
   int64_t seq_len = 2048, batch = 1;
   void visit(config::Visitor& visitor);
@@ -30,8 +34,17 @@ struct TrainConfig {
   int64_t sample_every = 0, sample_tokens = 200;
   std::string sample_prompt = "The ";
   int64_t save_every = 1000, keep = 2, log_every = 10, stop_after = 0;
+  double grace_seconds = 0;
+  bool tensorboard = true, measure_peak = true;
+  GuardConfig guard;
+  double ema_decay = 0;
+  bool eval_ema = false;
+  int64_t early_stop_patience = 0;
+  double early_stop_min_delta = 0;
   void visit(config::Visitor& visitor);
   void validate() const;
+  /// Where this process stops, if nothing stops it earlier.
+  int64_t last_step() const { return stop_after > 0 ? std::min(steps, stop_after) : steps; }
 };
 
 struct RunConfig {

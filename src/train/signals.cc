@@ -1,9 +1,11 @@
 #include "train/signals.h"
 
+#include <time.h>
 #include <unistd.h>
 
 #include <array>
 #include <atomic>
+#include <cstdint>
 
 namespace megalodon {
 namespace {
@@ -13,12 +15,19 @@ constexpr int kInterruptedCode = 128 + SIGINT;
 
 // Any thread may run the handler, and lock-free atomics are what it may touch.
 std::atomic<int> first_signal = 0, interrupts = 0;
-static_assert(std::atomic<int>::is_always_lock_free);
+std::atomic<int64_t> signalled_at = 0;  // nanoseconds; 0: never
+static_assert(std::atomic<int>::is_always_lock_free && std::atomic<int64_t>::is_always_lock_free);
+
+int64_t nanoseconds() {
+  timespec time{};
+  clock_gettime(CLOCK_MONOTONIC, &time);  // which a handler may call
+  return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+}
 
 extern "C" void note_signal(int signal) {
   if (signal == SIGINT && ++interrupts == 2) _exit(kInterruptedCode);
   int none = 0;
-  first_signal.compare_exchange_strong(none, signal);
+  if (first_signal.compare_exchange_strong(none, signal)) signalled_at = nanoseconds();
 }
 
 }  // namespace
@@ -26,6 +35,7 @@ extern "C" void note_signal(int signal) {
 SignalGuard::SignalGuard() {
   static_assert(std::size(kCaught) == std::extent_v<decltype(previous_)>);
   first_signal = interrupts = 0;
+  signalled_at = 0;
   struct sigaction action = {};
   action.sa_handler = note_signal;
   action.sa_flags = SA_RESTART;  // reads and writes under way are none of the signal's business
@@ -39,6 +49,11 @@ SignalGuard::~SignalGuard() {
 
 int SignalGuard::received() {
   return first_signal;
+}
+
+double SignalGuard::seconds_since() {
+  const int64_t at = signalled_at;
+  return at == 0 ? 0 : 1e-9 * static_cast<double>(nanoseconds() - at);
 }
 
 }  // namespace megalodon

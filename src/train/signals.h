@@ -16,6 +16,9 @@ class SignalGuard {
 
   /// The first signal caught, or 0.
   static int received();
+  static bool stopping() { return received() != 0; }
+  /// Since that signal; 0 where there was none.
+  static double seconds_since();
 
  private:
   struct sigaction previous_[3];

@@ -55,13 +55,14 @@ BatchTensors to_tensors(const data::Batch& batch, const ModelConfig& config, con
   return tensors;
 }
 
-double backward_mean_loss(Model& model, const std::vector<BatchTensors>& micro_batches,
-                          const std::function<void(size_t)>& before) {
+std::optional<double> backward_mean_loss(Model& model, const std::vector<BatchTensors>& micro_batches,
+                                         const std::function<void(size_t)>& before, const std::function<bool()>& stop) {
   int64_t targets = 0;
   for (const BatchTensors& batch : micro_batches) targets += count_targets(batch.targets_BL);
   check(targets > 0, "[train] no position of the batch has a target: its documents are one token long");
   double loss = 0;
   for (size_t i = 0; i < micro_batches.size(); ++i) {
+    if (i > 0 && stop && stop()) return {};
     before(i);
     NoCarry carry;
     const Tensor nll_BL = model.nll(micro_batches[i].input, micro_batches[i].targets_BL, carry);

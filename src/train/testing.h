@@ -46,13 +46,14 @@ class TrainingTest : public data::FolderTest {
                   {"attention_dropout", 0.1}},
                  {}, "test");
     run.data.train = (folder_ / "train").string();
-    run.data.valid = (folder_ / "valid").string();
+    run.data.valid = {(folder_ / "valid").string()};
     run.data.seq_len = 16, run.data.batch = 2;
     run.optimizer.lr = 1e-2;
     run.schedule.warmup = 2;
     run.train.steps = 12, run.train.accumulate = 2;
     run.train.out = (folder_ / out).string();
     run.train.eval_tokens = 64;
+    run.train.measure_peak = false;
     run.train.threads = 1;  // tiny tensors: more threads would only wait for each other
     return run;
   }

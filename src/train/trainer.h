@@ -11,85 +11,90 @@
 #include <string>
 #include <vector>
 
-#include "base/progress.h"
-#include "data/loader.h"
 #include "data/tokenizer.h"
 #include "train/checkpoint.h"
-#include "train/metrics.h"
+#include "train/early_stop.h"
+#include "train/guard.h"
+#include "train/monitor.h"
 #include "train/run_config.h"
-#include "train/step.h"
+#include "train/signals.h"
+#include "train/training_data.h"
+#include "train/validation.h"
+#include "train/weight_average.h"
 
 namespace megalodon {
 
 /// How run() ended; everything is saved in each case.
 enum class Outcome {
-  kFinished,     // all steps done
-  kStopped,      // at train.stop_after
-  kInterrupted,  // by SIGINT
-  kPreempted,    // by SIGTERM or SIGUSR1, as from a batch scheduler
+  kFinished,      // all steps done
+  kStopped,       // at train.stop_after
+  kEarlyStopped,  // the held-out loss no longer fell
+  kInterrupted,   // by SIGINT
+  kPreempted,     // by SIGTERM or SIGUSR1, as from a batch scheduler
 };
 
-/// 0, 0, 130 as shells report SIGINT, and 75 (EX_TEMPFAIL), on which a scheduler may requeue the job.
+/// 0, 0, 0, 130 as shells report SIGINT, and 75 (EX_TEMPFAIL), on which a scheduler may requeue the job.
 int exit_code(Outcome outcome);
 
 struct TrainerOptions {
   std::string resume = "auto";  // see choose_checkpoint()
   bool overfit_batch = false;   // every step trains on the first step's sequences
+  bool dry_run = false;         // for dry_run() alone: the run folder is neither locked nor written
   std::FILE* out = stdout;
 };
 
 class Trainer {
  public:
-  /// Opens the data, builds the model, loads the checkpoint if there is one to resume. Writes nothing.
+  /// Opens the data, builds the model, claims the run folder and loads the checkpoint if there is one to resume.
   Trainer(RunConfig config, TrainerOptions options = {});
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
 
   /// Trains until all steps are done or a signal asks to stop; see SignalGuard.
   Outcome run();
-  /// What run() would do: configuration, sizes, memory, and the measured time of a step that updates nothing.
+  /// What run() would do: configuration, sizes, memory, and the measured time of a step. Uses the trainer up.
   std::string dry_run();
 
   Model& model() { return *model_; }
   int64_t step() const { return state_.step; }
 
  private:
-  struct StepReport {
-    double loss = 0, norm = 0, lr = 0, seconds = 0;
-  };
-
   nlohmann::ordered_json fixed() const;
-  int64_t tokens_per_step() const;
-  int64_t end_step() const;
+  StepSize step_size() const;
+  bool done() const;
   bool is_due(int64_t every) const { return every > 0 && state_.step % every == 0; }
 
+  void begin();
   void resume(const fs::path& checkpoint);
+  void load(const fs::path& checkpoint, TrainerState saved);
   void start();
   std::string overview() const;
-  std::vector<BatchTensors> next_batches();
-  double backward(const std::vector<BatchTensors>& batches);
-  StepReport train_step();
-  void show(const StepReport& report);
+  void advance();
+  std::optional<StepReport> train_step();
+  std::optional<double> backward(const std::vector<BatchTensors>& batches);
+  void roll_back(const StepReport& bad);
   void evaluate_now();
   void sample_now();
   void save();
-  Outcome finish(bool done);
+  Outcome finish();
 
   RunConfig config_;
   TrainerOptions options_;
+  std::optional<SignalGuard> signals_;  // from the beginning: loading a large model takes a while
   std::unique_ptr<data::Tokenizer> tokenizer_;
-  data::TokenFile corpus_;
-  std::optional<data::TokenFile> valid_;
-  data::Loader loader_;
+  TrainingData data_;
+  ValidationSets valid_;
   std::unique_ptr<Model> model_;
   AdamW optimizer_;
+  std::optional<WeightAverage> average_;
+  UpdateGuard guard_;
+  EarlyStop early_stop_;
   RunFolder folder_;
   TrainerState state_;
+  bool unsaved_ = false;  // whether state_ differs from the newest checkpoint
   std::optional<fs::path> resumed_from_;
   std::vector<std::string> notes_;  // about the resumption
-  std::optional<MetricsLog> metrics_;
-  Progress progress_;
-  double smooth_loss_ = 0, smooth_seconds_ = 0;  // of the display
+  Monitor monitor_;
 };
 
 }  // namespace megalodon

@@ -1,0 +1,127 @@
+#include "train/monitor.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "base/process.h"
+
+namespace megalodon {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr double kSmoothing = 0.95;  // of the displayed loss: about the last 20 steps
+
+double smooth(double average, double value) {
+  if (!std::isfinite(value)) return average;
+  return average == 0 ? value : kSmoothing * average + (1 - kSmoothing) * value;
+}
+
+double mebibytes(int64_t bytes) {
+  return static_cast<double>(bytes) / (1 << 20);
+}
+
+void add(Json& record, const std::string& suffix, const Evaluation& result) {
+  record["eval_loss" + suffix] = result.loss;
+  record["perplexity" + suffix] = std::exp(result.loss);
+  record["bits_per_byte" + suffix] = result.bits_per_byte;
+  record["eval_tokens" + suffix] = result.tokens;
+}
+
+}  // namespace
+
+Monitor::Monitor(const TrainConfig& config, StepSize size, std::FILE* out)
+    : config_(config), size_(size), progress_("train", "steps", out, Progress::Plain::kNothing) {}
+
+void Monitor::open(const RunFolder& folder, const TrainerState& state) {
+  metrics_.emplace(folder.metrics(), state.step, state.records);
+  if (config_.tensorboard) events_.emplace(folder.path() / "tensorboard", state.step + 1);
+}
+
+void Monitor::rewind(const RunFolder& folder, const TrainerState& state) {
+  metrics_.reset();
+  metrics_.emplace(folder.metrics(), state.step, state.records);
+  if (events_) events_->restart(state.step + 1);
+}
+
+void Monitor::configuration(int64_t step, const std::string& toml) {
+  if (events_) events_->text(step, "config", "```toml\n" + toml + "```\n");
+}
+
+/// A line of metrics.jsonl, whose numbers are TensorBoard's scalars.
+void Monitor::record(const Json& record) {
+  metrics_->append(record);
+  if (!events_) return;
+  std::vector<Scalar> scalars;
+  for (const auto& [key, value] : record.items())
+    if (key != "step" && value.is_number()) scalars.push_back({key, value.get<double>()});
+  events_->scalars(record["step"].get<int64_t>(), scalars);
+}
+
+void Monitor::step(const StepReport& report) {
+  const auto tokens = static_cast<double>(size_.tokens);
+  Json line = {{"step", report.step},
+               {"loss", report.loss},
+               {"grad_norm", report.norm},
+               {"lr", report.lr},
+               {"tokens", report.step * size_.tokens},
+               {"tokens_per_s", std::round(tokens / report.seconds)},
+               {"step_s", report.seconds},
+               {"data_wait_s", report.data_wait},
+               {"rss_mb", mebibytes(resident_bytes())},
+               {"peak_rss_mb", mebibytes(peak_resident_bytes())},
+               {"skips", report.skips},
+               {"rollbacks", report.rollbacks}};
+  if (peak_flops_ > 0) line["share_of_peak"] = size_.flops / report.seconds / peak_flops_;
+  if (report.judgement.loss_z) line["loss_z"] = *report.judgement.loss_z;
+  if (report.judgement.norm_z) line["grad_norm_z"] = *report.judgement.norm_z;
+  if (report.judgement.verdict == Verdict::kSkip) line["skipped"] = report.judgement.reason;
+  record(line);
+  if (report.judgement.verdict == Verdict::kSkip)
+    print(fmt::format("step {}: {}; the update is skipped", report.step, report.judgement.reason));
+  if (!report.judgement.warning.empty()) print(report.judgement.warning);
+  show(report);
+}
+
+void Monitor::show(const StepReport& report) {
+  smooth_loss_ = smooth(smooth_loss_, report.loss);
+  smooth_seconds_ = smooth(smooth_seconds_, report.seconds);
+  const std::string detail =
+      fmt::format("loss {:.4f}  lr {:.2e}  norm {:.3f}  {} tokens/s", smooth_loss_, report.lr, report.norm,
+                  format_count(static_cast<double>(size_.tokens) / smooth_seconds_));
+  progress_.update(report.step, config_.steps, detail);
+  const bool first_or_last = report.step == 1 || report.step == config_.last_step();
+  if (!progress_.interactive() && (first_or_last || report.step % config_.log_every == 0))
+    print(fmt::format("step {}/{}  {}  ETA {}", report.step, config_.steps, detail,
+                      format_duration(smooth_seconds_ * static_cast<double>(config_.steps - report.step))));
+}
+
+void Monitor::evaluation(int64_t step, const std::vector<NamedEvaluation>& list,
+                         const std::vector<NamedEvaluation>& ema, double seconds) {
+  Json line = {{"step", step}};
+  const auto add_all = [&](const std::vector<NamedEvaluation>& sets, const char* suffix, const char* of) {
+    for (const auto& [name, result] : sets) {
+      add(line, "/" + name + suffix, result);
+      print(fmt::format("step {}: held-out loss{} on {} {:.4f}, perplexity {:.3f}, {:.4f} bits per byte ({} tokens)",
+                        step, of, name, result.loss, std::exp(result.loss), result.bits_per_byte,
+                        format_count(static_cast<double>(result.tokens))));
+    }
+  };
+  add_all(list, "", "");
+  add_all(ema, ".ema", " of the averaged weights");
+  line["eval_s"] = seconds;
+  record(line);
+}
+
+void Monitor::rollback(int64_t step, const StepReport& bad) {
+  record(
+      {{"step", step}, {"rolled_back_from", bad.step}, {"reason", bad.judgement.reason}, {"rollbacks", bad.rollbacks}});
+  print(
+      fmt::format("step {}: {}; back to the checkpoint of step {}, on with the data after that step: from here on "
+                  "this is no longer the run without the incident",
+                  bad.step, bad.judgement.reason, step));
+}
+
+}  // namespace megalodon

@@ -1,0 +1,77 @@
+// What a run tells while it goes on: metrics.jsonl for programs, TensorBoard's event files for curves, lines for
+// people.
+#pragma once
+
+#include <cstdio>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/progress.h"
+#include "train/checkpoint.h"
+#include "train/guard.h"
+#include "train/metrics.h"
+#include "train/run_config.h"
+#include "train/tensorboard.h"
+#include "train/validation.h"
+
+namespace megalodon {
+
+/// One step as it went.
+struct StepReport {
+  int64_t step = 0;  // the one that is now done, counted from 1
+  double loss = 0, norm = 0, lr = 0;
+  double seconds = 0;    // of the whole step
+  double data_wait = 0;  // of these, waiting for data
+  Judgement judgement;
+  int64_t skips = 0, rollbacks = 0;  // of the run
+};
+
+/// What shares of a machine are computed from.
+struct StepSize {
+  int64_t tokens = 0;
+  double flops = 0;
+};
+
+class Monitor {
+ public:
+  /// `out` shows lines at once; files come with open().
+  Monitor(const TrainConfig& config, StepSize size, std::FILE* out);
+
+  /// Goes on with the run folder's files behind what `state` knows of.
+  void open(const RunFolder& folder, const TrainerState& state);
+  /// The run goes back to `state`: what was written after it is dropped.
+  void rewind(const RunFolder& folder, const TrainerState& state);
+  /// Floating-point operations a second that steps are compared with; 0: nothing is.
+  void set_peak(double flops) { peak_flops_ = flops; }
+  /// The effective configuration, where curves are looked at.
+  void configuration(int64_t step, const std::string& toml);
+  /// Lines of metrics.jsonl so far.
+  int64_t records() const { return metrics_ ? metrics_->records() : 0; }
+
+  void step(const StepReport& report);
+  /// One record for all sets; `ema` are those of the averaged weights, if there are any.
+  void evaluation(int64_t step, const std::vector<NamedEvaluation>& list, const std::vector<NamedEvaluation>& ema,
+                  double seconds);
+  /// Of the step `bad` to `step`.
+  void rollback(int64_t step, const StepReport& bad);
+  /// What is going on between two steps, for a terminal.
+  void busy(int64_t step, std::string_view detail) { progress_.update(step, config_.steps, detail); }
+  void print(std::string_view text) { progress_.print(text); }
+  void finish() { progress_.finish(); }
+
+ private:
+  void record(const nlohmann::ordered_json& record);
+  void show(const StepReport& report);
+
+  TrainConfig config_;
+  StepSize size_;
+  Progress progress_;
+  std::optional<MetricsLog> metrics_;
+  std::optional<EventWriter> events_;
+  double peak_flops_ = 0;
+  double smooth_loss_ = 0, smooth_seconds_ = 0;  // of the display
+};
+
+}  // namespace megalodon

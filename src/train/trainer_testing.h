@@ -1,0 +1,60 @@
+// Runs of the trainer that its tests compare.
+#pragma once
+
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "train/testing.h"
+#include "train/trainer.h"
+
+namespace megalodon::testing {
+
+class Training : public testing::TrainingTest {
+ protected:
+  void SetUp() override {
+    TrainingTest::SetUp();
+    null_ = std::fopen("/dev/null", "w");
+  }
+  void TearDown() override {
+    std::fclose(null_);
+    TrainingTest::TearDown();
+  }
+
+  Trainer trainer(const RunConfig& run, const std::string& resume = "auto", bool overfit = false) const {
+    return Trainer(run, {.resume = resume, .overfit_batch = overfit, .out = null_});
+  }
+  Outcome train(const RunConfig& run, const std::string& resume = "auto") const { return trainer(run, resume).run(); }
+
+  /// metrics.jsonl without what a clock or the memory decides.
+  static std::vector<nlohmann::ordered_json> records(const RunConfig& run) {
+    std::istringstream lines(read_file(fs::path(run.train.out) / "metrics.jsonl"));
+    std::vector<nlohmann::ordered_json> list;
+    for (std::string line; std::getline(lines, line);) {
+      auto record = nlohmann::ordered_json::parse(line);
+      for (const char* key : {"tokens_per_s", "step_s", "data_wait_s", "rss_mb", "peak_rss_mb", "eval_s"})
+        record.erase(key);
+      list.push_back(record);
+    }
+    return list;
+  }
+  static std::string file_of_latest(const RunConfig& run, const char* name) {
+    return read_file(*RunFolder(run.train.out).latest() / name);
+  }
+  static void expect_same_run(const RunConfig& a, const RunConfig& b) {
+    EXPECT_EQ(records(a), records(b));
+    for (const char* name : {"model.safetensors", "optimizer.safetensors"})
+      EXPECT_TRUE(file_of_latest(a, name) == file_of_latest(b, name)) << name << " differs";
+  }
+  /// With evaluations, samples and checkpoints at steps that do not coincide.
+  RunConfig busy_run(const std::string& out) const {
+    RunConfig run = tiny_run(out);
+    run.train.eval_every = 4, run.train.sample_every = 5, run.train.save_every = 3;
+    run.train.sample_tokens = 3;
+    return run;
+  }
+
+  std::FILE* null_ = nullptr;
+};
+
+}  // namespace megalodon::testing

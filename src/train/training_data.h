@@ -1,0 +1,50 @@
+// What a run trains on: the batches of one optimizer step after another, read ahead by a thread of their own, so that a
+// step need not wait for the disk. Where it stands is one number, and reading ahead does not move it.
+#pragma once
+
+#include <functional>
+#include <future>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "train/run_config.h"
+#include "train/step.h"
+
+namespace megalodon {
+
+class TrainingData {
+ public:
+  /// Batches of `accumulate` forward passes. Throws Error where the token files do not fit.
+  TrainingData(const DataConfig& config, int64_t accumulate, uint64_t seed);
+  ~TrainingData() { drop_read_ahead(); }
+  TrainingData(const TrainingData&) = delete;
+  TrainingData& operator=(const TrainingData&) = delete;
+
+  /// The batches of the step at the current position, which moves on. None, with the position as it was, where `stop`
+  /// says so before they are there.
+  std::optional<std::vector<BatchTensors>> next(const ModelConfig& model, const std::function<bool()>& stop = {});
+  /// Sequences handed out: all there is to save.
+  int64_t position() const { return position_; }
+  void seek(int64_t position);
+
+  int64_t tokens() const { return corpus_.tokens(); }
+  /// What must stay the same for a run to continue; goes into TrainerState::fixed.
+  nlohmann::ordered_json fixed() const;
+  /// For people: one line per token file.
+  std::string describe() const;
+
+ private:
+  void read_ahead();
+  void drop_read_ahead();
+
+  DataConfig config_;
+  int64_t accumulate_;
+  data::TokenFile corpus_;
+  data::Loader loader_;  // the reading thread's own while ahead_ is valid
+  std::future<std::vector<data::Batch>> ahead_;
+  int64_t position_ = 0;
+};
+
+}  // namespace megalodon

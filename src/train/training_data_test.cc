@@ -1,0 +1,53 @@
+#include "train/training_data.h"
+
+#include "train/testing.h"
+
+namespace megalodon {
+namespace {
+
+class ReadAhead : public testing::TrainingTest {
+ protected:
+  std::vector<Tensor> tokens(TrainingData& data, int64_t steps) const {
+    std::vector<Tensor> list;
+    for (int64_t i = 0; i < steps; ++i) {
+      const auto batches = data.next(*run_.model);
+      for (const BatchTensors& batch : *batches) list.push_back(batch.input.tokens_BL);
+    }
+    return list;
+  }
+
+  void SetUp() override {
+    TrainingTest::SetUp();
+    run_ = tiny_run("run");
+  }
+
+  RunConfig run_;
+};
+
+TEST_F(ReadAhead, ChangesNeitherOrderNorPosition) {
+  const RunConfig& run = run_;
+  TrainingData data(run.data, /*accumulate=*/2, /*seed=*/7);
+  const data::TokenFile corpus(run.data.train);
+  data::Loader loader(corpus, {run.data.batch, run.data.seq_len, 7});
+  const auto got = tokens(data, 9);
+  for (const Tensor& batch : got)
+    EXPECT_TRUE(torch::equal(batch, to_tensors(loader.next(), *run.model, "train").input.tokens_BL));
+  EXPECT_EQ(data.position(), loader.position());
+
+  TrainingData resumed(run.data, 2, 7);
+  resumed.seek(3 * 2 * run.data.batch);
+  EXPECT_EQ(resumed.position(), 12);
+  const auto rest = tokens(resumed, 6);
+  for (size_t i = 0; i < rest.size(); ++i) EXPECT_TRUE(torch::equal(rest[i], got[i + 6])) << i;
+}
+
+TEST_F(ReadAhead, TokensOutsideTheVocabularyAreNamed) {
+  put_documents("large", {std::vector<int32_t>(40, 300)}, 512);
+  DataConfig config = run_.data;
+  config.train = (folder_ / "large").string();
+  TrainingData data(config, 1, 7);
+  data::expect_contains(data::error_of([&] { data.next(*run_.model); }), {"large", "300", "vocabulary"});
+}
+
+}  // namespace
+}  // namespace megalodon
