@@ -19,8 +19,13 @@ void add_train(CLI::App& app, Common& common);
 void add_generate(CLI::App& app, Common& common);
 void add_eval(CLI::App& app, Common& common);
 void add_data(CLI::App& app, Common& common);
+void add_data_tokenize(CLI::App& data_command);
 void add_convert(CLI::App& app, Common& common);
 void add_inspect(CLI::App& app, Common& common);
+
+/// What --tokenizer takes.
+inline constexpr const char* kTokenizerHelp =
+    "bytes, a SentencePiece file (*.model), a Hugging Face tokenizer.json (BPE), or a folder that holds one";
 
 /// Sets the number of threads of torch and of the kernels: `threads`, or all cores for 0 (Debian's libtorch would run
 /// one).

@@ -27,7 +27,7 @@ void add_prepare(CLI::App& data_command) {
       ->add_option("--output", options->output,
                    "prefix of the .bin/.idx pair; with --valid or --test, a folder of train, valid, test")
       ->required();
-  command->add_option("--tokenizer", options->tokenizer, "bytes")->capture_default_str();
+  command->add_option("--tokenizer", options->tokenizer, kTokenizerHelp)->capture_default_str();
   command->add_option("--separator", options->prepare.separator,
                       "text between documents of one file; empty: one document a file");
   command->add_option("--valid", options->prepare.valid, "fraction of documents to hold out for validation")
@@ -74,6 +74,7 @@ void add_data(CLI::App& app, Common&) {
   command->require_subcommand(1);
   add_prepare(*command);
   add_get(*command);
+  add_data_tokenize(*command);
   auto* info = command->add_subcommand("info", "Describe a .bin/.idx pair, ours or Megatron's");
   auto prefix = std::make_shared<std::string>();
   info->add_option("prefix", *prefix, "prefix of the pair")->required();

@@ -75,6 +75,16 @@ std::string Utf8Stream::finish() {
   return held_back ? std::string(kReplacement) : std::string();
 }
 
+Utf8Character first_character(std::string_view text) {
+  const auto byte = [&](size_t i) { return static_cast<uint32_t>(static_cast<unsigned char>(text[i])); };
+  const Part part = first_part(text);
+  if (part.kind != Kind::kCharacter) return {byte(0), 1, false};
+  if (part.length == 1) return {byte(0), 1, true};
+  uint32_t code = byte(0) & (0x7Fu >> part.length);
+  for (size_t i = 1; i < part.length; ++i) code = code << 6 | (byte(i) & 0x3F);
+  return {code, part.length, true};
+}
+
 bool is_valid_utf8(std::string_view text) {
   while (!text.empty()) {
     const Part part = first_part(text);

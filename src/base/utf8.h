@@ -1,6 +1,8 @@
 // Turns a stream of bytes into pieces of valid UTF-8.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -19,5 +21,13 @@ class Utf8Stream {
 };
 
 bool is_valid_utf8(std::string_view text);
+
+/// The first character of a text that is not empty; `length` is 1 where its first byte begins none.
+struct Utf8Character {
+  uint32_t code;
+  size_t length;
+  bool valid;
+};
+Utf8Character first_character(std::string_view text);
 
 }  // namespace megalodon

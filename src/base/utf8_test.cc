@@ -72,6 +72,23 @@ TEST(Utf8, AnySplitGivesTheSameTextAndOnlyValidPieces) {
   }
 }
 
+TEST(Utf8, FirstCharacter) {
+  const auto expect = [](std::string_view text, uint32_t code, size_t length, bool valid) {
+    const Utf8Character got = first_character(text);
+    EXPECT_EQ(got.code, code) << text;
+    EXPECT_EQ(got.length, length) << text;
+    EXPECT_EQ(got.valid, valid) << text;
+  };
+  expect(std::string_view("\0a", 2), 0, 1, true);
+  expect("\x7F", 0x7F, 1, true);
+  expect("\xC2\x80x", 0x80, 2, true);
+  expect("\xE2\x96\x81", 0x2581, 3, true);
+  expect("\xF0\x9F\xA6\x88", 0x1F988, 4, true);
+  expect("\xF4\x8F\xBF\xBF", 0x10FFFF, 4, true);
+  for (const char* bad : {"\xE2\x96", "\xED\xA0\x80", "\xF4\x90\x80\x80", "\xC0\xAF", "\x80", "\xFF"})
+    expect(bad, static_cast<unsigned char>(bad[0]), 1, false);
+}
+
 TEST(Utf8, HoldsBackOnlyWhatIsIncomplete) {
   Utf8Stream stream;
   EXPECT_EQ(stream.push("x\xF0\x9F"), "x");

@@ -4,6 +4,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
+#include "data/json_tokenizer.h"
+#include "data/sentencepiece_tokenizer.h"
 
 namespace megalodon::data {
 
@@ -30,19 +32,66 @@ Json ByteTokenizer::describe() const {
   return {{"type", "bytes"}};
 }
 
+namespace {
+
+constexpr uintmax_t kMaxFileBytes = uintmax_t{256} << 20;
+
+/// The file that a name stands for: itself, or the tokenizer in a folder; empty for what is neither.
+fs::path find_file(const fs::path& name) {
+  if (fs::is_directory(name)) {
+    for (const char* file : {SentencePieceTokenizer::kFile, JsonTokenizer::kFile})
+      if (fs::exists(name / file)) return name / file;
+    return {};
+  }
+  const bool known = name.extension() == ".model" || name.extension() == ".json";
+  return known && fs::exists(name) ? name : fs::path();
+}
+
+std::unique_ptr<Tokenizer> load(const fs::path& path) {
+  check(fs::is_regular_file(path) && fs::file_size(path) <= kMaxFileBytes,
+        "[tokenizer] '{}': expected a file of at most {} bytes", path.string(), kMaxFileBytes);
+  std::string bytes = read_file(path);
+  TokenizerConfig config = read_tokenizer_config(path.parent_path());
+  if (path.extension() == ".model")
+    return std::make_unique<SentencePieceTokenizer>(std::move(bytes), path.string(), std::move(config));
+  return std::make_unique<JsonTokenizer>(std::move(bytes), path.string(), std::move(config));
+}
+
+std::string text_of(const Json& description, const char* key) {
+  const auto found = description.find(key);
+  return found == description.end() || !found->is_string() ? std::string() : found->get<std::string>();
+}
+
+}  // namespace
+
 std::unique_ptr<Tokenizer> make_tokenizer(std::string_view name) {
   if (name == "bytes") return std::make_unique<ByteTokenizer>();
-  fail_usage("[tokenizer] expected one of: bytes; got '{}'", name);
+  const fs::path file = find_file(name);
+  if (file.empty()) {
+    fail_usage(
+        "[tokenizer] expected bytes, a SentencePiece file *.model, a tokenizer.json or a folder that holds one; got "
+        "'{}'{}",
+        name, fs::exists(name) ? ", which is none of these" : "");
+  }
+  return load(file);
 }
 
 template <std::same_as<Json> J>
-std::unique_ptr<Tokenizer> make_tokenizer(const J& description, const fs::path&) {
-  const auto type = description.is_object() ? description.find("type") : description.end();
-  if (type == description.end() || !type->is_string()) {
-    fail_usage("[tokenizer] expected an object like {{\"type\": \"bytes\"}}, got {}",
+std::unique_ptr<Tokenizer> make_tokenizer(const J& description, const fs::path& folder) {
+  const std::string type = description.is_object() ? text_of(description, "type") : "";
+  if (type == "bytes") return std::make_unique<ByteTokenizer>();
+  const bool is_sentencepiece = type == "sentencepiece";
+  if (!is_sentencepiece && type != "tokenizer_json") {
+    fail_usage("[tokenizer] expected a description of type bytes, sentencepiece or tokenizer_json, got {}",
                description.dump(-1, ' ', false, J::error_handler_t::replace));
   }
-  return make_tokenizer(std::string_view(type->template get_ref<const std::string&>()));
+  // The name in the description is for people: whatever it says, no other file is opened.
+  const fs::path file = folder / (is_sentencepiece ? SentencePieceTokenizer::kFile : JsonTokenizer::kFile);
+  auto tokenizer = load(file);
+  check(tokenizer->fingerprint() == text_of(description, "sha256"),
+        "[tokenizer] '{}' is another file than the one described: expected the SHA-256 {}, got {}", file.string(),
+        text_of(description, "sha256"), tokenizer->fingerprint());
+  return tokenizer;
 }
 
 template std::unique_ptr<Tokenizer> make_tokenizer(const Json&, const fs::path&);
@@ -54,11 +103,7 @@ bool same_tokenizer(const Json& a, const Json& b) {
 
 std::string tokenizer_text(const Json& description) {
   if (!description.is_object()) return "unknown";
-  const auto text = [&](const char* key) {
-    const auto found = description.find(key);
-    return found == description.end() || !found->is_string() ? std::string() : found->template get<std::string>();
-  };
-  const std::string type = text("type"), hash = text("sha256");
+  const std::string type = text_of(description, "type"), hash = text_of(description, "sha256");
   if (hash.empty()) return type.empty() ? "unknown" : type;
   return fmt::format("{} {}… ({} tokens)", type, hash.substr(0, 12), description.value("vocabulary", Json()).dump());
 }

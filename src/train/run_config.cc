@@ -53,7 +53,7 @@ void DataConfig::visit(config::Visitor& v) {
   v.field("train", train, "prefix of the .bin/.idx pair to train on");
   v.field("valid", valid,
           "pairs to evaluate on, each PREFIX or NAME=PREFIX, the most important first; none: no evaluation");
-  v.field("tokenizer", tokenizer, "what the tokens are: bytes");
+  v.field("tokenizer", tokenizer, "what the tokens are: bytes, or a *.model or tokenizer.json file");
   v.field("seq_len", seq_len, "tokens of a training sequence");
   v.field("batch", batch, "sequences of a forward pass");
 }
