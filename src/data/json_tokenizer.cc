@@ -1,7 +1,5 @@
 #include "data/json_tokenizer.h"
 
-#include "base/check.h"
-#include "base/hash.h"
 #include "base/utf8.h"
 #include "data/sentencepiece_model.h"
 
@@ -28,8 +26,8 @@ void append_spelled(const std::string& bytes, std::string& out) {
 }  // namespace
 
 JsonTokenizer::JsonTokenizer(std::string bytes, std::string_view name, TokenizerConfig config)
-    : file_(std::move(bytes)), sha256_(sha256_hex(file_)), config_(std::move(config)) {
-  TokenizerJson parsed = parse_tokenizer_json(file_, name);
+    : FileTokenizer("tokenizer_json", kFile, std::move(bytes), std::move(config)) {
+  TokenizerJson parsed = parse_tokenizer_json(this->bytes(), name);
   tokens_ = std::move(parsed.tokens);
   byte_level_ = parsed.byte_level;
   prefix_space_ = parsed.prefix_space;
@@ -57,10 +55,10 @@ std::optional<int32_t> JsonTokenizer::find(const std::optional<std::string>& con
 
 /// tokenizer.json does not say which special token is which: tokenizer_config.json does, or else their usual names.
 void JsonTokenizer::find_special(const std::string& unknown) {
-  special_.bos = find(config_.bos, {"<s>", "<|endoftext|>"});
-  special_.eos = find(config_.eos, {"</s>", "<|endoftext|>"});
-  special_.pad = find(config_.pad, {"<pad>"});
-  special_.unk = find(unknown.empty() ? config_.unk : unknown, {"<unk>"});
+  special_.bos = find(config().bos, {"<s>", "<|endoftext|>"});
+  special_.eos = find(config().eos, {"</s>", "<|endoftext|>"});
+  special_.pad = find(config().pad, {"<pad>"});
+  special_.unk = find(unknown.empty() ? config().unk : unknown, {"<unk>"});
 }
 
 std::vector<int32_t> JsonTokenizer::encode(std::string_view text) const {
@@ -95,7 +93,7 @@ void JsonTokenizer::encode_section(std::string_view text, Scratch& scratch, std:
 }
 
 const TokenizerJson::Token& JsonTokenizer::token_at(int32_t token) const {
-  check(token >= 0 && token < vocabulary(), "[tokenizer] expected a token in [0, {}), got {}", vocabulary(), token);
+  check_token(token);
   return tokens_[static_cast<size_t>(token)];
 }
 
@@ -125,15 +123,6 @@ std::string JsonTokenizer::decode_text(std::span<const int32_t> tokens) const {
   append_spelled(spelled, text);
   if (strip_space_ && text.starts_with(' ')) text.erase(0, 1);
   return text;
-}
-
-nlohmann::ordered_json JsonTokenizer::describe() const {
-  return {{"type", "tokenizer_json"}, {"file", kFile}, {"sha256", sha256_}, {"vocabulary", vocabulary()}};
-}
-
-void JsonTokenizer::save(const fs::path& folder) const {
-  write_file_atomically(folder / kFile, file_);
-  if (!config_.text.empty()) write_file_atomically(folder / kTokenizerConfig, config_.text);
 }
 
 }  // namespace megalodon::data

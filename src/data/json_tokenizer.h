@@ -1,24 +1,22 @@
 // tokenizer.json files as tokenizers.
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "data/bpe.h"
+#include "data/file_tokenizer.h"
 #include "data/scratch_pool.h"
 #include "data/sentencepiece_normalizer.h"
-#include "data/tokenizer.h"
-#include "data/tokenizer_config.h"
 #include "data/tokenizer_json.h"
 #include "data/trie.h"
 #include "data/word_splitter.h"
 
 namespace megalodon::data {
 
-/// Ids are those of Hugging Face's library without special tokens, for text in which none is spelled out: there they
-/// are text, here as in SentencePiece, so that no document can end itself. Added tokens that are not special are found
-/// as the library finds them.
-class JsonTokenizer final : public Tokenizer {
+/// Ids are those of Hugging Face's library, without the special tokens it puts around a text. Where a text spells out a
+/// special token, the library makes the token of it; here it is text, as in SentencePiece, so that no document can end
+/// itself. Added tokens that are not special are found as the library finds them.
+class JsonTokenizer final : public FileTokenizer {
  public:
   static constexpr const char* kFile = "tokenizer.json";
 
@@ -30,10 +28,6 @@ class JsonTokenizer final : public Tokenizer {
   std::string decode(int32_t token) const override;
   std::string decode_text(std::span<const int32_t> tokens) const override;
   SpecialTokens special_tokens() const override { return special_; }
-  std::string chat_template() const override { return config_.chat_template; }
-  nlohmann::ordered_json describe() const override;
-  std::string fingerprint() const override { return sha256_; }
-  void save(const fs::path& folder) const override;
 
  private:
   struct Scratch {
@@ -47,8 +41,6 @@ class JsonTokenizer final : public Tokenizer {
   void find_special(const std::string& unknown);
   void encode_section(std::string_view text, Scratch& scratch, std::vector<int32_t>& out) const;
 
-  std::string file_, sha256_;
-  TokenizerConfig config_;
   std::vector<TokenizerJson::Token> tokens_;
   bool byte_level_ = false, prefix_space_ = false, strip_space_ = false;
   SpecialTokens special_;

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <unordered_map>
 
-#include "base/check.h"
-#include "base/hash.h"
 #include "base/utf8.h"
 
 namespace megalodon::data {
@@ -101,10 +99,8 @@ void append_spelled(std::string_view bytes, std::string& out) {
 }  // namespace
 
 SentencePieceTokenizer::SentencePieceTokenizer(std::string bytes, std::string_view name, TokenizerConfig config)
-    : file_(std::move(bytes)),
-      sha256_(sha256_hex(file_)),
-      config_(std::move(config)),
-      model_(parse_sentencepiece_model(file_, name)),
+    : FileTokenizer("sentencepiece", kFile, std::move(bytes), std::move(config)),
+      model_(parse_sentencepiece_model(this->bytes(), name)),
       normalizer_(model_),
       texts_(texts_of(model_)) {
   if (model_.kind == SentencePieceModel::kBpe) {
@@ -144,7 +140,7 @@ void SentencePieceTokenizer::encode_bpe(std::string_view text, Scratch& scratch,
 }
 
 const SentencePiece& SentencePieceTokenizer::piece(int32_t token) const {
-  check(token >= 0 && token < vocabulary(), "[tokenizer] expected a token in [0, {}), got {}", vocabulary(), token);
+  check_token(token);
   return model_.pieces[static_cast<size_t>(token)];
 }
 
@@ -191,15 +187,6 @@ std::string SentencePieceTokenizer::decode_text(std::span<const int32_t> tokens)
 SpecialTokens SentencePieceTokenizer::special_tokens() const {
   const auto some = [](int32_t id) { return id >= 0 ? std::optional(id) : std::nullopt; };
   return {some(model_.bos), some(model_.eos), some(model_.pad), some(model_.unknown)};
-}
-
-nlohmann::ordered_json SentencePieceTokenizer::describe() const {
-  return {{"type", "sentencepiece"}, {"file", kFile}, {"sha256", sha256_}, {"vocabulary", vocabulary()}};
-}
-
-void SentencePieceTokenizer::save(const fs::path& folder) const {
-  write_file_atomically(folder / kFile, file_);
-  if (!config_.text.empty()) write_file_atomically(folder / kTokenizerConfig, config_.text);
 }
 
 }  // namespace megalodon::data

@@ -1,19 +1,16 @@
 // SentencePiece models as tokenizers; ids and decoded text are those of the library (0.1.97).
 #pragma once
 
-#include <nlohmann/json.hpp>
-
 #include "data/bpe.h"
+#include "data/file_tokenizer.h"
 #include "data/scratch_pool.h"
 #include "data/sentencepiece_model.h"
 #include "data/sentencepiece_normalizer.h"
-#include "data/tokenizer.h"
-#include "data/tokenizer_config.h"
 #include "data/unigram.h"
 
 namespace megalodon::data {
 
-class SentencePieceTokenizer final : public Tokenizer {
+class SentencePieceTokenizer final : public FileTokenizer {
  public:
   static constexpr const char* kFile = "tokenizer.model";
 
@@ -25,10 +22,6 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::string decode(int32_t token) const override;
   std::string decode_text(std::span<const int32_t> tokens) const override;
   SpecialTokens special_tokens() const override;
-  std::string chat_template() const override { return config_.chat_template; }
-  nlohmann::ordered_json describe() const override;
-  std::string fingerprint() const override { return sha256_; }
-  void save(const fs::path& folder) const override;
 
  private:
   struct Scratch {
@@ -39,8 +32,6 @@ class SentencePieceTokenizer final : public Tokenizer {
   const SentencePiece& piece(int32_t token) const;
   void encode_bpe(std::string_view text, Scratch& scratch, std::vector<int32_t>& out) const;
 
-  std::string file_, sha256_;
-  TokenizerConfig config_;
   SentencePieceModel model_;
   SentencePieceNormalizer normalizer_;
   std::vector<std::string> texts_;  // the pieces with spaces for U+2581; empty where text never gives them

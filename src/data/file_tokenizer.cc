@@ -1,0 +1,28 @@
+#include "data/file_tokenizer.h"
+
+#include "base/check.h"
+#include "base/hash.h"
+
+namespace megalodon::data {
+
+FileTokenizer::FileTokenizer(const char* type, const char* file_name, std::string bytes, TokenizerConfig config)
+    : type_(type),
+      file_name_(file_name),
+      bytes_(std::move(bytes)),
+      sha256_(sha256_hex(bytes_)),
+      config_(std::move(config)) {}
+
+nlohmann::ordered_json FileTokenizer::describe() const {
+  return {{"type", type_}, {"file", file_name_}, {"sha256", sha256_}, {"vocabulary", vocabulary()}};
+}
+
+void FileTokenizer::save(const fs::path& folder) const {
+  write_file_atomically(folder / file_name_, bytes_);
+  if (!config_.text.empty()) write_file_atomically(folder / kTokenizerConfig, config_.text);
+}
+
+void FileTokenizer::check_token(int32_t token) const {
+  check(token >= 0 && token < vocabulary(), "[tokenizer] expected a token in [0, {}), got {}", vocabulary(), token);
+}
+
+}  // namespace megalodon::data
