@@ -1,6 +1,7 @@
 // Turns a stream of bytes into pieces of valid UTF-8.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 
@@ -19,5 +20,9 @@ class Utf8Stream {
 };
 
 bool is_valid_utf8(std::string_view text);
+
+/// Text from outside for one line of a message: control characters as \n or \x1B, ill-formed bytes as U+FFFD, and an
+/// ellipsis for what lies beyond `most` bytes.
+std::string printable(std::string_view text, size_t most);
 
 }  // namespace megalodon

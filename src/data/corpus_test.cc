@@ -54,9 +54,9 @@ TEST_F(Prepare, SeparatorDividesAndEmptyDocumentsAreDropped) {
   const fs::path a = put("a", "<|>one<|><|>two<|<|>three<|>"), b = put("b", "four"), c = put("c", "<|><|>");
   std::vector<uint64_t> reports;
   PrepareOptions options{{a, b, c}, folder_ / "out", "<|>", 0, 0, 0};
-  const PrepareResult result = prepare(options, ByteTokenizer(), [&](uint64_t done, uint64_t total) {
-    EXPECT_EQ(total, 28U + 4 + 6);
-    reports.push_back(done);
+  const PrepareResult result = prepare(options, ByteTokenizer(), [&](const PrepareStatus& status) {
+    EXPECT_EQ(status.total, 28U + 4 + 6);
+    reports.push_back(status.done);
   });
   EXPECT_EQ(documents_of(folder_ / "out"), (Texts{"one", "two<|", "three", "four"}));
   EXPECT_EQ(result.parts[0].documents, 4);
