@@ -77,15 +77,21 @@ void run(Options& options, int threads) {
   options.prepare.longest = static_cast<size_t>(options.longest_mib) << 20;
   options.prepare.threads = threads > 0 ? threads : available_cores();
   const auto tokenizer = data::make_tokenizer(options.tokenizer);
-  Progress progress("prepare", "bytes");
+  Progress progress("prepare", "bytes"), shuffling("shuffle", "bytes");
   const Stopwatch watch;
   data::PrepareStatus last;
   const auto result = data::prepare(options.prepare, *tokenizer, [&](const data::PrepareStatus& status) {
+    const auto done = static_cast<int64_t>(status.done), total = static_cast<int64_t>(status.total);
+    if (status.shuffling) {
+      if (!last.shuffling) progress.finish();
+      shuffling.update(done, total);
+    } else {
+      progress.update(done, total, rate_text(status, watch.seconds()));
+    }
     last = status;
-    progress.update(static_cast<int64_t>(status.done), static_cast<int64_t>(status.total),
-                    rate_text(status, watch.seconds()));
   });
   progress.finish();
+  shuffling.finish();
   print_parts(result, options.output);
   print_losses(result);
   fmt::print("{} bytes of text in {}, {}\n", with_commas(static_cast<int64_t>(last.text)),

@@ -97,12 +97,13 @@ std::string reason_of(archive* handle) {
 class FilteredStream final : public ByteStream {
  public:
   FilteredStream(const fs::path& path, Packing packing) : ByteStream(path, most_from(path)), archive_(new_archive()) {
+    const PlainStream readable(path);  // for the system's reason where it is not
     archive* handle = archive_.get();
     archive_read_support_format_raw(handle);
     archive_read_support_format_empty(handle);
     const int filter = enable(handle, packing);
-    check(archive_read_open_filename(handle, path.c_str(), kBufferBytes) == ARCHIVE_OK, "[data] cannot open '{}': {}",
-          path.string(), reason_of(handle));
+    check(archive_read_open_filename(handle, path.c_str(), kBufferBytes) == ARCHIVE_OK,
+          "[data] cannot decompress '{}': {}", path.string(), reason_of(handle));
     archive_entry* entry = nullptr;
     const int status = archive_read_next_header(handle, &entry);
     check(archive_filter_code(handle, 0) == filter,
@@ -189,6 +190,8 @@ TarReader::TarReader(std::unique_ptr<ByteStream> stream)
       archive_(new_archive()),
       most_(most_from(stream_->path())) {
   archive_read_support_format_tar(archive_.get());
+  // Whatever follows the end mark is a text or an error, not left out.
+  archive_read_set_option(archive_.get(), "tar", "read_concatenated_archives", "1");
   check_archive(archive_read_open(archive_.get(), source_.get(), nullptr, &Source::read, nullptr) == ARCHIVE_OK);
 }
 
@@ -203,7 +206,12 @@ bool TarReader::next() {
   archive_entry* entry = nullptr;
   do {
     const int status = archive_read_next_header(archive_.get(), &entry);
-    if (status == ARCHIVE_EOF) return false;
+    if (status == ARCHIVE_EOF) {
+      check_archive(true);
+      // Checksums come at the very end of compressed data.
+      while (stream_->read(source_->buffer.data(), source_->buffer.size()) > 0) continue;
+      return false;
+    }
     check_archive(status >= ARCHIVE_WARN);  // a warning is about names that the locale cannot express
   } while (archive_entry_filetype(entry) != AE_IFREG || archive_entry_hardlink(entry) != nullptr);
   const char* name = archive_entry_pathname_utf8(entry);

@@ -64,7 +64,8 @@ PrepareResult prepare(const PrepareOptions& options, const Tokenizer& tokenizer,
                      tokenizer);
   PrepareResult result;
   Collector collector(writer, options.bad_lines, result);
-  PrepareStatus status{0, reader.total_bytes(), 0};
+  PrepareStatus status;
+  status.total = reader.total_bytes();
   ordered_pipeline(
       options.threads, 2 * static_cast<size_t>(std::max(options.threads, 1)), [&] { return reader.next(); }, encoder,
       [&](const EncodedBlock& block) {
@@ -73,7 +74,11 @@ PrepareResult prepare(const PrepareOptions& options, const Tokenizer& tokenizer,
         status.text += block.text_bytes;
         if (progress) progress(status);
       });
-  result.parts = writer.finish();
+  status.shuffling = true;
+  result.parts = writer.finish([&](uint64_t done, uint64_t total) {
+    status.done = done, status.total = total;
+    if (progress) progress(status);
+  });
   result.duplicates = writer.duplicates();
   result.skipped_entries = reader.skipped_entries();
   return result;

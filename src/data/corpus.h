@@ -38,8 +38,9 @@ struct PrepareResult {
 };
 
 struct PrepareStatus {
-  uint64_t done = 0, total = 0;  // bytes of the input files
+  uint64_t done = 0, total = 0;  // bytes of the input files; while shuffling, of the tokens
   uint64_t text = 0;             // bytes of text read so far, unpacked
+  bool shuffling = false;
 };
 
 /// The output is a function of the options and the inputs, bit for bit, whatever the number of threads. Memory is

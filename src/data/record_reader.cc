@@ -8,8 +8,6 @@
 namespace megalodon::data {
 namespace {
 
-constexpr size_t kBlockBytes = size_t{1} << 20;
-constexpr size_t kReadBytes = size_t{256} << 10;
 constexpr size_t kSampleBytes = 64;  // what is kept of a record that is too long
 constexpr size_t kNameBytes = 200;
 
@@ -101,7 +99,7 @@ void RecordReader::refuse_other_kinds(std::string_view head) const {
 /// Reads on into the block; false at the end of the source.
 bool RecordReader::fill(Block& block) {
   size_t used = block.text.size();
-  const size_t before = used, wanted = before + kReadBytes;
+  const size_t before = used, wanted = before + options_.read_bytes;
   block.text.resize(wanted);
   // Streams may give little at a time: a head that is read for its magic must be whole.
   while (used < wanted) {
@@ -121,7 +119,7 @@ std::optional<Block> RecordReader::next() {
   tail_.clear();
   begin_ = 0;
   bool end_of_source = false;
-  while (block.records.empty() || (!end_of_source && begin_ < kBlockBytes)) {
+  while (block.records.empty() || (!end_of_source && begin_ < options_.block_bytes)) {
     if (end_of_source) close_source();
     if (source_ == nullptr) {
       if (!open_source()) return std::nullopt;

@@ -36,6 +36,8 @@ class RecordReader {
     std::string separator;  // between the documents of a text file; empty: one document a file
     size_t longest = 0;     // bytes of a line, and of a document where they are not handed out in pieces
     size_t piece = 0;       // documents are cut every so many bytes; 0: never
+    // How much is read and handed out at a time (tests lower it: what comes out must not depend on it).
+    size_t read_bytes = size_t{256} << 10, block_bytes = size_t{1} << 20;
   };
 
   RecordReader(std::vector<InputFile> files, Options options);

@@ -96,14 +96,17 @@ void SplitWriter::write_first() {
 }
 
 /// Every document of the spool, in an order that the seed and their number decide.
-void SplitWriter::write_shuffled() {
+void SplitWriter::write_shuffled(const std::function<void(uint64_t, uint64_t)>& progress) {
   const uint64_t key = derive_key(options_.seed, kShuffleStream), count = spool_ends_.size();
+  uint64_t done = 0;
   for (uint64_t i = 0; i < count; ++i) {
     const auto document = static_cast<size_t>(permute(i, count, key));
     TokenFileWriter& writer = *parts_[spool_parts_[document]].writer;
-    spool_.read(document == 0 ? 0 : spool_ends_[document - 1], spool_ends_[document],
-                [&](std::string_view piece) { writer.append(piece); });
+    const uint64_t begin = document == 0 ? 0 : spool_ends_[document - 1], end = spool_ends_[document];
+    spool_.read(begin, end, [&](std::string_view piece) { writer.append(piece); });
     writer.end_document();
+    done += end - begin;
+    if (progress) progress(done, spool_.size());
   }
 }
 
@@ -120,7 +123,7 @@ void SplitWriter::fill_empty_parts() {
   }
 }
 
-std::vector<WrittenPart> SplitWriter::finish() {
+std::vector<WrittenPart> SplitWriter::finish(const std::function<void(uint64_t, uint64_t)>& progress) {
   check(documents_ > 0, "[data] the input has no text: every document is empty");
   check(documents_ >= static_cast<int64_t>(parts_.size()),
         "[data] a split into {} parts needs as many documents, got {}; give a separator that divides the text into "
@@ -128,7 +131,7 @@ std::vector<WrittenPart> SplitWriter::finish() {
         parts_.size(), documents_);
   fill_empty_parts();
   while (!waiting_.empty()) write_first();
-  if (options_.shuffle) write_shuffled();
+  if (options_.shuffle) write_shuffled(progress);
   std::vector<TokenFileWriter*> writers;
   std::vector<WrittenPart> written;
   for (const Part& part : parts_) writers.push_back(part.writer.get());

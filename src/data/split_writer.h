@@ -3,6 +3,7 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -41,8 +42,9 @@ class SplitWriter {
   const TokenStore& store() const { return store_; }
   int64_t duplicates() const { return duplicates_; }
 
-  /// Publishes every part. Throws Error, publishing nothing, where there are fewer documents than parts.
-  std::vector<WrittenPart> finish();
+  /// Publishes every part. Throws Error, publishing nothing, where there are fewer documents than parts. While it
+  /// shuffles it calls progress(bytes done, bytes in total).
+  std::vector<WrittenPart> finish(const std::function<void(uint64_t, uint64_t)>& progress = {});
 
  private:
   struct Part {
@@ -62,7 +64,7 @@ class SplitWriter {
   void add_part(std::string name, double fraction);
   size_t draw() const;
   void write_first();
-  void write_shuffled();
+  void write_shuffled(const std::function<void(uint64_t, uint64_t)>& progress);
   void fill_empty_parts();
 
   Options options_;
