@@ -157,6 +157,21 @@ void AtomicFile::write_at(size_t offset, const void* data, size_t bytes) {
   }
 }
 
+void AtomicFile::read_at(size_t offset, void* data, size_t bytes) {
+  check(descriptor_ >= 0, "[file] '{}' is closed and cannot be read any more", path_.string());
+  check(offset <= size_ && bytes <= size_ - offset, "[file] read_at of {} bytes at {} is beyond the {} bytes of '{}'",
+        bytes, offset, size_, path_.string());
+  flush();
+  for (char* next = static_cast<char*>(data); bytes > 0;) {
+    const ssize_t got = retry([&] { return ::pread(descriptor_, next, bytes, static_cast<off_t>(offset)); });
+    check_system(got >= 0, "read", path_);
+    check(got > 0, "[file] '{}' has become shorter while it was written", temporary_.string());
+    next += got;
+    offset += static_cast<size_t>(got);
+    bytes -= static_cast<size_t>(got);
+  }
+}
+
 void AtomicFile::flush() {
   for (size_t done = 0; done < buffer_.size();) {
     const ssize_t part = retry([&] { return ::write(descriptor_, buffer_.data() + done, buffer_.size() - done); });

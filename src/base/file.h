@@ -33,6 +33,8 @@ class AtomicFile {
   void write(std::string_view text) { write(text.data(), text.size()); }
   /// Overwrites bytes already written (for headers that count what follows).
   void write_at(size_t offset, const void* data, size_t bytes);
+  /// Reads back bytes already written.
+  void read_at(size_t offset, void* data, size_t bytes);
   size_t size() const { return size_; }
   /// Brings everything written to the disk and ends the writing. What is left for publish() is a rename, so that
   /// several sealed files appear together or, where one cannot be written, not at all.

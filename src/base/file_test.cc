@@ -76,6 +76,10 @@ TEST_F(File, PiecesAndOverwritesEndUpInPlace) {
   expected.replace(0, 2, "HE").back() = '!';
   expected += "tail";
   EXPECT_EQ(file.size(), expected.size());
+  std::string back(6, '.');
+  file.read_at(expected.size() - 5, back.data(), 5);
+  EXPECT_EQ(back, "!tail.");
+  expect_error([&] { file.read_at(expected.size() - 5, back.data(), 6); }, "read_at", "beyond");
   expect_error([&] { file.write_at(expected.size(), "x", 1); }, "write_at", "beyond");
   EXPECT_FALSE(fs::exists(folder_ / "a"));
   file.publish();

@@ -57,6 +57,11 @@ uint64_t xxh3_64(std::string_view text) {
   return XXH3_64bits(text.data(), text.size());
 }
 
+Hash128 xxh3_128(std::string_view text) {
+  const XXH128_hash_t hash = XXH3_128bits(text.data(), text.size());
+  return {hash.low64, hash.high64};
+}
+
 std::string hex64(uint64_t value) {
   return fmt::format("{:016x}", value);
 }

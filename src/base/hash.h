@@ -52,6 +52,13 @@ std::string sha256_file(const std::filesystem::path& path);
 uint64_t xxh3_64(std::span<const std::byte> bytes);
 uint64_t xxh3_64(std::string_view text);
 
+/// XXH3, 128 bits, seed 0: for telling contents apart by their hash alone.
+struct Hash128 {
+  uint64_t low = 0, high = 0;
+  bool operator==(const Hash128&) const = default;
+};
+Hash128 xxh3_128(std::string_view text);
+
 /// 16 lower-case hexadecimal digits.
 std::string hex64(uint64_t value);
 

@@ -1,5 +1,7 @@
 #include "base/utf8.h"
 
+#include <fmt/format.h>
+
 #include <cstddef>
 #include <utility>
 
@@ -92,6 +94,35 @@ bool is_valid_utf8(std::string_view text) {
     text.remove_prefix(part.length);
   }
   return true;
+}
+
+namespace {
+
+std::string escaped(unsigned char control) {
+  switch (control) {
+    case '\n':
+      return "\\n";
+    case '\r':
+      return "\\r";
+    case '\t':
+      return "\\t";
+    default:
+      return fmt::format("\\x{:02X}", control);
+  }
+}
+
+}  // namespace
+
+std::string printable(std::string_view text, size_t most) {
+  std::string out;
+  Utf8Stream stream;
+  for (const char c : text.substr(0, most)) {
+    const auto byte = static_cast<unsigned char>(c);
+    out += byte < 0x20 || byte == 0x7F ? stream.finish() + escaped(byte) : stream.push({&c, 1});
+  }
+  // A character that is cut in the middle is left out, not shown as damage.
+  if (text.size() > most) return out + "…";
+  return out + stream.finish();
 }
 
 }  // namespace megalodon

@@ -3,59 +3,85 @@
 #include <algorithm>
 
 #include "base/check.h"
-#include "data/split_writer.h"
+#include "base/ordered_pipeline.h"
+#include "data/document_encoder.h"
+#include "data/record_reader.h"
 
 namespace megalodon::data {
 namespace {
 
-/// Folders stand for the .txt files below them; the order is that of the names, whatever the file system says.
-std::vector<fs::path> input_files(const std::vector<fs::path>& inputs) {
-  check(!inputs.empty(), "[data] expected at least one input, got none");
-  std::vector<fs::path> files;
-  for (const fs::path& input : inputs) {
-    check(fs::exists(input), "[data] input '{}' does not exist", input.string());
-    if (!fs::is_directory(input)) {
-      check(!fs::is_regular_file(input) || fs::file_size(input) > 0, "[data] input '{}' is empty", input.string());
-      files.push_back(input);
-      continue;
+constexpr size_t kPieceBytes = size_t{1} << 20;
+constexpr size_t kBadExamples = 5;
+
+/// The last, serial stage: takes encoded blocks in order.
+class Collector {
+ public:
+  Collector(SplitWriter& writer, BadLines bad_lines, PrepareResult& result)
+      : writer_(writer), bad_lines_(bad_lines), result_(result) {}
+
+  void take(const EncodedBlock& block) {
+    check(block.bad.empty() || bad_lines_ == BadLines::kSkip, "[data] {} (--bad-lines skip leaves such lines out)",
+          block.bad.empty() ? "" : block.bad.front());
+    result_.empty += block.empty;
+    result_.bad += static_cast<int64_t>(block.bad.size());
+    for (const std::string& example : block.bad) {
+      if (result_.bad_examples.size() < kBadExamples) result_.bad_examples.push_back(example);
     }
-    const auto first = static_cast<std::ptrdiff_t>(files.size());
-    for (const auto& entry : fs::recursive_directory_iterator(input)) {
-      if (entry.is_regular_file() && entry.path().extension() == ".txt") files.push_back(entry.path());
+    size_t at = 0;
+    for (const EncodedPiece& piece : block.pieces) {
+      writer_.append(std::string_view(block.stored).substr(at, piece.bytes));
+      at += piece.bytes;
+      hash_ = continued_ ? chain(hash_, piece.hash) : piece.hash;
+      continued_ = !piece.last;
+      if (piece.last) writer_.end_document(hash_);
     }
-    check(static_cast<std::ptrdiff_t>(files.size()) > first, "[data] folder '{}' holds no .txt file", input.string());
-    std::sort(files.begin() + first, files.end());
   }
-  return files;
-}
+
+ private:
+  /// Of a document in pieces: they are cut at the same places in every copy of it.
+  static Hash128 chain(const Hash128& before, const Hash128& next) {
+    const uint64_t words[] = {before.low, before.high, next.low, next.high};
+    return xxh3_128({reinterpret_cast<const char*>(words), sizeof words});
+  }
+
+  SplitWriter& writer_;
+  BadLines bad_lines_;
+  PrepareResult& result_;
+  Hash128 hash_;
+  bool continued_ = false;
+};
 
 }  // namespace
 
 PrepareResult prepare(const PrepareOptions& options, const Tokenizer& tokenizer,
-                      const std::function<void(uint64_t, uint64_t)>& progress) {
-  constexpr uint64_t kProgressBytes = uint64_t{1} << 20;
-  const std::vector<fs::path> files = input_files(options.inputs);
-  uint64_t total = 0, done = 0, reported = 0;
-  for (const fs::path& file : files) total += MappedFile(file).bytes().size();
-
-  SplitWriter writer({options.output, options.valid, options.test, options.seed}, tokenizer);
-  for (const fs::path& path : files) {
-    const MappedFile file(path);
-    std::string_view rest(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
-    while (!rest.empty()) {
-      const size_t found = options.separator.empty() ? std::string_view::npos : rest.find(options.separator);
-      const std::string_view document = rest.substr(0, found);
-      writer.add(document);
-      const size_t used = found == std::string_view::npos ? rest.size() : found + options.separator.size();
-      rest.remove_prefix(used);
-      done += used;
-      if (progress && (done - reported >= kProgressBytes || done == total)) {
-        progress(done, total);
-        reported = done;
-      }
-    }
-  }
-  return writer.finish();
+                      const std::function<void(const PrepareStatus&)>& progress) {
+  check(options.longest > 0, "[data] expected lines of at least one byte to be allowed, got 0");
+  RecordReader reader(find_inputs(options.inputs),
+                      {options.separator, options.longest, tokenizer.encodes_in_pieces() ? kPieceBytes : 0});
+  const DocumentEncoder encoder(
+      {options.field, options.longest, options.dedupe, options.prepend_bos, options.append_eos}, tokenizer);
+  SplitWriter writer({options.output, options.valid, options.test, options.seed, options.dedupe, options.shuffle},
+                     tokenizer);
+  PrepareResult result;
+  Collector collector(writer, options.bad_lines, result);
+  PrepareStatus status;
+  status.total = reader.total_bytes();
+  ordered_pipeline(
+      options.threads, 2 * static_cast<size_t>(std::max(options.threads, 1)), [&] { return reader.next(); }, encoder,
+      [&](const EncodedBlock& block) {
+        collector.take(block);
+        status.done = block.position;
+        status.text += block.text_bytes;
+        if (progress) progress(status);
+      });
+  status.shuffling = true;
+  result.parts = writer.finish([&](uint64_t done, uint64_t total) {
+    status.done = done, status.total = total;
+    if (progress) progress(status);
+  });
+  result.duplicates = writer.duplicates();
+  result.skipped_entries = reader.skipped_entries();
+  return result;
 }
 
 }  // namespace megalodon::data

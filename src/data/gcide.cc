@@ -12,12 +12,10 @@
 //   train  587 documents  38,778,038 tokens
 //   valid   11 documents     727,511 tokens
 //   test     6 documents     398,165 tokens
-#include <zlib.h>
-
 #include <algorithm>
-#include <memory>
 
 #include "base/check.h"
+#include "data/byte_stream.h"
 #include "data/corpus.h"
 #include "data/split_writer.h"
 
@@ -28,20 +26,12 @@ constexpr size_t kDocumentBytes = size_t{64} << 10;
 constexpr double kHeldOut = 0.02;      // to valid and to test each
 constexpr uint64_t kSplitSeed = 1913;  // fixed: whoever fetches the corpus gets the same split
 
-std::string gunzip(const fs::path& path) {
+std::string unpack(const fs::path& path) {
   check(fs::exists(path), "[gcide] '{}' is missing; install it with: apt-get install dict-gcide", path.string());
-  const std::unique_ptr<gzFile_s, int (*)(gzFile)> file(gzopen(path.c_str(), "rb"), gzclose);
-  check(file != nullptr, "[gcide] cannot open '{}'", path.string());
+  const auto stream = open_stream(path, Packing::kGzip);  // dictzip is gzip with an index
   std::string text;
   std::string piece(size_t{1} << 20, '\0');
-  int got = 0;
-  while ((got = gzread(file.get(), piece.data(), static_cast<unsigned>(piece.size()))) > 0) {
-    text.append(piece, 0, static_cast<size_t>(got));
-  }
-  // A file cut short ends like a whole one but leaves an error behind.
-  int code = Z_OK;
-  const char* reason = gzerror(file.get(), &code);
-  check(got == 0 && code == Z_OK, "[gcide] cannot decompress '{}': {}; install dict-gcide anew", path.string(), reason);
+  while (const size_t got = stream->read(piece.data(), piece.size())) text.append(piece, 0, got);
   return text;
 }
 
@@ -70,9 +60,9 @@ void strip_torn_headword(std::string& text, std::string_view entry) {
 
 PrepareResult get_gcide(const fs::path& folder, const fs::path& source,
                         const std::function<void(uint64_t, uint64_t)>& progress) {
-  const std::string dictionary = gunzip(source);
+  const std::string dictionary = unpack(source);
   const ByteTokenizer tokenizer;
-  SplitWriter writer({folder, kHeldOut, kHeldOut, kSplitSeed}, tokenizer);
+  SplitWriter writer({.output = folder, .valid = kHeldOut, .test = kHeldOut, .seed = kSplitSeed}, tokenizer);
   std::string document;
   bool in_entries = false, after_empty_line = true;
   for (size_t at = 0; at < dictionary.size();) {
@@ -95,7 +85,9 @@ PrepareResult get_gcide(const fs::path& folder, const fs::path& source,
   check(in_entries, "[gcide] '{}' holds no dictionary entry; is it the dict-gcide package's file?", source.string());
   writer.add(document);
   if (progress) progress(dictionary.size(), dictionary.size());
-  return writer.finish();
+  PrepareResult result;
+  result.parts = writer.finish();
+  return result;
 }
 
 }  // namespace megalodon::data

@@ -3,27 +3,33 @@
 #include <algorithm>
 
 #include "base/check.h"
-#include "base/philox.h"
+#include "base/permutation.h"
 
 namespace megalodon::data {
 namespace {
 
 constexpr uint64_t kSplitStream = 0x73706C6974;  // the split's own random numbers
+constexpr uint64_t kShuffleStream = 0x73687566;
+constexpr size_t kDocumentBytes = size_t{8} << 20;  // of a document that are kept in memory
+constexpr size_t kSpoolBytes = size_t{64} << 20;
 
 }  // namespace
 
 SplitWriter::SplitWriter(const Options& options, const Tokenizer& tokenizer)
-    : options_(options), tokenizer_(tokenizer) {
+    : options_(options),
+      tokenizer_(tokenizer),
+      store_(tokenizer.vocabulary()),
+      folder_((options.valid > 0 || options.test > 0 ? options.output : options.output.parent_path()).string()),
+      open_(folder_, kDocumentBytes),
+      spool_(folder_, kSpoolBytes) {
   const double valid = options.valid, test = options.test;
   check(valid >= 0 && test >= 0 && valid + test < 1,
         "[data] the fractions of valid and test must not be negative and leave something to train on, got {} and {}",
         valid, test);
-  const bool split = valid > 0 || test > 0;
-  const fs::path folder = split ? options.output : options.output.parent_path();
   std::error_code error;
-  if (!folder.empty()) fs::create_directories(folder, error);
-  check(!error, "[data] cannot create folder '{}': {}", folder.string(), error.message());
-  add_part(split ? "train" : "", 1 - valid - test);
+  if (!folder_.empty()) fs::create_directories(folder_, error);
+  check(!error, "[data] cannot create folder '{}': {}", folder_, error.message());
+  add_part(valid > 0 || test > 0 ? "train" : "", 1 - valid - test);
   if (valid > 0) add_part("valid", valid);
   if (test > 0) add_part("test", test);
 }
@@ -45,19 +51,63 @@ size_t SplitWriter::draw() const {
   return 0;
 }
 
-void SplitWriter::add(std::string_view document) {
-  if (document.empty()) return;
+void SplitWriter::add(std::string_view text) {
+  std::string stored;
+  store_.put(tokenizer_.encode(text), stored);
+  append(stored);
+  end_document(xxh3_128(text));
+}
+
+void SplitWriter::append(std::string_view stored) {
+  open_.append(stored);
+}
+
+void SplitWriter::end_document(Hash128 hash_of_text) {
+  if (open_.empty()) return;
+  SpillBuffer stored = std::exchange(open_, SpillBuffer(folder_, kDocumentBytes));
+  if (options_.dedupe && !seen_.insert(hash_of_text).second) {
+    ++duplicates_;
+    return;
+  }
   const size_t part = draw();
   ++documents_;
   ++parts_[part].documents;
-  waiting_.push_back({std::string(document), part});
+  waiting_.push_back({std::move(stored), part});
   if (waiting_.size() > parts_.size()) write_first();
 }
 
 void SplitWriter::write_first() {
-  const Waiting& first = waiting_.front();
-  parts_[first.part].writer->add_document(tokenizer_.encode(first.text));
+  const auto& [stored, part] = waiting_.front();
+  TokenFileWriter& writer = *parts_[part].writer;
+  stored.read(0, stored.size(), [&](std::string_view piece) {
+    if (options_.shuffle) {
+      spool_.append(piece);
+    } else {
+      writer.append(piece);
+    }
+  });
+  if (options_.shuffle) {
+    spool_ends_.push_back(spool_.size());
+    spool_parts_.push_back(static_cast<uint8_t>(part));
+  } else {
+    writer.end_document();
+  }
   waiting_.pop_front();
+}
+
+/// Every document of the spool, in an order that the seed and their number decide.
+void SplitWriter::write_shuffled(const std::function<void(uint64_t, uint64_t)>& progress) {
+  const uint64_t key = derive_key(options_.seed, kShuffleStream), count = spool_ends_.size();
+  uint64_t done = 0;
+  for (uint64_t i = 0; i < count; ++i) {
+    const auto document = static_cast<size_t>(permute(i, count, key));
+    TokenFileWriter& writer = *parts_[spool_parts_[document]].writer;
+    const uint64_t begin = document == 0 ? 0 : spool_ends_[document - 1], end = spool_ends_[document];
+    spool_.read(begin, end, [&](std::string_view piece) { writer.append(piece); });
+    writer.end_document();
+    done += end - begin;
+    if (progress) progress(done, spool_.size());
+  }
 }
 
 /// Always succeeds: with as many documents waiting as there are parts, those that must stay (one for each part that has
@@ -73,7 +123,7 @@ void SplitWriter::fill_empty_parts() {
   }
 }
 
-PrepareResult SplitWriter::finish() {
+std::vector<WrittenPart> SplitWriter::finish(const std::function<void(uint64_t, uint64_t)>& progress) {
   check(documents_ > 0, "[data] the input has no text: every document is empty");
   check(documents_ >= static_cast<int64_t>(parts_.size()),
         "[data] a split into {} parts needs as many documents, got {}; give a separator that divides the text into "
@@ -81,14 +131,13 @@ PrepareResult SplitWriter::finish() {
         parts_.size(), documents_);
   fill_empty_parts();
   while (!waiting_.empty()) write_first();
-  PrepareResult result;
+  if (options_.shuffle) write_shuffled(progress);
   std::vector<TokenFileWriter*> writers;
+  std::vector<WrittenPart> written;
   for (const Part& part : parts_) writers.push_back(part.writer.get());
   TokenFileWriter::finish_together(writers);
-  for (const Part& part : parts_) {
-    result.parts.push_back({part.name, part.documents, part.writer->tokens()});
-  }
-  return result;
+  for (const Part& part : parts_) written.push_back({part.name, part.documents, part.writer->tokens()});
+  return written;
 }
 
 }  // namespace megalodon::data

@@ -1,29 +1,50 @@
-// Writes documents as token files, all to one or divided into train, valid and test.
+// Writes documents as token files, all to one or divided into train, valid and test; on the way they may be shuffled
+// and rid of copies.
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <unordered_set>
 #include <vector>
 
-#include "data/corpus.h"
+#include "base/hash.h"
+#include "data/spill_buffer.h"
+#include "data/token_files.h"
+#include "data/tokenizer.h"
 
 namespace megalodon::data {
+
+/// What was written.
+struct WrittenPart {
+  std::string name;  // "train", "valid", "test"; "" without a split
+  int64_t documents = 0, tokens = 0;
+};
 
 class SplitWriter {
  public:
   struct Options {
     fs::path output;  // prefix of the one pair, or with a split the folder of the parts
     double valid = 0, test = 0;
-    uint64_t seed = 0;
+    uint64_t seed = 0;     // of split and shuffle
+    bool dedupe = false;   // drops documents whose hash came before; about 40 bytes of memory a document
+    bool shuffle = false;  // keeps all tokens in a temporary file first, and 9 bytes of memory a document
   };
   SplitWriter(const Options& options, const Tokenizer& tokenizer);
 
-  /// Empty documents are dropped.
-  void add(std::string_view document);
-  /// Publishes every part. Throws Error, publishing nothing, where there are fewer documents than parts.
-  PrepareResult finish();
+  /// A whole document.
+  void add(std::string_view text);
+  /// Tokens, as store() puts them, of the document that end_document() ends. One without tokens is dropped.
+  void append(std::string_view stored);
+  void end_document(Hash128 hash_of_text);
+  const TokenStore& store() const { return store_; }
+  int64_t duplicates() const { return duplicates_; }
+
+  /// Publishes every part. Throws Error, publishing nothing, where there are fewer documents than parts. While it
+  /// shuffles it calls progress(bytes done, bytes in total).
+  std::vector<WrittenPart> finish(const std::function<void(uint64_t, uint64_t)>& progress = {});
 
  private:
   struct Part {
@@ -33,21 +54,33 @@ class SplitWriter {
     int64_t documents = 0;  // given to this part, written or still waiting
   };
   struct Waiting {
-    std::string text;
+    SpillBuffer stored;
     size_t part;
+  };
+  struct HashOf {
+    size_t operator()(const Hash128& hash) const { return static_cast<size_t>(hash.low); }
   };
 
   void add_part(std::string name, double fraction);
   size_t draw() const;
   void write_first();
+  void write_shuffled(const std::function<void(uint64_t, uint64_t)>& progress);
   void fill_empty_parts();
 
   Options options_;
   const Tokenizer& tokenizer_;
-  int64_t documents_ = 0;
+  TokenStore store_;
+  std::string folder_;  // of the output; what does not fit in memory goes there too
+  int64_t documents_ = 0, duplicates_ = 0;
   std::vector<Part> parts_;  // train comes first and takes what no other part draws
+  SpillBuffer open_;         // the document that is being put together
   // The last documents wait until the end, one per part: enough to give every part that drew none its document.
   std::deque<Waiting> waiting_;
+  std::unordered_set<Hash128, HashOf> seen_;
+  // To be shuffled: all documents one after another, where each ends, and its part.
+  SpillBuffer spool_;
+  std::vector<uint64_t> spool_ends_;
+  std::vector<uint8_t> spool_parts_;
 };
 
 }  // namespace megalodon::data

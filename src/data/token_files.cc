@@ -241,20 +241,4 @@ void check_tokenizer(const TokenFile& file, const Tokenizer& tokenizer) {
         file.prefix().string(), tokenizer_text(file.tokenizer()), tokenizer_text(mine));
 }
 
-std::string describe(const TokenFile& file) {
-  std::vector<int64_t> lengths(static_cast<size_t>(file.documents()));
-  for (size_t i = 0; i < lengths.size(); ++i) lengths[i] = file.document_length(static_cast<int64_t>(i));
-  std::sort(lengths.begin(), lengths.end());
-  std::string text = fmt::format(
-      "documents  {}\nsequences  {}\ntokens     {}\ndtype      {}\nbytes      {}\n"
-      "tokenizer  {}\n",
-      file.documents(), file.sequences(), file.tokens(), find_token_dtype(file.dtype_code())->name, file.bytes(),
-      tokenizer_text(file.tokenizer()));
-  if (!lengths.empty()) {
-    text += fmt::format("document length: shortest {}, median {}, longest {}\n", lengths.front(),
-                        lengths[lengths.size() / 2], lengths.back());
-  }
-  return text;
-}
-
 }  // namespace megalodon::data

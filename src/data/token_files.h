@@ -124,7 +124,4 @@ class TokenFile {
 /// Throws Error, naming both, where the file says that another tokenizer made it. Files that say nothing pass.
 void check_tokenizer(const TokenFile& file, const Tokenizer& tokenizer);
 
-/// A few lines for people: counts, dtype, bytes, shortest, median and longest document.
-std::string describe(const TokenFile& file);
-
 }  // namespace megalodon::data

@@ -237,7 +237,6 @@ TEST_F(TokenFiles, FlippedBitsAreRejectedOrReadable) {
     try {
       const TokenFile file(prefix);
       EXPECT_EQ(all_tokens(file).size(), static_cast<size_t>(file.tokens()));
-      EXPECT_FALSE(describe(file).empty());
       ++accepted;
     } catch (const Error&) {
       ++rejected;
@@ -313,14 +312,6 @@ TEST_F(TokenFiles, RefuseADescriptionOfOtherTokens) {
   expect_contains(rejection_of(std::string(2 << 20, ' ')), {"this large"});
   // Nor is a file of another kind written over.
   error_of([&] { TokenFileWriter writer(folder_ / "a", bytes); });
-}
-
-TEST_F(TokenFiles, DescribesWhatIsThere) {
-  const TokenFile file(put_documents("a", {{1, 2, 3}, {4}, {1, 2, 3, 4, 5, 6, 7}}, 1000));
-  expect_contains(describe(file), {"documents  3", "sequences  3", "tokens     11", "u16", "bytes      22",
-                                   "shortest 1, median 3, longest 7"});
-  const TokenFile none(put_documents("b", {}, 256));
-  expect_contains(describe(none), {"documents  0", "tokens     0", "u8"});
 }
 
 TEST_F(TokenFiles, FingerprintsTellDataApart) {

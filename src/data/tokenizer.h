@@ -32,6 +32,8 @@ class Tokenizer {
   virtual int64_t vocabulary() const = 0;
   /// The ids of a text, without marks of its beginning or end. Text that looks like a special token is text.
   virtual std::vector<int32_t> encode(std::string_view text) const = 0;
+  /// Whether encode(a + b) is encode(a) followed by encode(b) for all texts, so that a text may be larger than memory.
+  virtual bool encodes_in_pieces() const { return false; }
   /// The bytes of one token, as they continue a text: a token may hold part of a character (Utf8Stream puts them
   /// together), and special tokens have none.
   virtual std::string decode(int32_t token) const = 0;
@@ -59,6 +61,7 @@ class Tokenizer {
 class ByteTokenizer final : public Tokenizer {
  public:
   int64_t vocabulary() const override { return 256; }
+  bool encodes_in_pieces() const override { return true; }
   std::vector<int32_t> encode(std::string_view text) const override;
   std::string decode(int32_t token) const override;
   std::string decode_text(std::span<const int32_t> tokens) const override;

@@ -1,0 +1,33 @@
+// Bytes that may become too many for memory.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "base/file.h"
+
+namespace megalodon::data {
+
+/// Holds up to `most` bytes in memory and all beyond in a temporary file in `folder`, which goes with the buffer.
+class SpillBuffer {
+ public:
+  SpillBuffer(std::string folder, size_t most) : folder_(std::move(folder)), most_(most) {}
+
+  void append(std::string_view bytes);
+  uint64_t size() const { return memory_.size() + (file_ == nullptr ? 0 : file_->size()); }
+  bool empty() const { return size() == 0; }
+  /// Calls take(piece) until [begin, end) is through.
+  void read(uint64_t begin, uint64_t end, const std::function<void(std::string_view)>& take) const;
+
+ private:
+  std::string folder_;
+  size_t most_;
+  std::string memory_;
+  std::unique_ptr<AtomicFile> file_;  // never published
+};
+
+}  // namespace megalodon::data

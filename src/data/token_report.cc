@@ -1,0 +1,116 @@
+#include "data/token_report.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "base/check.h"
+#include "base/utf8.h"
+#include "data/token_index.h"
+
+namespace megalodon::data {
+namespace {
+
+constexpr size_t kShownBytes = 400;
+
+TokenReport::Lengths lengths_of(const TokenFile& file) {
+  std::vector<int64_t> sorted(static_cast<size_t>(file.documents()));
+  for (size_t i = 0; i < sorted.size(); ++i) sorted[i] = file.document_length(static_cast<int64_t>(i));
+  if (sorted.empty()) return {};
+  std::sort(sorted.begin(), sorted.end());
+  const auto at = [&](double fraction) {
+    return sorted[static_cast<size_t>(fraction * static_cast<double>(sorted.size() - 1))];
+  };
+  const auto empty = std::upper_bound(sorted.begin(), sorted.end(), 0) - sorted.begin();
+  return {sorted.front(), at(0.1),
+          at(0.25),       sorted[sorted.size() / 2],
+          at(0.75),       at(0.9),
+          at(0.99),       sorted.back(),
+          empty,          static_cast<double>(file.tokens()) / static_cast<double>(sorted.size())};
+}
+
+TokenReport::Sample sample_of(const TokenFile& file, int64_t document, int64_t most, const Tokenizer* tokenizer) {
+  TokenReport::Sample sample{document, file.document_length(document), {}, {}};
+  sample.tokens.resize(static_cast<size_t>(std::min(sample.length, most)));
+  file.read(file.document_begin(document), sample.tokens);
+  if (tokenizer == nullptr) return sample;
+  for (const int64_t token : sample.tokens) {
+    check(token >= 0 && token < tokenizer->vocabulary(),
+          "[data info] document {} holds token {}, the tokenizer has {}: another one made the file", document, token,
+          tokenizer->vocabulary());
+  }
+  sample.text = tokenizer->decode_text(std::vector<int32_t>(sample.tokens.begin(), sample.tokens.end()));
+  return sample;
+}
+
+}  // namespace
+
+TokenReport describe(const TokenFile& file, int64_t samples, int64_t sample_tokens, const Tokenizer* tokenizer) {
+  TokenReport report;
+  report.prefix = file.prefix().string();
+  report.dtype = find_token_dtype(file.dtype_code())->name;
+  report.tokenizer = tokenizer_text(file.tokenizer());
+  report.documents = file.documents();
+  report.sequences = file.sequences();
+  report.tokens = file.tokens();
+  report.bytes = static_cast<int64_t>(file.bytes());
+  report.lengths = lengths_of(file);
+  samples = std::min(samples, file.documents());
+  for (int64_t i = 0; i < samples; ++i)
+    report.samples.push_back(sample_of(file, i * file.documents() / samples, sample_tokens, tokenizer));
+  return report;
+}
+
+std::string to_text(const TokenReport& report) {
+  std::string text =
+      fmt::format("documents  {}\nsequences  {}\ntokens     {}\ndtype      {}\nbytes      {}\ntokenizer  {}\n",
+                  report.documents, report.sequences, report.tokens, report.dtype, report.bytes, report.tokenizer);
+  const TokenReport::Lengths& l = report.lengths;
+  if (report.documents > 0) {
+    text += fmt::format(
+        "document length: shortest {}, median {}, longest {}, mean {:.1f}; 10% {}, 25% {}, 75% {}, 90% {}, 99% {}; {} "
+        "empty\n",
+        l.shortest, l.median, l.longest, l.mean, l.p10, l.p25, l.p75, l.p90, l.p99, l.empty);
+  }
+  for (const TokenReport::Sample& sample : report.samples) {
+    text += fmt::format("document {} ({} tokens): ", sample.document, sample.length);
+    text += sample.text.empty() ? fmt::format("{}\n", fmt::join(sample.tokens, " "))
+                                : fmt::format("\"{}\"\n", printable(sample.text, kShownBytes));
+  }
+  return text;
+}
+
+nlohmann::ordered_json to_json(const TokenReport& report) {
+  const TokenReport::Lengths& l = report.lengths;
+  nlohmann::ordered_json tree = {{"prefix", report.prefix},
+                                 {"documents", report.documents},
+                                 {"sequences", report.sequences},
+                                 {"tokens", report.tokens},
+                                 {"dtype", report.dtype},
+                                 {"bytes", report.bytes},
+                                 {"tokenizer", report.tokenizer},
+                                 {"document_length",
+                                  {{"shortest", l.shortest},
+                                   {"p10", l.p10},
+                                   {"p25", l.p25},
+                                   {"median", l.median},
+                                   {"p75", l.p75},
+                                   {"p90", l.p90},
+                                   {"p99", l.p99},
+                                   {"longest", l.longest},
+                                   {"mean", l.mean},
+                                   {"empty", l.empty}}}};
+  for (const TokenReport::Sample& sample : report.samples) {
+    Utf8Stream stream;
+    tree["samples"].push_back({{"document", sample.document},
+                               {"length", sample.length},
+                               {"tokens", sample.tokens},
+                               {"text", stream.push(sample.text) + stream.finish()}});
+  }
+  return tree;
+}
+
+}  // namespace megalodon::data

@@ -1,0 +1,39 @@
+// What `data info` says about a token file.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "data/token_files.h"
+#include "data/tokenizer.h"
+
+namespace megalodon::data {
+
+struct TokenReport {
+  std::string prefix, dtype, tokenizer;
+  int64_t documents = 0, sequences = 0, tokens = 0, bytes = 0;
+
+  /// Tokens a document; all 0 where there are none.
+  struct Lengths {
+    int64_t shortest = 0, p10 = 0, p25 = 0, median = 0, p75 = 0, p90 = 0, p99 = 0, longest = 0, empty = 0;
+    double mean = 0;
+  } lengths;
+
+  struct Sample {
+    int64_t document = 0, length = 0;
+    std::vector<int64_t> tokens;  // the first of the document
+    std::string text;             // what they stand for; "" where no tokenizer is known
+  };
+  std::vector<Sample> samples;
+};
+
+/// With the first `sample_tokens` tokens of `samples` documents, spread evenly over the file. `tokenizer` may be null.
+TokenReport describe(const TokenFile& file, int64_t samples = 0, int64_t sample_tokens = 0,
+                     const Tokenizer* tokenizer = nullptr);
+/// A few lines for people.
+std::string to_text(const TokenReport& report);
+nlohmann::ordered_json to_json(const TokenReport& report);
+
+}  // namespace megalodon::data
