@@ -1,18 +1,11 @@
 #include <fmt/format.h>
 
-#include "apps/commands.h"
+#include "apps/data.h"
 #include "base/check.h"
 #include "base/progress.h"
-#include "data/corpus.h"
 
 namespace megalodon::apps {
 namespace {
-
-void print_parts(const data::PrepareResult& result, const std::string& output) {
-  for (const auto& part : result.parts)
-    fmt::print("{}: {} documents, {} tokens\n", part.name.empty() ? output : output + "/" + part.name,
-               with_commas(part.documents), with_commas(part.tokens));
-}
 
 void add_prepare(CLI::App& data_command) {
   auto* command = data_command.add_subcommand("prepare", "Text files to Megatron .bin/.idx, documents kept apart");
@@ -27,7 +20,7 @@ void add_prepare(CLI::App& data_command) {
       ->add_option("--output", options->output,
                    "prefix of the .bin/.idx pair; with --valid or --test, a folder of train, valid, test")
       ->required();
-  command->add_option("--tokenizer", options->tokenizer, "bytes")->capture_default_str();
+  command->add_option("--tokenizer", options->tokenizer, kTokenizerHelp)->capture_default_str();
   command->add_option("--separator", options->prepare.separator,
                       "text between documents of one file; empty: one document a file");
   command->add_option("--valid", options->prepare.valid, "fraction of documents to hold out for validation")
@@ -46,34 +39,19 @@ void add_prepare(CLI::App& data_command) {
   });
 }
 
-void add_get(CLI::App& data_command) {
-  auto* command = data_command.add_subcommand(
-      "get", "Fetch and prepare a known corpus: gcide (Webster's dictionary, from Debian's dict-gcide package)");
-  struct Options {
-    std::string name, output, source = data::kGcideSource;
-  };
-  auto options = std::make_shared<Options>();
-  command->add_option("name", options->name, "gcide")->required();
-  command->add_option("--output", options->output, "folder for train, valid, test; default: corpora/NAME");
-  command->add_option("--source", options->source, "the dictionary file")->capture_default_str();
-  command->callback([options] {
-    if (options->name != "gcide") fail_usage("[data get] unknown corpus \"{}\"; known: gcide", options->name);
-    const std::string folder = options->output.empty() ? "corpora/" + options->name : options->output;
-    Progress progress("gcide", "bytes");
-    const auto result =
-        data::get_gcide(folder, options->source, [&](uint64_t done, uint64_t total) { progress.update(done, total); });
-    progress.finish();
-    print_parts(result, folder);
-  });
-}
-
 }  // namespace
 
-void add_data(CLI::App& app, Common&) {
+void print_parts(const data::PrepareResult& result, const std::string& output) {
+  for (const auto& part : result.parts)
+    fmt::print("{}: {} documents, {} tokens\n", part.name.empty() ? output : output + "/" + part.name,
+               with_commas(part.documents), with_commas(part.tokens));
+}
+
+void add_data(CLI::App& app, Common& common) {
   auto* command = app.add_subcommand("data", "Prepare, fetch and describe token data");
   command->require_subcommand(1);
   add_prepare(*command);
-  add_get(*command);
+  add_data_get(*command, common);
   auto* info = command->add_subcommand("info", "Describe a .bin/.idx pair, ours or Megatron's");
   auto prefix = std::make_shared<std::string>();
   info->add_option("prefix", *prefix, "prefix of the pair")->required();

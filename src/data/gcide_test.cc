@@ -22,7 +22,7 @@ class Gcide : public FolderTest {
     return path;
   }
 
-  PrepareResult get(std::string_view text) const { return get_gcide(folder_ / "out", put_gzip(text)); }
+  PrepareResult get(std::string_view text) const { return get_gcide(folder_ / "out", ByteTokenizer(), put_gzip(text)); }
 
   /// The text of all parts, documents in the order of their first entry's number.
   std::map<int, std::string> documents() const {
@@ -97,18 +97,20 @@ TEST_F(Gcide, IsTheSameEveryTime) {
 
 TEST_F(Gcide, Errors) {
   const fs::path missing = folder_ / "none.dz";
-  expect_contains(error_of([&] { get_gcide(folder_ / "out", missing); }), {"none.dz", "apt-get install dict-gcide"});
+  expect_contains(error_of([&] { get_gcide(folder_ / "out", ByteTokenizer(), missing); }),
+                  {"none.dz", "apt-get install dict-gcide"});
   expect_contains(error_of([&] { get(kFront); }), {"no dictionary entry"});
   const fs::path source = put_gzip(std::string(kFront) + entries(200, true));
   const std::string whole = read_file(source);
   for (const size_t size : {whole.size() / 2, whole.size() - 9, whole.size() - 1}) {
     put("gcide.dict.dz", std::string_view(whole).substr(0, size));
-    expect_contains(error_of([&] { get_gcide(folder_ / "out", source); }), {"gcide.dict.dz", "cannot decompress"});
+    expect_contains(error_of([&] { get_gcide(folder_ / "out", ByteTokenizer(), source); }),
+                    {"gcide.dict.dz", "cannot decompress"});
   }
   std::string damaged = whole;
   damaged[damaged.size() - 6] ^= 1;  // the checksum
   put("gcide.dict.dz", damaged);
-  expect_contains(error_of([&] { get_gcide(folder_ / "out", source); }), {"cannot decompress"});
+  expect_contains(error_of([&] { get_gcide(folder_ / "out", ByteTokenizer(), source); }), {"cannot decompress"});
   EXPECT_FALSE(fs::exists(folder_ / "out" / "train.idx"));
 }
 
