@@ -28,11 +28,7 @@ class Gcide : public FolderTest {
   std::map<int, std::string> documents() const {
     std::map<int, std::string> found;
     for (const char* part : {"train", "valid", "test"}) {
-      const TokenFile file(folder_ / "out" / part);
-      for (int64_t i = 0; i < file.documents(); ++i) {
-        std::vector<int64_t> tokens(static_cast<size_t>(file.document_length(i)));
-        file.read(file.document_begin(i), tokens);
-        const std::string text(tokens.begin(), tokens.end());
+      for (const std::string& text : documents_of(folder_ / "out" / part)) {
         EXPECT_EQ(text.substr(0, 4), "Word") << "a document must begin with an entry";
         found[std::stoi(text.substr(4))] = text;
       }

@@ -7,18 +7,6 @@
 namespace megalodon::data {
 namespace {
 
-/// Texts of `documents` of a prepared part.
-std::vector<std::string> documents(const fs::path& prefix) {
-  const TokenFile file(prefix);
-  std::vector<std::string> texts;
-  for (int64_t i = 0; i < file.documents(); ++i) {
-    std::vector<int64_t> tokens(static_cast<size_t>(file.document_length(i)));
-    file.read(file.document_begin(i), tokens);
-    texts.emplace_back(tokens.begin(), tokens.end());
-  }
-  return texts;
-}
-
 class Get : public FolderTest {
  protected:
   /// A set of the files put below "given", without archives.
@@ -52,9 +40,9 @@ TEST_F(Get, SlicesOfAFile) {
   const PrepareResult result = get_given(set, "given/all.txt");
   ASSERT_EQ(result.parts.size(), 3U);
   EXPECT_EQ(result.parts[0].tokens, 7);
-  EXPECT_EQ(documents(folder_ / "out/train"), std::vector<std::string>{"0123456"});
-  EXPECT_EQ(documents(folder_ / "out/valid"), std::vector<std::string>{"78"});
-  EXPECT_EQ(documents(folder_ / "out/test"), std::vector<std::string>{"9"});
+  EXPECT_EQ(documents_of(folder_ / "out/train"), std::vector<std::string>{"0123456"});
+  EXPECT_EQ(documents_of(folder_ / "out/valid"), std::vector<std::string>{"78"});
+  EXPECT_EQ(documents_of(folder_ / "out/test"), std::vector<std::string>{"9"});
 }
 
 TEST_F(Get, RefusesSlicesOfAShorterFile) {
@@ -73,8 +61,8 @@ TEST_F(Get, FolderOfBooks) {
   set.parts = {{"train", "download/train"}, {"test", "download/test"}};
   get_given(set);
   const std::vector<std::string> books = {"first by name", "second"};
-  EXPECT_EQ(documents(folder_ / "out/train"), books);
-  EXPECT_EQ(documents(folder_ / "out/test"), std::vector<std::string>{"held out"});
+  EXPECT_EQ(documents_of(folder_ / "out/train"), books);
+  EXPECT_EQ(documents_of(folder_ / "out/test"), std::vector<std::string>{"held out"});
 }
 
 TEST_F(Get, GivenFilesAreVerified) {
