@@ -1,6 +1,6 @@
 #include <fmt/format.h>
 
-#include "apps/data.h"
+#include "apps/data_commands.h"
 #include "base/check.h"
 #include "base/progress.h"
 

@@ -3,7 +3,7 @@
 #include <memory>
 #include <string>
 
-#include "apps/data.h"
+#include "apps/data_commands.h"
 #include "base/check.h"
 #include "base/progress.h"
 #include "data/get.h"

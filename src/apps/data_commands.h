@@ -1,4 +1,4 @@
-// What the commands under `data` share.
+// The subcommands of `data`.
 #pragma once
 
 #include <string>
@@ -10,7 +10,7 @@ namespace megalodon::apps {
 
 void add_data_get(CLI::App& data_command, Common& common);
 
-/// "corpora/x/train: 12 documents, 3,456 tokens" for every part.
+/// One line a part.
 void print_parts(const data::PrepareResult& result, const std::string& output);
 
 inline constexpr const char* kTokenizerHelp =
