@@ -42,11 +42,22 @@ std::string sha256_hex(std::string_view text) {
   return hash.hex();
 }
 
-std::string sha256_file(const std::filesystem::path& path) {
+namespace {
+
+std::string hash_file(Digest&& hash, const std::filesystem::path& path) {
   const MappedFile file(path);
-  Sha256 hash;
   hash.update(file.bytes().data(), file.bytes().size());
   return hash.hex();
+}
+
+}  // namespace
+
+std::string sha256_file(const std::filesystem::path& path) {
+  return hash_file(Sha256(), path);
+}
+
+std::string md5_file(const std::filesystem::path& path) {
+  return hash_file(Md5(), path);
 }
 
 uint64_t xxh3_64(std::span<const std::byte> bytes) {

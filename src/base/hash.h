@@ -47,6 +47,7 @@ class Md5 final : public Digest {
 std::string sha256_hex(std::string_view text);
 /// Of a file, read in pieces. Throws Error with the path and the system's reason.
 std::string sha256_file(const std::filesystem::path& path);
+std::string md5_file(const std::filesystem::path& path);
 
 /// XXH3, 64 bits, seed 0.
 uint64_t xxh3_64(std::span<const std::byte> bytes);

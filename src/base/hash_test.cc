@@ -43,6 +43,7 @@ TEST(Hash, Sha256OfAFile) {
   const fs::path path = fs::path(testing::TempDir()) / "hash_test_abc";
   write_file_atomically(path, "abc");
   EXPECT_EQ(sha256_file(path), kOfAbc);
+  EXPECT_EQ(md5_file(path), "900150983cd24fb0d6963f7d28e17f72");
   fs::remove(path);
   EXPECT_THROW(sha256_file(path), Error);
 }

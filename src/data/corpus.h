@@ -53,10 +53,10 @@ PrepareResult prepare(const PrepareOptions& options, const Tokenizer& tokenizer,
                       const std::function<void(const PrepareStatus&)>& progress = {});
 
 /// Debian's dict-gcide package (the GNU Collaborative International Dictionary of English, about 40 MB) as
-/// <folder>/{train,valid,test}.{bin,idx} of bytes. A document is a run of consecutive entries of about 64 KiB; 1 in 50
+/// <folder>/{train,valid,test}. A document is a run of consecutive entries of about 64 KiB; 1 in 50
 /// goes to valid and to test each. `source` is normally kGcideSource.
 inline constexpr const char* kGcideSource = "/usr/share/dictd/gcide.dict.dz";
-PrepareResult get_gcide(const fs::path& folder, const fs::path& source = kGcideSource,
+PrepareResult get_gcide(const fs::path& folder, const Tokenizer& tokenizer, const fs::path& source = kGcideSource,
                         const std::function<void(uint64_t, uint64_t)>& progress = {});
 
 }  // namespace megalodon::data

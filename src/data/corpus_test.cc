@@ -14,17 +14,6 @@
 namespace megalodon::data {
 namespace {
 
-std::vector<std::string> documents_of(const fs::path& prefix) {
-  const TokenFile file(prefix);
-  std::vector<std::string> documents;
-  for (int64_t i = 0; i < file.documents(); ++i) {
-    std::vector<int64_t> tokens(static_cast<size_t>(file.document_length(i)));
-    file.read(file.document_begin(i), tokens);
-    documents.emplace_back(tokens.begin(), tokens.end());
-  }
-  return documents;
-}
-
 using Texts = std::vector<std::string>;
 
 class Prepare : public FolderTest {

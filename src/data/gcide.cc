@@ -58,10 +58,9 @@ void strip_torn_headword(std::string& text, std::string_view entry) {
 
 }  // namespace
 
-PrepareResult get_gcide(const fs::path& folder, const fs::path& source,
+PrepareResult get_gcide(const fs::path& folder, const Tokenizer& tokenizer, const fs::path& source,
                         const std::function<void(uint64_t, uint64_t)>& progress) {
   const std::string dictionary = unpack(source);
-  const ByteTokenizer tokenizer;
   SplitWriter writer({.output = folder, .valid = kHeldOut, .test = kHeldOut, .seed = kSplitSeed}, tokenizer);
   std::string document;
   bool in_entries = false, after_empty_line = true;

@@ -22,17 +22,13 @@ class Gcide : public FolderTest {
     return path;
   }
 
-  PrepareResult get(std::string_view text) const { return get_gcide(folder_ / "out", put_gzip(text)); }
+  PrepareResult get(std::string_view text) const { return get_gcide(folder_ / "out", ByteTokenizer(), put_gzip(text)); }
 
   /// The text of all parts, documents in the order of their first entry's number.
   std::map<int, std::string> documents() const {
     std::map<int, std::string> found;
     for (const char* part : {"train", "valid", "test"}) {
-      const TokenFile file(folder_ / "out" / part);
-      for (int64_t i = 0; i < file.documents(); ++i) {
-        std::vector<int64_t> tokens(static_cast<size_t>(file.document_length(i)));
-        file.read(file.document_begin(i), tokens);
-        const std::string text(tokens.begin(), tokens.end());
+      for (const std::string& text : documents_of(folder_ / "out" / part)) {
         EXPECT_EQ(text.substr(0, 4), "Word") << "a document must begin with an entry";
         found[std::stoi(text.substr(4))] = text;
       }
@@ -97,18 +93,20 @@ TEST_F(Gcide, IsTheSameEveryTime) {
 
 TEST_F(Gcide, Errors) {
   const fs::path missing = folder_ / "none.dz";
-  expect_contains(error_of([&] { get_gcide(folder_ / "out", missing); }), {"none.dz", "apt-get install dict-gcide"});
+  expect_contains(error_of([&] { get_gcide(folder_ / "out", ByteTokenizer(), missing); }),
+                  {"none.dz", "apt-get install dict-gcide"});
   expect_contains(error_of([&] { get(kFront); }), {"no dictionary entry"});
   const fs::path source = put_gzip(std::string(kFront) + entries(200, true));
   const std::string whole = read_file(source);
   for (const size_t size : {whole.size() / 2, whole.size() - 9, whole.size() - 1}) {
     put("gcide.dict.dz", std::string_view(whole).substr(0, size));
-    expect_contains(error_of([&] { get_gcide(folder_ / "out", source); }), {"gcide.dict.dz", "cannot decompress"});
+    expect_contains(error_of([&] { get_gcide(folder_ / "out", ByteTokenizer(), source); }),
+                    {"gcide.dict.dz", "cannot decompress"});
   }
   std::string damaged = whole;
   damaged[damaged.size() - 6] ^= 1;  // the checksum
   put("gcide.dict.dz", damaged);
-  expect_contains(error_of([&] { get_gcide(folder_ / "out", source); }), {"cannot decompress"});
+  expect_contains(error_of([&] { get_gcide(folder_ / "out", ByteTokenizer(), source); }), {"cannot decompress"});
   EXPECT_FALSE(fs::exists(folder_ / "out" / "train.idx"));
 }
 

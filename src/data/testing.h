@@ -62,6 +62,18 @@ inline void expect_contains(const std::string& text, const std::vector<std::stri
     EXPECT_NE(text.find(part), std::string::npos) << "'" << part << "' in: " << text;
 }
 
+/// The documents of a pair whose tokens are bytes.
+inline std::vector<std::string> documents_of(const fs::path& prefix) {
+  const TokenFile file(prefix);
+  std::vector<std::string> documents;
+  for (int64_t i = 0; i < file.documents(); ++i) {
+    std::vector<int64_t> tokens(static_cast<size_t>(file.document_length(i)));
+    file.read(file.document_begin(i), tokens);
+    documents.emplace_back(tokens.begin(), tokens.end());
+  }
+  return documents;
+}
+
 inline std::vector<int64_t> all_tokens(const TokenFile& file) {
   std::vector<int64_t> tokens(static_cast<size_t>(file.tokens()));
   file.read(0, tokens);

@@ -1,0 +1,114 @@
+#include <fmt/format.h>
+
+#include <memory>
+#include <string>
+
+#include "apps/data_commands.h"
+#include "base/check.h"
+#include "base/progress.h"
+#include "data/get.h"
+#include "data/tokenizer.h"
+#include "train/signals.h"
+
+namespace megalodon::apps {
+namespace {
+
+constexpr const char* kHelp =
+    "Download, verify, unpack and prepare a known data set. Text sets (gcide, enwik8, text8, wikitext-103, "
+    "pg19-sample) become token files train, valid and test in the output folder; the others (lra, speech-commands, "
+    "cifar-10, scrolls) are kept as the files of their archives, in OUTPUT/raw. What an interrupted download leaves is "
+    "continued by the same command; proxies are taken from http_proxy, https_proxy, all_proxy and no_proxy.";
+
+struct Options {
+  std::string name, output, from, catalog, tokenizer = "bytes";
+  bool list = false;
+  data::Downloader::Options network;
+};
+
+class Interrupted final : public Error {
+ public:
+  Interrupted() : Error("[data get] interrupted; the same command goes on with what is there") {}
+};
+
+/// Draws a line for each phase of the work, and ends the work at a signal.
+class Phases {
+ public:
+  void update(std::string_view label, uint64_t done, uint64_t total) {
+    if (SignalGuard::received() != 0) throw Interrupted();
+    if (progress_ == nullptr || label != label_) {
+      label_ = label;
+      progress_ = std::make_unique<Progress>(label_, "bytes");
+      since_.restart();
+      first_ = done;
+    }
+    const double rate = static_cast<double>(done - std::min(first_, done)) / std::max(since_.seconds(), 1e-3) * 1e-6;
+    progress_->update(static_cast<int64_t>(done), static_cast<int64_t>(total), fmt::format("{:.1f} MB/s", rate));
+  }
+  void note(const std::string& line) {
+    if (progress_ != nullptr) progress_->finish();
+    fmt::print(stderr, "{}\n", line);
+  }
+  void finish() { progress_.reset(); }
+
+ private:
+  std::string label_;
+  std::unique_ptr<Progress> progress_;
+  Stopwatch since_;
+  uint64_t first_ = 0;
+};
+
+data::PrepareResult run(const data::DataSet& set, const Options& options, const std::string& output, Phases& phases) {
+  const auto tokenizer = data::make_tokenizer(options.tokenizer);
+  if (set.package == "dict-gcide") {
+    const std::string source = options.from.empty() ? data::kGcideSource : options.from;
+    return data::get_gcide(output, *tokenizer, source,
+                           [&](uint64_t done, uint64_t total) { phases.update("prepare", done, total); });
+  }
+  return data::get(set, {output, options.from, options.network}, *tokenizer,
+                   {[&](auto label, uint64_t done, uint64_t total) { phases.update(label, done, total); },
+                    [&](const std::string& line) { phases.note(line); }});
+}
+
+void run_get(const Options& options, Common& common) {
+  const auto catalog = options.catalog.empty() ? data::builtin_catalog()
+                                               : data::parse_catalog(read_file(options.catalog), options.catalog);
+  if (options.list) return fmt::print("{}", data::list_catalog(catalog));
+  if (options.name.empty()) fail_usage("[data get] expected the name of a data set; --list shows those known");
+  const data::DataSet& set = data::find_data_set(catalog, options.name);
+  const std::string output = options.output.empty() ? "corpora/" + set.name : options.output;
+  const SignalGuard guard;
+  Phases phases;
+  try {
+    const data::PrepareResult result = run(set, options, output, phases);
+    phases.finish();
+    if (result.parts.empty()) fmt::print("{}/raw: the files of {}\n", output, set.name);
+    print_parts(result, output);
+    fmt::print("licence: {}\n", set.licence);
+  } catch (const Interrupted& interrupted) {
+    phases.note(fmt::format("megalodon: {}", interrupted.what()));
+    common.exit_code = 128 + SignalGuard::received();
+  }
+}
+
+}  // namespace
+
+void add_data_get(CLI::App& data_command, Common& common) {
+  auto* command = data_command.add_subcommand("get", kHelp);
+  auto options = std::make_shared<Options>();
+  command->add_option("name", options->name, "a set of the catalogue; --list shows them");
+  command->add_flag("--list", options->list, "show the catalogue: size, what is verified, licence");
+  command->add_option("--output", options->output, "folder; default: corpora/NAME");
+  command->add_option("--from", options->from,
+                      "use files that are here already: the file, or a folder with all of the set's files; they are "
+                      "verified like downloads");
+  command->add_option("--tokenizer", options->tokenizer, kTokenizerHelp)->capture_default_str();
+  command->add_option("--catalog", options->catalog,
+                      "a catalogue of your own (JSON, see docs/data.md) in place of the built-in one");
+  command
+      ->add_option("--timeout", options->network.stall_seconds, "seconds without a byte until a connection is given up")
+      ->check(CLI::Range(1, 3600))
+      ->capture_default_str();
+  command->callback([options, &common] { run_get(*options, common); });
+}
+
+}  // namespace megalodon::apps
