@@ -63,7 +63,7 @@ void MegalodonConfig::visit(config::Visitor& v) {
 
 void MegalodonConfig::validate() const {
   // Above is no network but a slip of the pen; below, sizes of matrices cannot overflow.
-  constexpr int64_t kLargest = int64_t{1} << 31;
+  static constexpr int64_t kLargest = int64_t{1} << 31;
   const auto positive = [](const char* name, int64_t value) {
     if (value < 1 || value > kLargest)
       fail_usage("[model.{}] expected at least 1 and at most {}, got {}", name, kLargest, value);
