@@ -35,7 +35,7 @@ fuzz() {
   local options=(-rss_limit_mb=1024 -malloc_limit_mb=256 -timeout=10 -artifact_prefix="build/fuzz/findings/$1-")
   [[ -f $seeds.dict ]] && options+=(-dict="$seeds.dict")
   mkdir -p "build/fuzz/corpus/$name"
-  "$binary" "${options[@]}" -max_len=4096 -max_total_time="$seconds" -print_final_stats=1 \
+  "$binary" "${options[@]}" -max_len=8192 -max_total_time="$seconds" -print_final_stats=1 \
     "build/fuzz/corpus/$name" "$seeds" >"$log" 2>&1 || status=$?
   local runs progress
   runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")

@@ -91,6 +91,11 @@ TEST(Config, NumbersConvertOnlyWhereNothingIsLost) {
   EXPECT_EQ(read_run("seed = 1e6").seed, 1000000);
   EXPECT_EQ(read_run("[optim]\nlr = 2").optim.lr, 2.0);
   EXPECT_EQ(read_run("seed = 9223372036854775807").seed, INT64_MAX);
+  EXPECT_EQ(read_run("seed = -0").seed, 0);
+  EXPECT_EQ(read_run("seed = -0.0").seed, 0);
+  EXPECT_EQ(read_run("[optim]\nlr = -0.0").optim.lr, 0.0);
+  EXPECT_EQ(error_of("seed = 9223372036854775807.0"), "seed in run.toml must be an integer, got 9.223372036854776e+18")
+      << "rounded";
   EXPECT_EQ(error_of("seed = 1.5"), "seed in run.toml must be an integer, got 1.5");
   EXPECT_EQ(error_of("seed = 1e17"), "seed in run.toml must be an integer, got 1e+17");
   EXPECT_EQ(error_of("[optim]\nlr = inf"), "optim.lr in run.toml must be a finite number, got null");

@@ -14,7 +14,8 @@ using Json = nlohmann::json;
 /// Sees the events of the parser and builds nothing, so that a hostile file costs no memory.
 class Checker final : public nlohmann::json_sax<Json> {
  public:
-  Checker(std::string_view source, int depth) : source_(source), depth_(static_cast<size_t>(depth)) {}
+  Checker(std::string_view source, int depth, size_t most_keys)
+      : source_(source), depth_(static_cast<size_t>(depth)), most_keys_(most_keys) {}
 
   bool null() override { return true; }
   bool boolean(bool) override { return true; }
@@ -28,6 +29,7 @@ class Checker final : public nlohmann::json_sax<Json> {
   bool start_array(size_t) override { return open(); }
   bool end_array() override { return close(); }
   bool key(string_t& key) override {
+    check(keys_.back().size() < most_keys_, "[{}] more than {} keys in one object", source_, most_keys_);
     check(keys_.back().insert(key).second, "[{}] the key \"{}\" appears twice in one object", source_, key);
     return true;
   }
@@ -47,14 +49,18 @@ class Checker final : public nlohmann::json_sax<Json> {
   }
 
   std::string_view source_;
-  size_t depth_;
+  size_t depth_, most_keys_;
   std::vector<std::set<std::string>> keys_;  // of every open array (none) and object
 };
 
 }  // namespace
 
-void check_json(std::string_view text, std::string_view source, int depth) {
-  Checker checker(source, depth);
+void check_json(std::string_view text, std::string_view source, int depth, size_t most_keys) {
+  // The library takes a zero byte for the end and would leave what follows unread.
+  if (const size_t zero = text.find('\0'); zero != std::string_view::npos) {
+    fail("[{}] byte {}: not JSON: a zero byte", source, zero);
+  }
+  Checker checker(source, depth, most_keys);
   Json::sax_parse(text, &checker);
 }
 

@@ -27,6 +27,20 @@ TEST(ParseJson, ErrorsNameTheFileTheByteAndTheRule) {
   EXPECT_NE(error_of("").find("not JSON"), std::string::npos);
   EXPECT_NE(error_of("[\"\xff\"]").find("not JSON"), std::string::npos);
   EXPECT_NE(error_of("[1e999]").find("not JSON"), std::string::npos);
+  EXPECT_EQ(error_of(std::string_view("[1]\0[2]", 7)), "[x.json] byte 3: not JSON: a zero byte");
+}
+
+TEST(ParseJson, ManyKeysOnlyWhereTheyAreFoundQuickly) {
+  std::string text = "{";
+  for (int i = 0; i <= 10'000; ++i) text += fmt::format("{}\"k{}\":0", i > 0 ? "," : "", i);
+  text += "}";
+  EXPECT_EQ(parse_json(text, "x.json").size(), 10'001U);
+  try {
+    parse_json<nlohmann::ordered_json>(text, "x.json");
+    ADD_FAILURE() << "expected an Error";
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "[x.json] more than 10000 keys in one object");
+  }
 }
 
 TEST(ParseJson, DepthAndRepeatedKeys) {

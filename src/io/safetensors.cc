@@ -186,6 +186,8 @@ TensorFile parse_safetensors(std::span<const std::byte> file, std::shared_ptr<co
         kMaxHeader);
   const std::string_view header = as_text(reader.take(length));
   check(header.starts_with('{'), "the header does not start with '{{': not a safetensors file?");
+  // The JSON library takes a zero byte for the end and would leave what follows unread.
+  check(header.find('\0') == std::string_view::npos, "the header has a zero byte at {}", header.find('\0'));
   const std::span<const std::byte> data = reader.take(reader.remaining());
 
   check_tokens(header);

@@ -62,8 +62,11 @@ void MegalodonConfig::visit(config::Visitor& v) {
 }
 
 void MegalodonConfig::validate() const {
+  // Above is no network but a slip of the pen; below, sizes of matrices cannot overflow.
+  static constexpr int64_t kLargest = int64_t{1} << 31;
   const auto positive = [](const char* name, int64_t value) {
-    if (value < 1) fail_usage("[model.{}] expected at least 1, got {}", name, value);
+    if (value < 1 || value > kLargest)
+      fail_usage("[model.{}] expected at least 1 and at most {}, got {}", name, kLargest, value);
   };
   const auto divides = [](const char* name, int64_t value, const char* by, int64_t divisor) {
     if (value % divisor != 0) fail_usage("[model.{}] {} must be divisible by {} = {}", name, value, by, divisor);
@@ -88,8 +91,8 @@ void MegalodonConfig::validate() const {
   divides("model_dim", model_dim, "norm_num_groups", norm_num_groups);
   if (z_dim / num_heads % 2 != 0)
     fail_usage("[model.z_dim] z_dim / num_heads must be even (rotary pairs), got {} / {}", z_dim, num_heads);
-  if (output_size == 0 || output_size < -1)
-    fail_usage("[model.output_size] expected -1 or at least 1, got {}", output_size);
+  if (output_size == 0 || output_size < -1 || output_size > kLargest)
+    fail_usage("[model.output_size] expected -1 or at least 1 and at most {}, got {}", kLargest, output_size);
   if (share_emb && outputs() != vocab_size)
     fail_usage("[model.share_emb] the output matrix can be the embedding only if output_size ({}) is vocab_size ({})",
                output_size, vocab_size);

@@ -250,6 +250,10 @@ TEST(MegalodonConfig, ContradictionsAreNamed) {
   refuses("value_dim", [](auto& c) { c.value_dim = 25; });
   refuses("norm_num_groups", [](auto& c) { c.norm_num_groups = 3; });
   refuses("chunk_size", [](auto& c) { c.chunk_size = 0; });
+  refuses("num_layers", [](auto& c) { c.num_layers = -1; });
+  refuses("model_dim", [](auto& c) { c.model_dim = int64_t{1} << 32; });
+  refuses("vocab_size", [](auto& c) { c.vocab_size = INT64_MAX; });
+  refuses("output_size", [](auto& c) { c.output_size = INT64_MAX; });
   refuses("dropout", [](auto& c) { c.dropout = 1; });
   refuses("norm_eps", [](auto& c) { c.norm_eps = 0; });
   refuses("init_mode", [](auto& c) { c.init_mode = "hee"; });

@@ -70,7 +70,82 @@ def write_torch_files():
     put("pickle", "refused", pickle.dumps(eval, protocol=2))
 
 
+def varint(number):
+    low, rest = number & 0x7F, number >> 7
+    return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
+
+
+def field(number, value):
+    """One field of a protobuf message: an integer, a float, or bytes."""
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    if isinstance(value, float):
+        return varint(number << 3 | 5) + struct.pack("<f", value)
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def sentencepiece(pieces, kind, charsmap=b"", byte_fallback=False):
+    model = b"".join(
+        field(1, field(1, text.encode()) + field(2, score) + field(3, type)) for text, score, type in pieces)
+    trainer = field(3, kind) + field(35, int(byte_fallback)) + field(44, " ⁇ ".encode())
+    normalizer = field(1, b"fuzz") + (field(2, charsmap) if charsmap else b"") + field(3, 1) + field(4, int(bool(charsmap)))
+    return model + field(2, trainer) + field(3, normalizer)
+
+
+def charsmap():
+    """A trie with one rule, A -> a, in darts-clone's layout: label in the low byte, offset from bit 10, leaf at bit 8."""
+    units = [0] * 256
+    units[0] = 1 << 10                # the root's children are at place 0 ^ 1 ^ label
+    place = 1 ^ ord("A")
+    units[place] = (2 << 10) | 0x100 | ord("A")
+    units[place ^ 2] = 0x80000000     # its value: the replacement at 0
+    return struct.pack(f"<I{len(units)}I", 4 * len(units), *units) + b"a\0"
+
+
+def with_text(text, file):
+    text = text.encode()
+    return bytes([len(text)]) + text + file
+
+
+def write_sentencepiece():
+    special = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3)]
+    words = [("▁a", -1.0, 1), ("▁", -2.0, 1), ("a", -3.0, 1), ("b", -4.0, 1), ("ab", -5.0, 1), ("é", -6.0, 1)]
+    single_bytes = [(f"<0x{byte:02X}>", 0.0, 6) for byte in range(256)]
+    text = "ab a  é\n€A"
+    put("sentencepiece", "bpe", with_text(text, sentencepiece(special + words + [("[x]", 0.0, 4)], 2)))
+    put("sentencepiece", "bpe-bytes", with_text(text, sentencepiece(special + single_bytes + words, 2, byte_fallback=True)))
+    put("sentencepiece", "unigram", with_text(text, sentencepiece(special + words, 1, charsmap())))
+
+
+def write_tokenizer_json():
+    vocabulary = {"<unk>": 0, "<s>": 1, **{f"<0x{byte:02X}>": 2 + byte for byte in range(256)}}
+    for token in ("▁", "a", "b", "▁a", "ab"):
+        vocabulary[token] = len(vocabulary)
+    space = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    put("tokenizer_json", "llama", with_text("ab a é", json.dumps({
+        "added_tokens": [{"id": 0, "content": "<unk>", "special": True}, {"id": 1, "content": "<s>", "special": True}],
+        "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, space]},
+        "pre_tokenizer": None,
+        "decoder": {"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
+            {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+        "model": {"type": "BPE", "unk_token": "<unk>", "fuse_unk": True, "byte_fallback": True, "vocab": vocabulary,
+                  "merges": ["▁ a", "a b"]}}, ensure_ascii=False, separators=(",", ":")).encode()))
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    vocabulary = {chr(code): id for id, code in enumerate(printable + list(range(0x100, 0x144)))}
+    for token in ("Ġa", "ab"):
+        vocabulary[token] = len(vocabulary)
+    put("tokenizer_json", "gpt2", with_text("ab a's  é\n12", json.dumps({
+        "added_tokens": [{"id": len(vocabulary), "content": "<|end|>", "special": False}],
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True},
+        "decoder": {"type": "ByteLevel"},
+        "model": {"type": "BPE", "vocab": vocabulary, "merges": ["Ġ a", ["a", "b"]]}},
+        ensure_ascii=False, separators=(",", ":")).encode()))
+
+
 if __name__ == "__main__":
+    write_sentencepiece()
+    write_tokenizer_json()
     write_safetensors()
     write_token_indexes()
     write_torch_files()

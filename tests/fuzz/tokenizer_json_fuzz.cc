@@ -1,0 +1,7 @@
+// tokenizer.json files, and a text to encode with those that are accepted.
+#include "data/json_tokenizer.h"
+#include "tests/fuzz/tokenizer_fuzz.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  return megalodon::fuzz::run_tokenizer<megalodon::data::JsonTokenizer>(data, size);
+}
