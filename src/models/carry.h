@@ -3,9 +3,12 @@
 // the stretch and tells it what follows, slot by slot, and cannot tell the implementations apart.
 #pragma once
 
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "base/compat.h"
+#include "io/tensor_file.h"
 
 namespace megalodon {
 
@@ -43,8 +46,27 @@ class StreamCarry final : public Carry {
   std::vector<State>& slots() { return slots_; }
   int64_t bytes() const;
 
+  /// Everything, for a file: tensor j of slot i is "i.j".
+  std::vector<std::pair<std::string, Tensor>> tensors() const;
+  /// Throws Error for a file that tensors() did not make.
+  void load(const io::TensorFile& file);
+
  private:
   std::vector<State> slots_;
+};
+
+/// For running one layer a second time, in the backward pass: what it began with. What followed was told the first
+/// time.
+class ReplayCarry final : public Carry {
+ public:
+  /// Throws Error for a state that wants a gradient, which would be lost on this way.
+  explicit ReplayCarry(State before);
+  State before(int64_t) override { return before_; }
+  bool wants_after() const override { return false; }
+  void after(int64_t, State) override {}
+
+ private:
+  State before_;
 };
 
 }  // namespace megalodon

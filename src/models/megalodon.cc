@@ -347,18 +347,19 @@ class Megalodon final : public Model {
     if (config_.scale_emb) x_BLD = x_BLD * std::sqrt(static_cast<double>(config_.model_dim));
     x_BLD = drop(x_BLD, config_.dropout, key, kOnEmbedding, is_training());
 
-    const bool recompute = checkpointing_ && is_training() && torch::GradMode::is_enabled() && !carry.wants_after();
+    const bool recompute = checkpointing_ && is_training() && torch::GradMode::is_enabled();
     for (int64_t i = 0; i < config_.num_layers; ++i) {
       const uint64_t layer_key = derive_key(key, 64 + i);  // apart from the embedding's site
+      const auto block = [&](const Tensor& x) { return layers_[i]->forward(x, input, carry, layer_key); };
       if (recompute) {
-        // Everything is captured by value, and the carry stays out: the backward pass runs when this call is long over.
-        const auto block = [layer = layers_[i], input, layer_key](const Tensor& x) {
-          NoCarry none;
-          return layer->forward(x, input, none, layer_key);
+        // By value, and without the carry: the backward pass runs when this call is long over.
+        const auto again = [layer = layers_[i], input, before = carry.before(i), layer_key](const Tensor& x) {
+          ReplayCarry replay(before);
+          return layer->forward(x, input, replay, layer_key);
         };
-        x_BLD = nn::checkpoint(block, x_BLD);
+        x_BLD = nn::checkpoint(block, again, x_BLD);
       } else {
-        x_BLD = layers_[i]->forward(x_BLD, input, carry, layer_key);
+        x_BLD = block(x_BLD);
       }
       if (observer_) observer_(i, x_BLD);
     }

@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "models/testing.h"
+#include "models/weights.h"
 #include "nn/cema.h"
 #include "ops/testing.h"
 
@@ -189,6 +190,57 @@ TEST(Megalodon, CheckpointingChangesNothing) {
   }
   EXPECT_TRUE(torch::equal(losses[0], losses[1]));
   for (size_t i = 0; i < gradients[0].size(); ++i) EXPECT_TRUE(torch::equal(gradients[0][i], gradients[1][i])) << i;
+}
+
+TEST(Megalodon, CheckpointingKeepsTheCarry) {
+  auto config = tiny_config();
+  config.dropout = config.hidden_dropout = config.attention_dropout = 0.2;
+  const auto model = noisy_model(config);
+  model->train();
+  const Tensor tokens = random_tokens(config, 2, 39), targets = random_tokens(config, 2, 39, 9);
+  Tensor starts = torch::zeros({2, 39}, torch::kBool);
+  starts[0][13] = true, starts[1][20] = true;
+  std::vector<Tensor> results[2];
+  for (const bool on : {false, true}) {
+    model->set_checkpointing(on);
+    model->zero_grad();
+    StreamCarry carry;
+    for (int64_t at = 0; at < 39; at += 13) {
+      model->set_dropout_key(77 + at);
+      const ModelInput input{tokens.narrow(1, at, 13), starts.narrow(1, at, 13)};
+      const Tensor loss = model->nll(input, targets.narrow(1, at, 13), carry).mean();
+      loss.backward();
+      results[on].push_back(loss.detach());
+    }
+    for (const auto& [name, tensor] : carry.tensors()) results[on].push_back(tensor);
+    for (const Tensor& parameter : model->parameters()) results[on].push_back(parameter.grad().clone());
+  }
+  ASSERT_EQ(results[0].size(), results[1].size());
+  for (size_t i = 0; i < results[0].size(); ++i) EXPECT_TRUE(torch::equal(results[0][i], results[1][i])) << i;
+  State state = {torch::ones({1}).requires_grad_()};
+  EXPECT_THROW(ReplayCarry{state}, Error);
+}
+
+TEST(Megalodon, ACarryComesBackFromAFile) {
+  torch::NoGradGuard no_grad;
+  const auto config = tiny_config();
+  const auto model = noisy_model(config);
+  const Tensor tokens = random_tokens(config, 2, 30);
+  const fs::path path = fs::path(::testing::TempDir()) / "carry.safetensors";
+  for (const int64_t first : {int64_t{5}, config.chunk_size}) {  // an open chunk, and none
+    StreamCarry carry, loaded;
+    model->logits({tokens.narrow(1, 0, first), {}}, carry);
+    const auto tensors = carry.tensors();
+    std::vector<io::TensorView> views;
+    for (const auto& [name, tensor] : tensors) views.push_back(to_view(name, tensor));
+    io::write_safetensors(path, views);
+    loaded.load(io::read_safetensors(path));
+    const ModelInput rest{tokens.narrow(1, first, 30 - first), {}};
+    EXPECT_TRUE(torch::equal(model->logits(rest, carry), model->logits(rest, loaded)));
+    views.erase(views.begin() + 1);
+    io::write_safetensors(path, views);
+    EXPECT_THROW(loaded.load(io::read_safetensors(path)), Error);
+  }
 }
 
 TEST(Megalodon, DropoutFollowsItsKeyAndIsOffInEvaluation) {

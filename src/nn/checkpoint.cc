@@ -11,26 +11,29 @@ struct Recipe : torch::CustomClassHolder {
 class CheckpointFunction : public torch::autograd::Function<CheckpointFunction> {
  public:
   static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& x,
-                        const c10::intrusive_ptr<torch::CustomClassHolder>& recipe) {
+                        const std::function<Tensor(const Tensor&)>& first,
+                        const c10::intrusive_ptr<torch::CustomClassHolder>& again) {
     context->save_for_backward({x});
-    context->saved_data["recipe"] = torch::IValue::make_capsule(recipe);
-    return static_cast<Recipe&>(*recipe).run(x);  // no graph is recorded inside forward()
+    context->saved_data["again"] = torch::IValue::make_capsule(again);
+    return first(x);  // no graph is recorded inside forward()
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list gradients) {
-    const auto recipe = context->saved_data["recipe"].toCapsule();
+    const auto again = context->saved_data["again"].toCapsule();
     at::AutoGradMode record(true);
     const Tensor x = context->get_saved_variables()[0].detach().requires_grad_();
-    torch::autograd::backward({static_cast<Recipe&>(*recipe).run(x)}, {gradients[0]});
-    return {x.grad(), Tensor()};
+    torch::autograd::backward({static_cast<Recipe&>(*again).run(x)}, {gradients[0]});
+    return {x.grad(), Tensor(), Tensor()};
   }
 };
 
 }  // namespace
 
-Tensor checkpoint(const std::function<Tensor(const Tensor&)>& f, const Tensor& x) {
-  return CheckpointFunction::apply(x, c10::intrusive_ptr<torch::CustomClassHolder>(c10::make_intrusive<Recipe>(f)));
+Tensor checkpoint(const std::function<Tensor(const Tensor&)>& first, std::function<Tensor(const Tensor&)> again,
+                  const Tensor& x) {
+  const c10::intrusive_ptr<torch::CustomClassHolder> recipe = c10::make_intrusive<Recipe>(std::move(again));
+  return CheckpointFunction::apply(x, first, recipe);
 }
 
 }  // namespace megalodon::nn

@@ -7,8 +7,10 @@
 
 namespace megalodon::nn {
 
-/// f(x), keeping only x; the backward pass runs f again. f must be a pure function of x and of parameters, whose
-/// gradients are accumulated into .grad by backward() (torch::autograd::grad() does not see them).
-Tensor checkpoint(const std::function<Tensor(const Tensor&)>& f, const Tensor& x);
+/// first(x), keeping only x; the backward pass runs `again`, which may come long after this call and must be the same
+/// pure function of x and of parameters, whose gradients are accumulated into .grad by backward()
+/// (torch::autograd::grad() does not see them). Besides, `first` may tell others what it found.
+Tensor checkpoint(const std::function<Tensor(const Tensor&)>& first, std::function<Tensor(const Tensor&)> again,
+                  const Tensor& x);
 
 }  // namespace megalodon::nn

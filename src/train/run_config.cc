@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
+#include "data/loader.h"
 #include "data/tokenizer.h"
 
 namespace megalodon {
@@ -50,19 +51,25 @@ void start_from_defaults(RunConfig& run, const Tree& tree, const config::Overrid
 }  // namespace
 
 void DataConfig::visit(config::Visitor& v) {
-  v.field("train", train, "prefix of the .bin/.idx pair to train on");
+  v.field("train", train, "pairs to train on, each PREFIX or PREFIX*WEIGHT");
   v.field("valid", valid,
           "pairs to evaluate on, each PREFIX or NAME=PREFIX, the most important first; none: no evaluation");
   v.field("tokenizer", tokenizer, "what the tokens are: bytes, or a *.model or tokenizer.json file");
   v.field("seq_len", seq_len, "tokens of a training sequence");
   v.field("batch", batch, "sequences of a forward pass");
+  v.field("packing", packing, "how documents fill sequences: stream, documents, stateful");
+  v.field("segment", segment,
+          "packing = stateful: sequences that a row goes on for before it begins anew; 0: as many as there are");
 }
 
 void DataConfig::validate() const {
-  if (train.empty())
-    fail_usage("[data.train] missing: give the prefix of a .bin/.idx pair (see: megalodon data prepare)");
+  data::parse_mixture(train, "data.train");
   at_least("data.seq_len", seq_len, 1);
   at_least("data.batch", batch, 1);
+  at_least("data.segment", segment, 0, " (as long as possible)");
+  if (data::parse_packing(packing) != data::Packing::kStateful && segment != 0)
+    fail_usage("[data.segment] is {}, but only rows of data.packing = \"stateful\" go on, not of \"{}\"", segment,
+               packing);
 }
 
 void TrainConfig::visit(config::Visitor& v) {
@@ -80,6 +87,10 @@ void TrainConfig::visit(config::Visitor& v) {
   v.field("sample_tokens", sample_tokens, "tokens of a sample");
   v.field("save_every", save_every, "steps between checkpoints; 0: only at the end");
   v.field("keep", keep, "checkpoints to keep, the newest");
+  v.field("major_every", major_every, "checkpoints of every so many steps are kept for good; 0: none");
+  v.field("shard_gb", shard_gb, "gigabytes (10^9 bytes) of a checkpoint file beyond which it is split into shards");
+  v.field("async_save", async_save,
+          "write checkpoints beside training: a step waits for a copy in memory, not the disk");
   v.field("log_every", log_every, "steps between lines of output where it is not a terminal");
   v.field("stop_after", stop_after, "save and stop after this step, leaving the rest to --resume; 0: never");
   v.field("grace_seconds", grace_seconds,
@@ -111,6 +122,9 @@ void TrainConfig::validate() const {
     fail_usage("[train.sample_prompt] is empty; a sample needs at least one token to continue");
   at_least("train.save_every", save_every, 0, " (only at the end)");
   at_least("train.keep", keep, 1);
+  at_least("train.major_every", major_every, 0, " (none)");
+  if (!(shard_gb > 0 && shard_gb <= 1e6))
+    fail_usage("[train.shard_gb] expected a number in (0, 1e6], got {}", shard_gb);
   at_least("train.log_every", log_every, 1);
   at_least("train.stop_after", stop_after, 0, " (never)");
   if (!(grace_seconds >= 0)) fail_usage("[train.grace_seconds] expected 0 (no limit) or more, got {}", grace_seconds);
