@@ -81,7 +81,7 @@ class Signals(unittest.TestCase):
 
     def records(self, run):
         """metrics.jsonl without what clocks and memory decide."""
-        measured = ("tokens_per_s", "step_s", "data_wait_s", "rss_mb", "peak_rss_mb", "eval_s")
+        measured = ("tokens_per_s", "step_s", "data_wait_s", "save_wait_s", "rss_mb", "peak_rss_mb", "eval_s")
         lines = (self.path / run / "metrics.jsonl").read_text().splitlines()
         return [{k: v for k, v in json.loads(line).items() if k not in measured} for line in lines]
 

@@ -2,6 +2,7 @@
 
 #include "apps/commands.h"
 #include "base/check.h"
+#include "io/tensor_folder.h"
 #include "models/published.h"
 
 namespace megalodon::apps {
@@ -18,7 +19,7 @@ void check_target(const ConvertOptions& options) {
   const fs::path target = options.target;
   if (!fs::exists(target)) return;
   check(options.force, "[convert] {} exists; give --force to replace it", options.target);
-  const bool is_model = fs::exists(target / "model.safetensors") || is_published(target);
+  const bool is_model = io::has_tensors(target, "model") || is_published(target);
   check(fs::is_directory(target) && (is_model || fs::is_empty(target)),
         "[convert] {} holds no model, so --force does not replace it; name another folder", options.target);
 }
@@ -30,7 +31,7 @@ void run_convert(const ConvertOptions& options) {
   if (import) {
     import_published(options.source, options.target, options.tokenizer);
   } else {
-    export_published(model_folder(options.source), options.target);
+    export_published(options.source, options.target);
   }
   fmt::print("{} -> {} ({})\n", options.source, options.target,
              import ? "published checkpoint to model folder" : "model folder to published checkpoint");

@@ -20,7 +20,8 @@ struct InspectOptions {
 std::unique_ptr<ModelConfig> resolve(const std::string& target) {
   for (const Preset& preset : presets())
     if (preset.name == target) return preset.config->clone();
-  if (fs::is_directory(target)) return load_config(model_folder(target)).first;
+  if (fs::is_directory(target))
+    return with_model_folder(target, [](const fs::path& folder) { return load_config(folder).first; });
   if (fs::exists(target)) return load_run_config(target, {}).model->clone();
   std::vector<std::string> names;
   for (const Preset& preset : presets()) names.push_back(preset.name);

@@ -68,7 +68,7 @@ void sync(const fs::path& path) {
 }
 
 void rename_or_fail(const fs::path& from, const fs::path& to) {
-  check_system(std::rename(from.c_str(), to.c_str()) == 0, "rename a finished file to", to);
+  check_system(retry([&] { return std::rename(from.c_str(), to.c_str()); }) == 0, "rename to", to);
 }
 
 /// Puts the finished folder `temporary` at `path` and returns where the old one went ("" if there was none). The
@@ -78,14 +78,19 @@ fs::path put_in_place(const fs::path& temporary, const fs::path& path) {
     rename_or_fail(temporary, path);
     return {};
   }
-  if (::renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, path.c_str(), RENAME_EXCHANGE) == 0) return temporary;
+  const auto exchange = [&] {
+    return ::renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, path.c_str(), RENAME_EXCHANGE);
+  };
+  if (retry(exchange) == 0) return temporary;
+  check_system(errno == EINVAL || errno == ENOSYS || errno == ENOTSUP, "rename to", path);
   fs::path old = sibling(path, "old");
   fs::remove_all(old);
   rename_or_fail(path, old);
-  if (std::rename(temporary.c_str(), path.c_str()) != 0) {
-    const int error = errno;
+  try {
+    rename_or_fail(temporary, path);
+  } catch (const Error&) {
     std::rename(old.c_str(), path.c_str());
-    fail_system("rename a finished folder to", path, error);
+    throw;
   }
   return old;
 }
@@ -172,7 +177,8 @@ void AtomicFile::seal() {
   flush();
   check_system(retry([&] { return ::fsync(descriptor_); }) == 0, "sync", path_);
   // Some network file systems report a failed write only here.
-  check_system(::close(std::exchange(descriptor_, -1)) == 0, "close", path_);
+  // (Interrupted, it is closed all the same: Linux never wants a second try.)
+  check_system(::close(std::exchange(descriptor_, -1)) == 0 || errno == EINTR, "close", path_);
 }
 
 void AtomicFile::publish() {
@@ -186,6 +192,8 @@ void write_folder_atomically(const fs::path& folder, const std::function<void(co
   const fs::path path = without_trailing_slash(folder);
   check(path.has_filename(), "[file] expected the name of a folder to write, got '{}'", folder.string());
   const fs::path temporary = sibling(path, "tmp");
+  std::error_code ignored;
+  fs::path old;
   try {
     fs::remove_all(temporary);
     fs::create_directory(temporary);
@@ -194,15 +202,26 @@ void write_folder_atomically(const fs::path& folder, const std::function<void(co
       if (entry.is_regular_file() || entry.is_directory()) sync(entry.path());
     }
     sync(temporary);
-    const fs::path old = put_in_place(temporary, path);
-    sync(folder_of(path));
-    if (!old.empty()) fs::remove_all(old);
+    old = put_in_place(temporary, path);
   } catch (const std::exception& error) {
-    std::error_code ignored;
     fs::remove_all(temporary, ignored);
     if (const auto* system = dynamic_cast<const fs::filesystem_error*>(&error))
       fail_system("write folder", path, system->code().value());
     throw;
+  }
+  sync(folder_of(path));  // where this fails, the old folder stays beside the new one
+  // The new folder is there for good; that the old one's remains cannot be deleted is no failure of writing.
+  if (!old.empty()) fs::remove_all(old, ignored);
+}
+
+void remove_folder(const fs::path& folder) {
+  const fs::path path = without_trailing_slash(folder), hidden = sibling(path, "old");
+  try {
+    fs::remove_all(hidden);
+    rename_or_fail(path, hidden);
+    fs::remove_all(hidden);
+  } catch (const fs::filesystem_error& error) {
+    fail_system("delete", path, error.code().value());
   }
 }
 

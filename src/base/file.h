@@ -53,6 +53,9 @@ class AtomicFile {
 /// to `path` (replacing a folder that is there).
 void write_folder_atomically(const fs::path& path, const std::function<void(const fs::path&)>& fill);
 
+/// Deletes a folder so that nobody ever sees a part of it: renamed to a hidden sibling first, which a crash may leave.
+void remove_folder(const fs::path& path);
+
 /// A read-only memory mapping of a file; an empty file maps to an empty span.
 class MappedFile {
  public:

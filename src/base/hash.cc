@@ -57,6 +57,24 @@ uint64_t xxh3_64(std::string_view text) {
   return XXH3_64bits(text.data(), text.size());
 }
 
+struct Xxh3::State {
+  std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> handle{XXH3_createState(), &XXH3_freeState};
+};
+
+Xxh3::Xxh3() : state_(std::make_unique<State>()) {
+  check(state_->handle != nullptr && XXH3_64bits_reset(state_->handle.get()) == XXH_OK, "[hash] out of memory");
+}
+
+Xxh3::~Xxh3() = default;
+
+void Xxh3::update(std::span<const std::byte> bytes) {
+  check(XXH3_64bits_update(state_->handle.get(), bytes.data(), bytes.size()) == XXH_OK, "[hash] XXH3 cannot hash");
+}
+
+uint64_t Xxh3::value() const {
+  return XXH3_64bits_digest(state_->handle.get());
+}
+
 std::string hex64(uint64_t value) {
   return fmt::format("{:016x}", value);
 }

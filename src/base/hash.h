@@ -52,6 +52,22 @@ std::string sha256_file(const std::filesystem::path& path);
 uint64_t xxh3_64(std::span<const std::byte> bytes);
 uint64_t xxh3_64(std::string_view text);
 
+/// The same of what is written piece by piece.
+class Xxh3 {
+ public:
+  Xxh3();
+  ~Xxh3();
+  Xxh3(const Xxh3&) = delete;
+  Xxh3& operator=(const Xxh3&) = delete;
+
+  void update(std::span<const std::byte> bytes);
+  uint64_t value() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
 /// 16 lower-case hexadecimal digits.
 std::string hex64(uint64_t value);
 

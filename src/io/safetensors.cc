@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
+#include "base/hash.h"
 #include "base/utf8.h"
 #include "io/bytes.h"
 
@@ -231,10 +232,10 @@ TensorFile read_safetensors(const fs::path& path) {
                       [&] { return parse_safetensors(file->bytes(), file); });
 }
 
-void write_safetensors(const fs::path& path, std::span<const TensorView> tensors,
-                       std::map<std::string, std::string> metadata) {
+FileSum write_safetensors(const fs::path& path, std::span<const TensorView> tensors,
+                          std::map<std::string, std::string> metadata) {
   metadata["format"] = "pt";
-  with_context(fmt::format("[safetensors] {}", path.string()), [&] {
+  return with_context(fmt::format("[safetensors] {}", path.string()), [&] {
     // Its constructor holds writers to the same rules as readers.
     const TensorFile content({tensors.begin(), tensors.end()}, std::move(metadata), {});
     check(!content.find(kMetadata), "a tensor cannot be named {}", kMetadata);
@@ -243,9 +244,15 @@ void write_safetensors(const fs::path& path, std::span<const TensorView> tensors
     }
     const std::vector<const TensorView*> order = safetensors_order(content.tensors());
     AtomicFile file(path);
-    file.write(safetensors_header(order, content.metadata()));
-    for (const TensorView* tensor : order) file.write(tensor->bytes.data(), tensor->bytes.size());
+    Xxh3 sum;  // of what is meant to be written, not of what the disk made of it
+    const auto write = [&](std::span<const std::byte> bytes) {
+      file.write(bytes.data(), bytes.size());
+      sum.update(bytes);
+    };
+    write(as_bytes(safetensors_header(order, content.metadata())));
+    for (const TensorView* tensor : order) write(tensor->bytes);
     file.publish();
+    return FileSum{path.filename().string(), file.size(), sum.value()};
   });
 }
 

@@ -14,7 +14,7 @@
 #include <string_view>
 #include <vector>
 
-#include "base/file.h"
+#include "base/manifest.h"
 
 namespace megalodon::io {
 
@@ -63,9 +63,10 @@ class TensorFile {
 
 TensorFile read_safetensors(const fs::path& path);
 
-/// Atomic. Adds "format": "pt" to the metadata, without which transformers refuses the file.
-void write_safetensors(const fs::path& path, std::span<const TensorView> tensors,
-                       std::map<std::string, std::string> metadata = {});
+/// Atomic. Adds "format": "pt" to the metadata, without which transformers refuses the file. Returns what was written,
+/// under the file's own name.
+FileSum write_safetensors(const fs::path& path, std::span<const TensorView> tensors,
+                          std::map<std::string, std::string> metadata = {});
 
 /// Reads a state dict written by torch.save (zip format): an ordered dict of tensors and nothing else. The unpickler
 /// knows only OrderedDict, torch._utils._rebuild_tensor_v2 (and _rebuild_parameter around it) and the storage classes;

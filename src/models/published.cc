@@ -40,46 +40,16 @@ const char* dtype_label(const io::TensorFile& file) {
   }
 }
 
-}  // namespace
-
-bool is_published(const fs::path& folder) {
-  return fs::exists(folder / "consolidated.pth") || fs::exists(folder / "consolidated.00.pth");
-}
-
-void import_published(const fs::path& source, const fs::path& target, const std::string& tokenizer_type) {
-  check(!fs::exists(source / "consolidated.00.pth"),
-        "[{}] holds model-parallel shards (consolidated.00.pth, …); merge them into one consolidated.pth first",
-        source.string());
-  const Json tree = read_json(source / "config.json");
-  check(tree.contains("model") && tree["model"].is_object(), "[{}] expected the hyperparameters under \"model\"",
-        (source / "config.json").string());
-  const MegalodonConfig config = config_from(tree["model"], (source / "config.json").string());
-  const io::TensorFile file = io::read_torch_file(source / "consolidated.pth");
-
-  // A model of the configuration checks names and shapes, and proves that the result loads before anything is written.
-  const auto model = config.build();
-  load_weights(*model, file);
-  std::vector<io::TensorView> views;
-  for (const auto& [name, parameter] : named_weights(*model)) views.push_back(*file.find(name));
-
-  Json tokenizer = {{"type", tokenizer_type}};
-  // Kept for the way back: where the published code finds its SentencePiece model.
-  if (tree.contains("tokenizer") && tree["tokenizer"].is_object() && tree["tokenizer"].contains("path"))
-    tokenizer["published_path"] = tree["tokenizer"]["path"];
-  write_folder_atomically(target, [&](const fs::path& folder) {
-    io::write_safetensors(folder / "model.safetensors", views);
-    write_file_atomically(folder / "config.json", config_json(config, tokenizer));
-  });
-}
-
-void export_published(const fs::path& source, const fs::path& target) {
+/// export_published() of a folder that stays.
+void export_folder(const fs::path& source, const fs::path& target) {
+  verify_model(source);
   const auto [loaded, tokenizer] = load_config(source);
   const auto* config = dynamic_cast<const MegalodonConfig*>(loaded.get());
   check(config != nullptr, "[{}] only Megalodon models have a published form, this is \"{}\"", source.string(),
         loaded->architecture());
-  const io::TensorFile file = io::read_safetensors(source / "model.safetensors");
+  const io::TensorFile file = io::read_tensors(source, "model");
   const auto model = config->build();
-  load_weights(*model, file);
+  check_weights(*model, file);
 
   std::vector<io::TensorView> views;
   std::vector<Tensor> buffers;  // own the memory of what is written besides the parameters
@@ -122,6 +92,43 @@ void export_published(const fs::path& source, const fs::path& target) {
     write_file_atomically(folder / "consolidate_config.json",
                           Json{{"model_parallel_size", 1}, {"dtype", dtype_label(file)}}.dump(1) + "\n");
   });
+}
+
+}  // namespace
+
+bool is_published(const fs::path& folder) {
+  return fs::exists(folder / "consolidated.pth") || fs::exists(folder / "consolidated.00.pth");
+}
+
+void import_published(const fs::path& source, const fs::path& target, const std::string& tokenizer_type) {
+  check(!fs::exists(source / "consolidated.00.pth"),
+        "[{}] holds model-parallel shards (consolidated.00.pth, …); merge them into one consolidated.pth first",
+        source.string());
+  const Json tree = read_json(source / "config.json");
+  check(tree.contains("model") && tree["model"].is_object(), "[{}] expected the hyperparameters under \"model\"",
+        (source / "config.json").string());
+  const MegalodonConfig config = config_from(tree["model"], (source / "config.json").string());
+  const io::TensorFile file = io::read_torch_file(source / "consolidated.pth");
+
+  // A model of the configuration proves that the result loads before anything is written. Its parameters are address
+  // space that nobody touches, so a model of any size costs no memory here.
+  const auto model = config.build();
+  check_weights(*model, file);
+  std::vector<io::TensorView> views;
+  for (const auto& [name, parameter] : named_weights(*model)) views.push_back(*file.find(name));
+
+  Json tokenizer = {{"type", tokenizer_type}};
+  // Kept for the way back: where the published code finds its SentencePiece model.
+  if (tree.contains("tokenizer") && tree["tokenizer"].is_object() && tree["tokenizer"].contains("path"))
+    tokenizer["published_path"] = tree["tokenizer"]["path"];
+  write_folder_atomically(target, [&](const fs::path& folder) {
+    io::write_tensors(folder, "model", views);
+    write_file_atomically(folder / "config.json", config_json(config, tokenizer));
+  });
+}
+
+void export_published(const fs::path& path, const fs::path& target) {
+  with_model_folder(path, [&](const fs::path& source) { export_folder(source, target); });
 }
 
 }  // namespace megalodon

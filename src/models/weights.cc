@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -33,26 +34,41 @@ bool ends_with(std::string_view name, std::string_view suffix) {
   return name.size() >= suffix.size() && name.substr(name.size() - suffix.size()) == suffix;
 }
 
-/// Entries that published state dicts hold besides trained parameters: rotary frequencies (recomputed, as float32), the
-/// priors of timestep norms (count 0 in every released configuration, which makes mean and variance irrelevant) and the
-/// second name of a tied output matrix. Refuses what it cannot represent.
-bool is_published_buffer(const io::TensorView& view, const io::TensorFile& file, const Model& model) {
+/// Why a tensor that is no parameter cannot be left out; "" if it can. Published state dicts hold some besides: rotary
+/// frequencies (recomputed, as float32), the priors of timestep norms (count 0 in every released configuration, which
+/// makes mean and variance irrelevant) and the second name of a tied output matrix.
+std::string problem_of_surplus(const io::TensorView& view, const io::TensorFile& file, const Model& model) {
   if (view.name == "rope.freqs" || ends_with(view.name, ".prior_mean") || ends_with(view.name, ".prior_logv"))
-    return true;
+    return "";
   if (ends_with(view.name, ".prior_count")) {
-    check(to_tensor(view).abs().sum().item<double>() == 0,
-          "[weights] {}: expected a prior count of 0, which every published "
-          "configuration has, got {}",
-          view.name, to_tensor(view).item<int64_t>());
-    return true;
+    const bool zero = to_tensor(view).eq(0).all().item<bool>();
+    return zero ? ""
+                : fmt::format("{}: expected a prior count of 0, which every published configuration has", view.name);
   }
-  if (view.name != "output.output.weight") return false;
   const bool tied = model.output_weight().is_same(model.named_parameters()["embed.weight"]);
-  if (!tied) return false;
+  if (view.name != "output.output.weight" || !tied)
+    return fmt::format("surplus {} {}", view.name, io::shape_text(view.shape));
   const io::TensorView* embedding = file.find("embed.weight");
-  check(embedding != nullptr && embedding->shape == view.shape && torch::equal(to_tensor(*embedding), to_tensor(view)),
-        "[weights] share_emb is on, but output.output.weight differs from embed.weight");
-  return true;
+  if (embedding != nullptr && embedding->shape == view.shape && torch::equal(to_tensor(*embedding), to_tensor(view)))
+    return "";
+  return "share_emb is on, but output.output.weight differs from embed.weight";
+}
+
+/// Why the file's tensor cannot fill `parameter`; "" if it can.
+std::string problem_of_parameter(const io::TensorView* view, const std::string& name, const Tensor& parameter) {
+  if (view == nullptr) return fmt::format("missing {} {}", name, io::shape_text(parameter.sizes()));
+  if (parameter.sizes() != torch::IntArrayRef(view->shape))
+    return fmt::format("{}: expected shape {}, got {}", name, io::shape_text(parameter.sizes()),
+                       io::shape_text(view->shape));
+  constexpr std::array kFloating = {Dtype::F32, Dtype::BF16, Dtype::F16, Dtype::F64};
+  if (std::find(kFloating.begin(), kFloating.end(), view->dtype) == kFloating.end())
+    return fmt::format("{}: expected floating-point numbers, got {}", name, io::dtype_name(view->dtype));
+  return "";
+}
+
+/// Of a checkpoint's files, those that loading its model reads: all but what only resuming needs and is large.
+bool is_of_model(const std::string& name) {
+  return name.find('/') == std::string::npos && (name.starts_with("model") || !name.ends_with(".safetensors"));
 }
 
 }  // namespace
@@ -85,32 +101,28 @@ io::TensorView to_view(const std::string& name, const Tensor& tensor) {
           {static_cast<const std::byte*>(tensor.data_ptr()), bytes}};
 }
 
-std::vector<std::pair<std::string, Tensor>> named_weights(const Model& model) {
-  std::vector<std::pair<std::string, Tensor>> weights;
+NamedTensors named_weights(const Model& model) {
+  NamedTensors weights;
   for (const auto& item : model.named_parameters()) weights.emplace_back(item.key(), item.value());
   return weights;
 }
 
-void load_weights(Model& model, const io::TensorFile& file) {
-  torch::NoGradGuard no_grad;
+void check_weights(const Model& model, const io::TensorFile& file) {
   std::vector<std::string> problems;
   std::set<std::string> known;
   for (const auto& [name, parameter] : named_weights(model)) {
     known.insert(name);
-    const io::TensorView* view = file.find(name);
-    if (view == nullptr) {
-      problems.push_back(fmt::format("missing {} {}", name, io::shape_text(parameter.sizes())));
-    } else if (parameter.sizes() != torch::IntArrayRef(view->shape)) {
-      problems.push_back(fmt::format("{}: expected shape {}, got {}", name, io::shape_text(parameter.sizes()),
-                                     io::shape_text(view->shape)));
-    } else if (!torch::isFloatingType(to_torch(view->dtype))) {
-      problems.push_back(fmt::format("{}: expected floating-point numbers, got {}", name, io::dtype_name(view->dtype)));
-    }
+    problems.push_back(problem_of_parameter(file.find(name), name, parameter));
   }
   for (const io::TensorView& view : file.tensors())
-    if (known.count(view.name) == 0 && !is_published_buffer(view, file, model))
-      problems.push_back(fmt::format("surplus {} {}", view.name, io::shape_text(view.shape)));
+    if (known.count(view.name) == 0) problems.push_back(problem_of_surplus(view, file, model));
+  std::erase(problems, "");
   check(problems.empty(), "[weights] the tensors do not fit the configuration:\n  {}", fmt::join(problems, "\n  "));
+}
+
+void load_weights(Model& model, const io::TensorFile& file) {
+  torch::NoGradGuard no_grad;
+  check_weights(model, file);
   for (const auto& [name, parameter] : named_weights(model)) Tensor(parameter).copy_(to_tensor(*file.find(name)));
 }
 
@@ -143,13 +155,27 @@ fs::path model_folder(const fs::path& folder) {
   return folder / "checkpoints" / name;
 }
 
+std::string folder_identity(const fs::path& folder) {
+  try {
+    return read_file(folder / kManifestName);
+  } catch (const Error&) {
+    return "";
+  }
+}
+
+void verify_model(const fs::path& folder) {
+  if (fs::exists(folder / kManifestName)) verify_manifest(folder, is_of_model);
+}
+
 LoadedModel load_model(const fs::path& path) {
-  const fs::path folder = model_folder(path);
-  auto [config, tokenizer] = load_config(folder);
-  LoadedModel loaded{config->build(), tokenizer, folder};
-  load_weights(*loaded.model, io::read_safetensors(folder / "model.safetensors"));
-  loaded.model->eval();
-  return loaded;
+  return with_model_folder(path, [](const fs::path& folder) {
+    verify_model(folder);
+    auto [config, tokenizer] = load_config(folder);
+    LoadedModel loaded{config->build(), tokenizer, folder};
+    load_weights(*loaded.model, io::read_tensors(folder, "model"));
+    loaded.model->eval();
+    return loaded;
+  });
 }
 
 std::string config_json(const ModelConfig& config, const Json& tokenizer) {
@@ -160,11 +186,12 @@ std::string config_json(const ModelConfig& config, const Json& tokenizer) {
   return tree.dump(2) + "\n";
 }
 
+FolderParts model_parts(const ModelConfig& config, NamedTensors weights, const Json& tokenizer) {
+  return {{{"model", std::move(weights)}}, {{"config.json", config_json(config, tokenizer)}}};
+}
+
 void save_model(const Model& model, const Json& tokenizer, const fs::path& folder) {
-  std::vector<io::TensorView> views;
-  for (const auto& [name, tensor] : named_weights(model)) views.push_back(to_view(name, tensor));
-  io::write_safetensors(folder / "model.safetensors", views);
-  write_file_atomically(folder / "config.json", config_json(model.config(), tokenizer));
+  write_parts(model_parts(model.config(), named_weights(model), tokenizer), folder);
 }
 
 }  // namespace megalodon

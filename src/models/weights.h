@@ -1,4 +1,4 @@
-// Models as folders: model.safetensors + config.json.
+// Models as folders: model.safetensors (or its shards, see io/tensor_folder.h) + config.json.
 //
 //   config.json  {"format": "megalodon.cpp", "format_version": 1, "model_type": "megalodon", <hyperparameters>,
 //                 "tokenizer": {"type": "bytes"}}
@@ -9,7 +9,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "io/tensor_file.h"
+#include "models/folder_parts.h"
 #include "models/model.h"
 
 namespace megalodon {
@@ -22,10 +22,11 @@ Tensor to_tensor(const io::TensorView& view);
 io::TensorView to_view(const std::string& name, const Tensor& tensor);
 
 /// Parameters by name, tied ones once, in the order of the architecture.
-std::vector<std::pair<std::string, Tensor>> named_weights(const Model& model);
+NamedTensors named_weights(const Model& model);
 
-/// Copies tensors into the parameters (converting dtypes). Throws Error listing every missing, surplus and misshapen
-/// name.
+/// Throws Error listing every name that is missing, surplus, misshapen or of a wrong type. Reads no parameter's memory.
+void check_weights(const Model& model, const io::TensorFile& file);
+/// After check_weights(), copies the tensors into the parameters (converting dtypes).
 void load_weights(Model& model, const io::TensorFile& file);
 
 struct LoadedModel {
@@ -36,10 +37,33 @@ struct LoadedModel {
 
 /// A run folder stands for its latest checkpoint; any other folder for itself.
 fs::path model_folder(const fs::path& folder);
+/// Differs between two contents that were published under the same name: the text of the manifest; "" without one.
+std::string folder_identity(const fs::path& folder);
 
-/// From model_folder(folder). In evaluation mode.
+/// use(model_folder(path)), and again where that failed because the run moved on to another checkpoint meanwhile and
+/// deleted this one.
+template <class Use>
+auto with_model_folder(const fs::path& path, const Use& use) {
+  constexpr int kAttempts = 100;
+  for (int attempt = 1;; ++attempt) {
+    const fs::path folder = model_folder(path);
+    const std::string identity = folder_identity(folder);
+    try {
+      return use(folder);
+    } catch (const std::exception&) {
+      if (attempt == kAttempts || (model_folder(path) == folder && folder_identity(folder) == identity)) throw;
+    }
+  }
+}
+
+/// Compares the model's files with the folder's manifest, if it has one.
+void verify_model(const fs::path& folder);
+
+/// From model_folder(folder), after verify_model(). In evaluation mode.
 LoadedModel load_model(const fs::path& folder);
-/// Writes model.safetensors and config.json into an existing folder.
+/// model.safetensors and config.json.
+FolderParts model_parts(const ModelConfig& config, NamedTensors weights, const nlohmann::ordered_json& tokenizer);
+/// Writes them into an existing folder.
 void save_model(const Model& model, const nlohmann::ordered_json& tokenizer, const fs::path& folder);
 
 /// The text of config.json.

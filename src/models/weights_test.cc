@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <set>
+#include <sstream>
 
 #include "base/check.h"
 #include "models/published.h"
@@ -82,6 +84,38 @@ TEST_F(Weights, EveryMisfitIsListed) {
   EXPECT_NE(message.find("missing layers.0.mega.beta [2, 8]"), std::string::npos) << message;
   EXPECT_NE(message.find("surplus layers.7.mega.beta [3]"), std::string::npos) << message;
   EXPECT_NE(message.find("layers.1.nffn.alpha: expected shape [16], got [3]"), std::string::npos) << message;
+}
+
+TEST_F(Weights, MissingExtraRenamedReshapedAndRetypedAreListedExactly) {
+  auto config = tiny_config();
+  config.share_emb = true;
+  const auto model = noisy_model(config);
+  const Tensor wrong = torch::zeros({3}), integers = torch::zeros({16}, torch::kInt32),
+               other = model->output_weight().detach() + 1;
+  std::vector<io::TensorView> views = {to_view("extra", wrong), to_view("output.output.weight", other)};
+  for (const auto& [name, tensor] : named_weights(*model)) {
+    if (name == "layers.0.mega.beta") continue;
+    views.push_back(to_view(name, name == "layers.1.nffn.alpha" ? wrong : tensor));
+    if (name == "layers.0.mega.gamma") views.back().name = "layers.0.mega.gama";
+    if (name == "layers.0.nffn.alpha") views.back() = to_view(name, integers);
+  }
+  io::write_safetensors(folder_ / "bad.safetensors", views);
+  const std::string message =
+      message_of([&] { load_weights(*model, io::read_safetensors(folder_ / "bad.safetensors")); });
+  std::vector<std::string> lines;
+  std::istringstream text(message);
+  for (std::string line; std::getline(text, line);) lines.push_back(line);
+  ASSERT_FALSE(lines.empty());
+  EXPECT_EQ(lines[0], "[weights] the tensors do not fit the configuration:");
+  const std::set<std::string> expected = {"  missing layers.0.mega.gamma [2, 8]",
+                                          "  missing layers.0.mega.beta [2, 8]",
+                                          "  layers.0.nffn.alpha: expected floating-point numbers, got I32",
+                                          "  layers.1.nffn.alpha: expected shape [16], got [3]",
+                                          "  surplus extra [3]",
+                                          "  surplus layers.0.mega.gama [2, 8]",
+                                          "  share_emb is on, but output.output.weight differs from embed.weight"};
+  EXPECT_EQ(std::set<std::string>(lines.begin() + 1, lines.end()), expected) << message;
+  EXPECT_EQ(lines.size(), expected.size() + 1) << message;
 }
 
 TEST_F(Weights, ATiedPairThatDiffersIsRefused) {

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <limits>
 
 #include "base/check.h"
 #include "models/weights.h"
@@ -63,15 +64,7 @@ int64_t count_at(const Json& tree, const char* key, const fs::path& path) {
   return found->get<int64_t>();
 }
 
-void write_optimizer(const AdamW& optimizer, const fs::path& path) {
-  const auto tensors = optimizer.state();
-  std::vector<io::TensorView> views;
-  views.reserve(tensors.size());
-  for (const auto& [name, tensor] : tensors) views.push_back(to_view(name, tensor));
-  io::write_safetensors(path, views);
-}
-
-void write_trainer_state(const TrainerState& state, const fs::path& path) {
+std::string to_text(const TrainerState& state) {
   const Json tree = {{"format", "megalodon.cpp trainer"},
                      {"format_version", kFormatVersion},
                      {"step", state.step},
@@ -84,7 +77,7 @@ void write_trainer_state(const TrainerState& state, const fs::path& path) {
                      {"environment", state.environment},
                      {"settings", state.settings},
                      {"more", state.more}};
-  write_file_atomically(path, tree.dump(2) + "\n");
+  return tree.dump(2) + "\n";
 }
 
 /// An exclusive lock that ends with the process, however that ends.
@@ -96,6 +89,30 @@ std::shared_ptr<const void> lock_file(const fs::path& path) {
   const bool taken = ::flock(descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
   check(!taken, "[train.out] another process is training in '{}'", path.parent_path().string());
   return owner;
+}
+
+/// The checkpoints in a folder, up to a step, the newest first.
+std::vector<std::pair<int64_t, fs::path>> checkpoints_up_to(const fs::path& folder, int64_t step) {
+  std::vector<std::pair<int64_t, fs::path>> found;
+  std::error_code error;  // a folder that cannot be listed holds nothing for us
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error))
+    if (const auto at = step_of(entry->path()); at && *at <= step) found.emplace_back(*at, entry->path());
+  std::sort(found.rbegin(), found.rend());
+  return found;
+}
+
+/// The newest older checkpoint beside this one whose files are all as they were written.
+std::optional<fs::path> whole_checkpoint_before(const fs::path& checkpoint) {
+  const int64_t newest = std::numeric_limits<int64_t>::max();  // where the name is none of a checkpoint
+  for (const auto& [step, older] : checkpoints_up_to(checkpoint.parent_path(), step_of(checkpoint).value_or(newest))) {
+    if (older.filename() == checkpoint.filename()) continue;
+    try {
+      verify_manifest(older);
+      return older;
+    } catch (const Error&) {  // damaged too
+    }
+  }
+  return {};
 }
 
 }  // namespace
@@ -114,6 +131,14 @@ std::vector<std::string> differences(const Json& was, const Json& is) {
   for (const auto& [key, value] : before)
     if (find(now, key) == nullptr) list.push_back(fmt::format("{} is absent, was {}", key, value.dump()));
   return list;
+}
+
+FolderParts checkpoint_parts(const Model& model, const Json& tokenizer, const AdamW& optimizer,
+                             const TrainerState& state) {
+  FolderParts parts = model_parts(model.config(), named_weights(model), tokenizer);
+  parts.tensors.push_back({"optimizer", optimizer.state()});
+  parts.texts.push_back({"trainer.json", to_text(state)});
+  return parts;
 }
 
 TrainerState read_trainer_state(const fs::path& checkpoint) {
@@ -139,9 +164,18 @@ TrainerState read_trainer_state(const fs::path& checkpoint) {
 }
 
 void load_checkpoint(const fs::path& checkpoint, Model& model, AdamW& optimizer) {
-  load_weights(model, io::read_safetensors(checkpoint / "model.safetensors"));
-  optimizer.load_state(io::read_safetensors(checkpoint / "optimizer.safetensors"),
-                       read_trainer_state(checkpoint).updates);
+  load_weights(model, io::read_tensors(checkpoint, "model"));
+  optimizer.load_state(io::read_tensors(checkpoint, "optimizer"), read_trainer_state(checkpoint).updates);
+}
+
+void verify_checkpoint(const fs::path& checkpoint) {
+  try {
+    verify_manifest(checkpoint);
+  } catch (const Error& damage) {
+    const auto older = whole_checkpoint_before(checkpoint);
+    if (!older) fail("{}; no older checkpoint beside it is whole", damage.what());
+    fail("{}; the newest older one that is whole: --resume {}", damage.what(), older->string());
+  }
 }
 
 std::optional<fs::path> RunFolder::latest() const {
@@ -154,42 +188,54 @@ void RunFolder::open() {
   fs::create_directories(checkpoints(), error);
   check(!error, "[train.out] cannot create '{}': {}", checkpoints().string(), error.message());
   lock_ = lock_file(path_ / "lock");
-  // Nobody else writes here now, so what a crash left of unfinished checkpoints is garbage.
+  clear_unfinished();
+}
+
+void RunFolder::clear_unfinished() const {
+  // Nobody else writes here, so what was left of checkpoints on their way in or out is garbage.
   std::vector<fs::path> garbage;
-  for (const auto& entry : fs::directory_iterator(checkpoints()))
-    if (entry.path().filename().string().compare(0, kPrefix.size() + 1, fmt::format(".{}", kPrefix)) == 0)
-      garbage.push_back(entry.path());
-  for (const fs::path& path : garbage) fs::remove_all(path);
+  for (const auto& entry : fs::directory_iterator(checkpoints())) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(fmt::format(".{}", kPrefix)) || name.starts_with(".latest.")) garbage.push_back(entry.path());
+  }
+  std::error_code ignored;  // the next time, then
+  for (const fs::path& path : garbage) fs::remove_all(path, ignored);
 }
 
 void RunFolder::write_config(const std::string& toml) const {
   write_file_atomically(path_ / "config.toml", toml);
 }
 
-void RunFolder::save(const Model& model, const Json& tokenizer, const AdamW& optimizer, const TrainerState& state,
-                     int64_t keep) const {
-  const fs::path target = checkpoints() / checkpoint_name(state.step);
+uint64_t RunFolder::save(const FolderParts& parts, int64_t step, const SaveOptions& options) const {
+  const fs::path target = checkpoints() / checkpoint_name(step);
+  uint64_t bytes = 0;
   write_folder_atomically(target, [&](const fs::path& folder) {
-    save_model(model, tokenizer, folder);
-    write_optimizer(optimizer, folder / "optimizer.safetensors");
-    write_trainer_state(state, folder / "trainer.json");
+    const auto files = write_parts(parts, folder, options.max_shard_bytes);
+    for (const FileSum& file : files) bytes += file.bytes;
+    write_manifest(folder, files);
   });
   set_latest(target);
-  prune(state.step, keep);
+  prune(step, options);
+  return bytes;
 }
 
 void RunFolder::set_latest(const fs::path& checkpoint) const {
   write_file_atomically(checkpoints() / "latest", checkpoint.filename().string() + "\n");
 }
 
-void RunFolder::prune(int64_t step, int64_t keep) const {
+void RunFolder::prune(int64_t step, const SaveOptions& options) const {
   // Later steps than this are of a continuation that was abandoned by resuming from an older checkpoint: they are not
   // this run's, so they neither count nor go, until this run gets there and replaces them.
-  std::vector<std::pair<int64_t, fs::path>> own;
-  for (const auto& entry : fs::directory_iterator(checkpoints()))
-    if (const auto at = step_of(entry.path()); at && *at <= step) own.emplace_back(*at, entry.path());
-  std::sort(own.rbegin(), own.rend());
-  for (size_t i = static_cast<size_t>(keep); i < own.size(); ++i) fs::remove_all(own[i].second);
+  clear_unfinished();
+  const auto own = checkpoints_up_to(checkpoints(), step);
+  for (size_t i = static_cast<size_t>(options.keep); i < own.size(); ++i) {
+    const bool major = options.major_every > 0 && own[i].first % options.major_every == 0;
+    if (major) continue;
+    try {
+      remove_folder(own[i].second);
+    } catch (const Error&) {  // this save succeeded; the next one tries again
+    }
+  }
 }
 
 }  // namespace megalodon

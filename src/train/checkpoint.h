@@ -6,6 +6,9 @@
 //   checkpoints/latest               name of the newest checkpoint, written after it: "step-00001000\n"
 //   checkpoints/step-00001000/       model.safetensors, config.json      the model folder that every command loads
 //                                    optimizer.safetensors, trainer.json what resuming needs besides
+//                                    manifest.json                       size and checksum of each, see base/manifest.h
+//
+// Further parts (see models/folder_parts.h) lie beside them; tensors above train.shard_gb are split into shards.
 //
 // A checkpoint folder appears whole or not at all, `latest` changes after it, and older ones are deleted after that: a
 // crash at any moment leaves a checkpoint that loads.
@@ -17,7 +20,7 @@
 #include <vector>
 
 #include "base/file.h"
-#include "models/model.h"
+#include "models/folder_parts.h"
 #include "train/optimizer.h"
 
 namespace megalodon {
@@ -43,8 +46,22 @@ struct TrainerState {
 /// "model.dropout is 0.2, was 0.1" for everything that differs between two such trees.
 std::vector<std::string> differences(const nlohmann::ordered_json& was, const nlohmann::ordered_json& is);
 
+/// The parts of a checkpoint: model, optimizer and trainer state; add what else there is to keep.
+FolderParts checkpoint_parts(const Model& model, const nlohmann::ordered_json& tokenizer, const AdamW& optimizer,
+                             const TrainerState& state);
+
 TrainerState read_trainer_state(const fs::path& checkpoint);
+/// Model and optimizer. Further parts: io::read_tensors(checkpoint, name).
 void load_checkpoint(const fs::path& checkpoint, Model& model, AdamW& optimizer);
+/// Compares every file with the manifest. Throws Error naming what is damaged and the newest older checkpoint of the
+/// run that is whole.
+void verify_checkpoint(const fs::path& checkpoint);
+
+struct SaveOptions {
+  int64_t keep = 2;         // the newest
+  int64_t major_every = 0;  // those of every so many steps stay for good; 0: none
+  uint64_t max_shard_bytes = io::kMaxShardBytes;
+};
 
 class RunFolder {
  public:
@@ -59,14 +76,16 @@ class RunFolder {
   /// Makes the folder, claims it for this process (Error where another one trains in it), clears what a crash left.
   void open();
   void write_config(const std::string& toml) const;
-  /// Publishes a checkpoint, then `latest`, then deletes all but the `keep` newest up to this step.
-  void save(const Model& model, const nlohmann::ordered_json& tokenizer, const AdamW& optimizer,
-            const TrainerState& state, int64_t keep) const;
+  /// Publishes a checkpoint, then `latest`, then deletes those up to this step that are neither new nor major. Throws
+  /// Error where the checkpoint was not published; then the ones before are untouched. An old one that cannot be
+  /// deleted is left for the next save to try. Returns the bytes written.
+  uint64_t save(const FolderParts& parts, int64_t step, const SaveOptions& options) const;
   /// Lets `latest` name this checkpoint of this folder: a run that goes back to it goes on from there.
   void set_latest(const fs::path& checkpoint) const;
 
  private:
-  void prune(int64_t step, int64_t keep) const;
+  void clear_unfinished() const;
+  void prune(int64_t step, const SaveOptions& options) const;
 
   fs::path path_;
   std::shared_ptr<const void> lock_;

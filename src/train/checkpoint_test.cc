@@ -25,7 +25,7 @@ class Checkpoint : public testing::TrainingTest {
     TrainerState state;
     state.step = step, state.micro_batches = 2 * step, state.loader_position = 4 * step;
     state.fixed = {{"model", {{"dropout", 0.1}}}};
-    run_->save(*model_, {{"type", "bytes"}}, *optimizer_, state, keep);
+    run_->save(checkpoint_parts(*model_, {{"type", "bytes"}}, *optimizer_, state), step, {.keep = keep});
   }
   std::vector<std::string> names() const {
     std::vector<std::string> list;
@@ -87,10 +87,9 @@ TEST_F(Checkpoint, AnInterruptedSaveLeavesTheOldCheckpoint) {
 
 TEST_F(Checkpoint, AFailingSaveLeavesTheOldCheckpoint) {
   save(4);
-  TrainerState state;
-  state.step = 5;
-  state.fixed = "\xff";  // not UTF-8: refused when trainer.json is written, after the tensors
-  EXPECT_ANY_THROW(run_->save(*model_, {{"type", "bytes"}}, *optimizer_, state, 1));
+  FolderParts parts = checkpoint_parts(*model_, {{"type", "bytes"}}, *optimizer_, {});
+  parts.texts.push_back({"config.json/part", ""});  // below a file: refused after the tensors are written
+  EXPECT_ANY_THROW(run_->save(parts, 5, {.keep = 1}));
   EXPECT_EQ(names(), (std::vector<std::string>{"latest", "step-00000004"}));
   EXPECT_EQ(read_trainer_state(*run_->latest()).step, 4);
 }
@@ -118,7 +117,7 @@ TEST_F(Checkpoint, ChoosesWhereToBegin) {
   RunFolder other(folder_ / "other");
   other.open();
   TrainerState state;
-  other.save(*model_, {{"type", "bytes"}}, *optimizer_, state, 1);
+  other.save(checkpoint_parts(*model_, {{"type", "bytes"}}, *optimizer_, state), 0, {});
   expect_contains(error_of([&] { choose_checkpoint(other, older); }), {"another run", "--train.out"});
 }
 

@@ -70,6 +70,7 @@ void Monitor::step(const StepReport& report) {
                {"tokens_per_s", std::round(tokens / report.seconds)},
                {"step_s", report.seconds},
                {"data_wait_s", report.data_wait},
+               {"save_wait_s", report.save_wait},
                {"rss_mb", mebibytes(resident_bytes())},
                {"peak_rss_mb", mebibytes(peak_resident_bytes())},
                {"skips", report.skips},
@@ -122,6 +123,13 @@ void Monitor::rollback(int64_t step, const StepReport& bad) {
       fmt::format("step {}: {}; back to the checkpoint of step {}, on with the data after that step: from here on "
                   "this is no longer the run without the incident",
                   bad.step, bad.judgement.reason, step));
+}
+
+void Monitor::saved(const SaveReport& report) {
+  if (!report.error.empty())
+    return print(fmt::format("warning: step {} could not be saved: {}", report.step, report.error));
+  print(fmt::format("step {}: saved {} bytes in {:.2f} s", report.step, format_count(static_cast<double>(report.bytes)),
+                    report.seconds));
 }
 
 }  // namespace megalodon

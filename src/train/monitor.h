@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "base/progress.h"
-#include "train/checkpoint.h"
+#include "train/checkpoint_writer.h"
 #include "train/guard.h"
 #include "train/metrics.h"
 #include "train/run_config.h"
@@ -24,6 +24,7 @@ struct StepReport {
   double loss = 0, norm = 0, lr = 0;
   double seconds = 0;    // of the whole step
   double data_wait = 0;  // of these, waiting for data
+  double save_wait = 0;  // before it, standing still for a checkpoint
   Judgement judgement;
   int64_t skips = 0, rollbacks = 0;  // of the run
 };
@@ -56,6 +57,8 @@ class Monitor {
                   double seconds);
   /// Of the step `bad` to `step`.
   void rollback(int64_t step, const StepReport& bad);
+  /// A checkpoint, or why there is none.
+  void saved(const SaveReport& report);
   /// What is going on between two steps, for a terminal.
   void busy(int64_t step, std::string_view detail) { progress_.update(step, config_.steps, detail); }
   void print(std::string_view text) { progress_.print(text); }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "base/check.h"
 #include "models/weights.h"
@@ -98,7 +99,10 @@ void AdamW::load_state(const io::TensorFile& file, int64_t updates) {
   for (const auto& [name, moment] : tensors)
     if (std::string problem = mismatch(file.find(name), name, moment); !problem.empty())
       problems.push_back(std::move(problem));
-  if (file.tensors().size() > tensors.size()) problems.emplace_back("tensors of parameters that do not exist");
+  std::set<std::string> known;
+  for (const auto& [name, moment] : tensors) known.insert(name);
+  for (const io::TensorView& view : file.tensors())
+    if (known.count(view.name) == 0) problems.push_back(fmt::format("surplus {}", view.name));
   check(problems.empty(), "[optimizer] the saved state does not fit the model: {}", fmt::join(problems, "; "));
   for (const auto& [name, moment] : tensors) Tensor(moment).copy_(to_tensor(*file.find(name)));
   updates_ = updates;

@@ -9,7 +9,10 @@ namespace megalodon {
 
 std::optional<fs::path> choose_checkpoint(const RunFolder& folder, const std::string& mode) {
   const auto latest = folder.latest();
-  if (mode == "auto") return latest;
+  if (mode == "auto") {
+    if (latest) verify_checkpoint(*latest);
+    return latest;
+  }
   if (mode == "never") {
     check(!latest && !fs::exists(folder.metrics()),
           "[train.out] '{}' already holds a run: continue it with --resume auto, or name another folder with "
@@ -25,6 +28,7 @@ std::optional<fs::path> choose_checkpoint(const RunFolder& folder, const std::st
         "[--resume] '{}' is of another run than '{}', which has checkpoints of its own: name another folder with "
         "--train.out",
         checkpoint.string(), folder.path().string());
+  verify_checkpoint(checkpoint);
   return checkpoint;
 }
 

@@ -10,7 +10,8 @@
 namespace megalodon {
 
 /// `mode` is "auto" (the folder's latest checkpoint, if it has one), "never", or the path of a checkpoint or run
-/// folder. None: begin afresh. Throws Error where that would overwrite a run, or where there is no such checkpoint.
+/// folder. None: begin afresh. Throws Error where that would overwrite a run, where there is no such checkpoint, or
+/// where it is damaged.
 std::optional<fs::path> choose_checkpoint(const RunFolder& folder, const std::string& mode);
 
 /// A line for everything that differs, may, and is better said.

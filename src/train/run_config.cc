@@ -80,6 +80,10 @@ void TrainConfig::visit(config::Visitor& v) {
   v.field("sample_tokens", sample_tokens, "tokens of a sample");
   v.field("save_every", save_every, "steps between checkpoints; 0: only at the end");
   v.field("keep", keep, "checkpoints to keep, the newest");
+  v.field("major_every", major_every, "checkpoints of every so many steps are kept for good; 0: none");
+  v.field("shard_gb", shard_gb, "gigabytes (10^9 bytes) of a checkpoint file beyond which it is split into shards");
+  v.field("async_save", async_save,
+          "write checkpoints beside training: a step waits for a copy in memory, not the disk");
   v.field("log_every", log_every, "steps between lines of output where it is not a terminal");
   v.field("stop_after", stop_after, "save and stop after this step, leaving the rest to --resume; 0: never");
   v.field("grace_seconds", grace_seconds,
@@ -111,6 +115,9 @@ void TrainConfig::validate() const {
     fail_usage("[train.sample_prompt] is empty; a sample needs at least one token to continue");
   at_least("train.save_every", save_every, 0, " (only at the end)");
   at_least("train.keep", keep, 1);
+  at_least("train.major_every", major_every, 0, " (none)");
+  if (!(shard_gb > 0 && shard_gb <= 1e6))
+    fail_usage("[train.shard_gb] expected a number in (0, 1e6], got {}", shard_gb);
   at_least("train.log_every", log_every, 1);
   at_least("train.stop_after", stop_after, 0, " (never)");
   if (!(grace_seconds >= 0)) fail_usage("[train.grace_seconds] expected 0 (no limit) or more, got {}", grace_seconds);

@@ -33,7 +33,10 @@ struct TrainConfig {
   int64_t eval_every = 0, eval_tokens = 262144;
   int64_t sample_every = 0, sample_tokens = 200;
   std::string sample_prompt = "The ";
-  int64_t save_every = 1000, keep = 2, log_every = 10, stop_after = 0;
+  int64_t save_every = 1000, keep = 2, major_every = 0;
+  double shard_gb = 5;
+  bool async_save = true;
+  int64_t log_every = 10, stop_after = 0;
   double grace_seconds = 0;
   bool tensorboard = true, measure_peak = true;
   GuardConfig guard;

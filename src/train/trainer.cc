@@ -123,7 +123,10 @@ void Trainer::resume(const fs::path& checkpoint) {
 /// The checkpoint's tensors and counts, except where the data stands.
 void Trainer::load(const fs::path& checkpoint, TrainerState saved) {
   load_checkpoint(checkpoint, *model_, optimizer_);
-  if (average_) average_->reset();
+  if (average_) {
+    const fs::path ema = checkpoint / "ema";
+    io::has_tensors(ema, "model") ? average_->load(io::read_tensors(ema, "model")) : average_->reset();
+  }
   guard_.load_state(saved.more.value("guard", Json()));
   early_stop_.load_state(saved.more.value("early_stop", Json()));
   saved.environment = state_.environment;
@@ -145,7 +148,7 @@ Outcome Trainer::run() {
   while (true) {
     if (!done() && !SignalGuard::stopping()) advance();
     const bool stop = done() || SignalGuard::stopping();
-    if (unsaved_ && (stop || is_due(config_.train.save_every))) save();
+    save_if_due(stop);
     if (stop) return finish();
   }
 }
@@ -183,6 +186,9 @@ void Trainer::start() {
   // Going back to an older checkpoint of this run: what the later ones hold is abandoned.
   if (resumed_from_ && fs::equivalent(fs::absolute(*resumed_from_).parent_path(), folder_.checkpoints()))
     folder_.set_latest(*resumed_from_);
+  const TrainConfig& train = config_.train;
+  writer_.emplace(folder_, SaveOptions{train.keep, train.major_every, static_cast<uint64_t>(train.shard_gb * 1e9)},
+                  train.async_save);
   monitor_.open(folder_, state_);
   monitor_.configuration(state_.step, to_toml(config_));
   monitor_.print(overview());
@@ -236,6 +242,7 @@ std::optional<StepReport> Trainer::train_step() {
   report.judgement = guard_.judge(report.step, report.loss, report.norm, state_.loader_position, data_.position());
   report.skips = guard_.skips();
   report.rollbacks = guard_.rollbacks();
+  report.save_wait = std::exchange(save_wait_, 0);
   if (report.judgement.verdict == Verdict::kApply) {
     optimizer_.step(report.lr, report.norm);
     if (average_) average_->update();
@@ -251,9 +258,12 @@ std::optional<StepReport> Trainer::train_step() {
 
 /// Back to the newest checkpoint, on with the data after the step that went wrong.
 void Trainer::roll_back(const StepReport& bad) {
+  writer_->wait();
+  report_saves();
   const auto latest = folder_.latest();
   check(latest.has_value(), "[train] step {}: {}, and there is no checkpoint yet to go back to", bad.step,
         bad.judgement.reason);
+  verify_checkpoint(*latest);
   const int64_t micro_batches = state_.micro_batches, position = state_.loader_position;
   load(*latest, read_trainer_state(*latest));
   state_.micro_batches = micro_batches;
@@ -295,12 +305,36 @@ void Trainer::sample_now() {
 }
 
 void Trainer::save() {
+  const Stopwatch watch;
   state_.records = monitor_.records();
   state_.more["guard"] = guard_.state();
   state_.more["early_stop"] = early_stop_.state();
-  folder_.save(*model_, tokenizer_->describe(), optimizer_, state_, config_.train.keep);
+  const Json tokenizer = tokenizer_->describe();
+  FolderParts parts = checkpoint_parts(*model_, tokenizer, optimizer_, state_);
+  if (average_) parts.add("ema", model_parts(*config_.model, average_->tensors(), tokenizer));
+  writer_->save(std::move(parts), state_.step);
   guard_.saved();
   unsaved_ = false;
+  save_wait_ += watch.seconds();
+}
+
+/// A save that failed is made up for by the next one; where there is no next one, it is the run that failed.
+void Trainer::save_if_due(bool last) {
+  if (last) writer_->wait();
+  report_saves();
+  if (unsaved_ && (last || is_due(config_.train.save_every))) save();
+  if (!last) return;
+  writer_->wait();
+  report_saves();
+  check(!unsaved_, "[train] the last step, {}, could not be saved: {}", state_.step, save_error_);
+}
+
+void Trainer::report_saves() {
+  for (const SaveReport& report : writer_->reports()) {
+    monitor_.saved(report);
+    save_error_ = report.error;
+    if (report.step == state_.step && !report.error.empty()) unsaved_ = true;
+  }
 }
 
 }  // namespace megalodon

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "data/tokenizer.h"
-#include "train/checkpoint.h"
+#include "train/checkpoint_writer.h"
 #include "train/early_stop.h"
 #include "train/guard.h"
 #include "train/monitor.h"
@@ -76,6 +76,8 @@ class Trainer {
   void evaluate_now();
   void sample_now();
   void save();
+  void save_if_due(bool last);
+  void report_saves();
   Outcome finish();
 
   RunConfig config_;
@@ -94,6 +96,9 @@ class Trainer {
   bool unsaved_ = false;  // whether state_ differs from the newest checkpoint
   std::optional<fs::path> resumed_from_;
   std::vector<std::string> notes_;  // about the resumption
+  std::optional<CheckpointWriter> writer_;
+  double save_wait_ = 0;    // seconds that the run stood still for saving since the last step
+  std::string save_error_;  // of the last save
   Monitor monitor_;
 };
 

@@ -32,7 +32,8 @@ class Training : public testing::TrainingTest {
     std::vector<nlohmann::ordered_json> list;
     for (std::string line; std::getline(lines, line);) {
       auto record = nlohmann::ordered_json::parse(line);
-      for (const char* key : {"tokens_per_s", "step_s", "data_wait_s", "rss_mb", "peak_rss_mb", "eval_s"})
+      for (const char* key :
+           {"tokens_per_s", "step_s", "data_wait_s", "save_wait_s", "rss_mb", "peak_rss_mb", "eval_s"})
         record.erase(key);
       list.push_back(record);
     }
