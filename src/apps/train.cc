@@ -2,6 +2,7 @@
 
 #include "apps/commands.h"
 #include "base/check.h"
+#include "train/signals.h"
 #include "train/trainer.h"
 
 namespace megalodon::apps {
@@ -36,8 +37,10 @@ void add_train(CLI::App& app, Common& common) {
   command->callback([options, command, &common] {
     config::Overrides overrides = config::parse_overrides(command->remaining());
     if (common.threads > 0) overrides.emplace("train.threads", std::to_string(common.threads));
-    RunConfig config = load_run_config(options->run_file, overrides);
-    Trainer trainer(std::move(config), options->trainer);
+    // From before the model is loaded to the end of the process: a signal that comes when all is done and saved must
+    // not turn success into a death by signal.
+    [[maybe_unused]] static const auto* signals = options->trainer.dry_run ? nullptr : new SignalGuard;
+    Trainer trainer(load_run_config(options->run_file, overrides), options->trainer);
     if (options->trainer.dry_run) {
       fmt::print("{}\n", trainer.dry_run());
       return;

@@ -24,6 +24,11 @@ int64_t nanoseconds() {
   return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
 }
 
+void forget() {
+  first_signal = interrupts = 0;
+  signalled_at = 0;
+}
+
 extern "C" void note_signal(int signal) {
   if (signal == SIGINT && ++interrupts == 2) _exit(kInterruptedCode);
   int none = 0;
@@ -34,8 +39,7 @@ extern "C" void note_signal(int signal) {
 
 SignalGuard::SignalGuard() {
   static_assert(std::size(kCaught) == std::extent_v<decltype(previous_)>);
-  first_signal = interrupts = 0;
-  signalled_at = 0;
+  forget();
   struct sigaction action = {};
   action.sa_handler = note_signal;
   action.sa_flags = SA_RESTART;  // reads and writes under way are none of the signal's business
@@ -45,6 +49,7 @@ SignalGuard::SignalGuard() {
 
 SignalGuard::~SignalGuard() {
   for (size_t i = 0; i < kCaught.size(); ++i) sigaction(kCaught[i], &previous_[i], nullptr);
+  forget();
 }
 
 int SignalGuard::received() {

@@ -75,7 +75,6 @@ Trainer::Trainer(RunConfig config, TrainerOptions options)
   model_->set_checkpointing(config_.train.checkpointing);
   model_->train();
   if (config_.train.ema_decay > 0) average_.emplace(*model_, config_.train.ema_decay);
-  if (!options_.dry_run) signals_.emplace();
   begin();
 }
 

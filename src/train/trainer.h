@@ -50,7 +50,7 @@ class Trainer {
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
 
-  /// Trains until all steps are done or a signal asks to stop; see SignalGuard.
+  /// Trains until all steps are done or a signal asks to stop, where somebody keeps a SignalGuard.
   Outcome run();
   /// What run() would do: configuration, sizes, memory, and the measured time of a step. Uses the trainer up.
   std::string dry_run();
@@ -82,7 +82,6 @@ class Trainer {
 
   RunConfig config_;
   TrainerOptions options_;
-  std::optional<SignalGuard> signals_;  // from the beginning: loading a large model takes a while
   std::unique_ptr<data::Tokenizer> tokenizer_;
   TrainingData data_;
   ValidationSets valid_;

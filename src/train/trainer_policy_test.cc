@@ -196,6 +196,7 @@ TEST_F(TrainingPolicy, GraceAbandonsTheStepForTheSaving) {
     parts.train.stop_after = at;
     if (at > 0) train(parts);
     parts.train.stop_after = 0;
+    const SignalGuard guard;
     Trainer t = trainer(parts);
     t.model().set_observer([&](int64_t, const Tensor&) { std::raise(SIGTERM); });
     EXPECT_EQ(t.run(), Outcome::kPreempted);

@@ -84,6 +84,7 @@ TEST_F(Training, SignalsEndTheRunAfterTheStep) {
       {SIGTERM, Outcome::kPreempted}, {SIGUSR1, Outcome::kPreempted}, {SIGINT, Outcome::kInterrupted}};
   int64_t step = 0;
   for (const auto& [signal, outcome] : signals) {
+    const SignalGuard guard;
     Trainer run = trainer(parts);
     bool raised = false;
     run.model().set_observer([&, signal = signal](int64_t, const Tensor&) {
@@ -105,6 +106,7 @@ TEST_F(Training, AnInterruptedEvaluationIsMadeUpFor) {
   whole.data.batch = parts.data.batch = 1;  // four batches of evaluation
   train(whole);
   for (const int64_t stop : {3, 12}) {
+    const SignalGuard guard;
     Trainer run = trainer(parts);
     run.model().set_observer([&](int64_t, const Tensor&) {
       if (!run.model().is_training() && run.step() == stop) std::raise(SIGTERM);
