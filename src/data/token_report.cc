@@ -53,6 +53,7 @@ TokenReport describe(const TokenFile& file, int64_t samples, int64_t sample_toke
   report.prefix = file.prefix().string();
   report.dtype = find_token_dtype(file.dtype_code())->name;
   report.tokenizer = tokenizer_text(file.tokenizer());
+  report.fingerprint = file.fingerprint();
   report.documents = file.documents();
   report.sequences = file.sequences();
   report.tokens = file.tokens();
@@ -65,9 +66,10 @@ TokenReport describe(const TokenFile& file, int64_t samples, int64_t sample_toke
 }
 
 std::string to_text(const TokenReport& report) {
-  std::string text =
-      fmt::format("documents  {}\nsequences  {}\ntokens     {}\ndtype      {}\nbytes      {}\ntokenizer  {}\n",
-                  report.documents, report.sequences, report.tokens, report.dtype, report.bytes, report.tokenizer);
+  std::string text = fmt::format(
+      "documents  {}\nsequences  {}\ntokens     {}\ndtype      {}\nbytes      {}\ntokenizer  {}\nhash       {}\n",
+      report.documents, report.sequences, report.tokens, report.dtype, report.bytes, report.tokenizer,
+      report.fingerprint);
   const TokenReport::Lengths& l = report.lengths;
   if (report.documents > 0) {
     text += fmt::format(
@@ -92,6 +94,7 @@ nlohmann::ordered_json to_json(const TokenReport& report) {
                                  {"dtype", report.dtype},
                                  {"bytes", report.bytes},
                                  {"tokenizer", report.tokenizer},
+                                 {"fingerprint", report.fingerprint},
                                  {"document_length",
                                   {{"shortest", l.shortest},
                                    {"p10", l.p10},

@@ -12,7 +12,7 @@
 namespace megalodon::data {
 
 struct TokenReport {
-  std::string prefix, dtype, tokenizer;
+  std::string prefix, dtype, tokenizer, fingerprint;
   int64_t documents = 0, sequences = 0, tokens = 0, bytes = 0;
 
   /// Tokens a document; all 0 where there are none.

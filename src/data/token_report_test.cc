@@ -11,8 +11,9 @@ class Report : public FolderTest {};
 
 TEST_F(Report, CountsAndLengths) {
   const TokenFile file(put_documents("a", {{1, 2, 3}, {4}, {1, 2, 3, 4, 5, 6, 7}}, 1000));
-  expect_contains(to_text(describe(file)), {"documents  3", "sequences  3", "tokens     11", "u16", "bytes      22",
-                                            "shortest 1, median 3, longest 7, mean 3.7", "0 empty"});
+  expect_contains(to_text(describe(file)),
+                  {"documents  3", "sequences  3", "tokens     11", "u16", "bytes      22",
+                   "hash       " + file.fingerprint(), "shortest 1, median 3, longest 7, mean 3.7", "0 empty"});
   const TokenFile none(put_documents("b", {}, 256));
   expect_contains(to_text(describe(none, 3, 5)), {"documents  0", "tokens     0", "u8"});
 
