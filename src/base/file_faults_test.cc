@@ -12,9 +12,9 @@
 namespace megalodon {
 namespace {
 
-using testing::Fault;
-using testing::Faults;
-using testing::kShortWrite;
+using faults::Fault;
+using faults::Faults;
+using faults::kShortWrite;
 
 class FileFaults : public ::testing::Test {
  protected:
@@ -30,6 +30,15 @@ class FileFaults : public ::testing::Test {
     std::set<std::string> found;
     for (const auto& entry : fs::directory_iterator(folder_)) found.insert(entry.path().filename());
     return found;
+  }
+
+  /// An empty folder, filled without waiting for the disk.
+  template <class Fill>
+  void begin_with(const Fill& fill) const {
+    const Faults none;
+    fs::remove_all(folder_);
+    fs::create_directories(folder_);
+    fill();
   }
 
   /// What `action` threw under the fault ("" if nothing), and the call that failed.
@@ -88,7 +97,7 @@ TEST_F(FileFaults, AFileIsOldOrNewAndErrorsAreTold) {
   };
   int failures = 0;
   for_every_fault(write, [&](const Fault& fault) {
-    write_file_atomically(folder_ / "a", "old");
+    begin_with([&] { write_file_atomically(folder_ / "a", "old"); });
     const auto [message, failed] = run(fault, write);
     expect_clear(message, fault);
     failures += !message.empty();
@@ -96,8 +105,6 @@ TEST_F(FileFaults, AFileIsOldOrNewAndErrorsAreTold) {
     EXPECT_TRUE(content == fresh || (content == "old" && !message.empty())) << message;
     // What cannot be deleted stays; everything else is cleaned up.
     EXPECT_TRUE(failed == "unlink" || names() == std::set<std::string>{"a"}) << message;
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
   });
   EXPECT_GT(failures, 20);
 }
@@ -117,9 +124,7 @@ TEST_F(FileFaults, AFolderIsOldOrNewAndErrorsAreTold) {
         write("second");
       },
       [&](const Fault& fault) {
-        fs::remove_all(folder_);
-        fs::create_directories(folder_);
-        write("old");
+        begin_with([&] { write("old"); });
         const auto [message, failed] = run(fault, [&] { write("new"); });
         expect_clear(message, fault);
         failures += !message.empty();
@@ -144,9 +149,7 @@ TEST_F(FileFaults, ARemovedFolderIsWholeOrGone) {
   };
   fill();
   for_every_fault(remove, [&](const Fault& fault) {
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
-    fill();
+    begin_with(fill);
     const auto [message, failed] = run(fault, remove);
     expect_clear(message, fault);
     if (fs::exists(folder_ / "run")) {

@@ -17,6 +17,7 @@ using Json = nlohmann::json;
 
 constexpr const char* kFormat = "megalodon.cpp manifest";
 constexpr int kFormatVersion = 1;
+constexpr uint64_t kWorthThreads = uint64_t{1} << 26;  // a hundredth of a second's hashing
 
 std::string to_text(std::span<const FileSum> files) {
   Json list = Json::object();
@@ -78,14 +79,22 @@ void verify_manifest(const fs::path& folder, const std::function<bool(const std:
   std::vector<FileSum> files = read_manifest(folder);
   std::erase_if(files, [&](const FileSum& file) { return !wanted(file.name); });
   std::vector<std::string> problems(files.size());
-  parallel_for(static_cast<int64_t>(files.size()), [&](int64_t i) {
+  uint64_t bytes = 0;
+  for (const FileSum& file : files) bytes += file.bytes;
+  const auto compare = [&](int64_t i) {
     const auto at = static_cast<size_t>(i);
     try {
       problems[at] = difference(folder, files[at]);
     } catch (const std::exception& error) {  // must not leave the loop
       problems[at] = error.what();
     }
-  });
+  };
+  const auto count = static_cast<int64_t>(files.size());
+  if (bytes < kWorthThreads) {
+    for (int64_t i = 0; i < count; ++i) compare(i);
+  } else {
+    parallel_for(count, compare);
+  }
   std::erase(problems, "");
   check(problems.empty(), "[checkpoint] {}", fmt::join(problems, "; "));
 }

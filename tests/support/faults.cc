@@ -11,7 +11,7 @@
 #include <cerrno>
 #include <cstdarg>
 
-namespace megalodon::testing {
+namespace megalodon::faults {
 namespace {
 
 std::atomic<bool> active = false;
@@ -63,14 +63,14 @@ std::string Faults::failed() const {
   return name == nullptr ? "" : name;
 }
 
-}  // namespace megalodon::testing
+}  // namespace megalodon::faults
 
 // libc's function of the same name.
-#define NEXT(name) static auto* const libc = megalodon::testing::next(&::name, #name)
+#define NEXT(name) static auto* const libc = megalodon::faults::next(&::name, #name)
 
-using megalodon::testing::active;
-using megalodon::testing::Effect;
-using megalodon::testing::strike;
+using megalodon::faults::active;
+using megalodon::faults::Effect;
+using megalodon::faults::strike;
 
 extern "C" {
 

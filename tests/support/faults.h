@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <string>
 
-namespace megalodon::testing {
+namespace megalodon::faults {
 
 inline constexpr int kShortWrite = -1;
 
@@ -31,4 +31,4 @@ class Faults {
   std::string failed() const;
 };
 
-}  // namespace megalodon::testing
+}  // namespace megalodon::faults
