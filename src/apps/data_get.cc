@@ -19,7 +19,7 @@ constexpr const char* kHelp =
     "cifar-10, scrolls) are kept as the files of their archives, in OUTPUT/raw. What an interrupted download leaves is "
     "continued by the same command; proxies are taken from http_proxy, https_proxy, all_proxy and no_proxy.";
 
-struct Options {
+struct GetOptions {
   std::string name, output, from, catalog, tokenizer = "bytes";
   bool list = false;
   data::Downloader::Options network;
@@ -57,7 +57,8 @@ class Phases {
   uint64_t first_ = 0;
 };
 
-data::PrepareResult run(const data::DataSet& set, const Options& options, const std::string& output, Phases& phases) {
+data::PrepareResult run(const data::DataSet& set, const GetOptions& options, const std::string& output,
+                        Phases& phases) {
   const auto tokenizer = data::make_tokenizer(options.tokenizer);
   if (set.package == "dict-gcide") {
     const std::string source = options.from.empty() ? data::kGcideSource : options.from;
@@ -69,7 +70,7 @@ data::PrepareResult run(const data::DataSet& set, const Options& options, const 
                     [&](const std::string& line) { phases.note(line); }});
 }
 
-void run_get(const Options& options, Common& common) {
+void run_get(const GetOptions& options, Common& common) {
   const auto catalog = options.catalog.empty() ? data::builtin_catalog()
                                                : data::parse_catalog(read_file(options.catalog), options.catalog);
   if (options.list) return fmt::print("{}", data::list_catalog(catalog));
@@ -94,7 +95,7 @@ void run_get(const Options& options, Common& common) {
 
 void add_data_get(CLI::App& data_command, Common& common) {
   auto* command = data_command.add_subcommand("get", kHelp);
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<GetOptions>();
   command->add_option("name", options->name, "a set of the catalogue; --list shows them");
   command->add_flag("--list", options->list, "show the catalogue: size, what is verified, licence");
   command->add_option("--output", options->output, "folder; default: corpora/NAME");

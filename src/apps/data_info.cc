@@ -9,7 +9,7 @@
 namespace megalodon::apps {
 namespace {
 
-struct Options {
+struct InfoOptions {
   std::string prefix, tokenizer;
   int64_t show = 0, show_tokens = 64;
   bool json = false;
@@ -26,7 +26,7 @@ std::unique_ptr<data::Tokenizer> find_tokenizer(const data::TokenFile& file, con
   }
 }
 
-void run(const Options& options) {
+void run_info(const InfoOptions& options) {
   const data::TokenFile file(options.prefix);
   const auto tokenizer = options.show > 0 ? find_tokenizer(file, options.tokenizer) : nullptr;
   if (tokenizer != nullptr) data::check_tokenizer(file, *tokenizer);
@@ -42,7 +42,7 @@ void run(const Options& options) {
 
 void add_data_info(CLI::App& data_command) {
   auto* command = data_command.add_subcommand("info", "Describe a .bin/.idx pair, ours or Megatron's");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<InfoOptions>();
   command->add_option("prefix", options->prefix, "prefix of the pair")->required();
   command->add_option("--show", options->show, "show the beginnings of so many documents")
       ->check(CLI::NonNegativeNumber)
@@ -53,7 +53,7 @@ void add_data_info(CLI::App& data_command) {
   command->add_option("--tokenizer", options->tokenizer,
                       "to decode them: bytes, or a path; default: the one that the pair names, where it is to be had");
   command->add_flag("--json", options->json, "as JSON");
-  command->callback([options] { run(*options); });
+  command->callback([options] { run_info(*options); });
 }
 
 }  // namespace megalodon::apps

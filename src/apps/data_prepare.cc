@@ -17,7 +17,7 @@ constexpr const char* kFooter =
     ".ndjson\n"
     "and .tar files. The output depends on inputs and options alone, bit for bit, not on --threads.";
 
-struct Options {
+struct PrepareCommand {
   data::PrepareOptions prepare;
   std::vector<std::string> inputs;
   std::string output, tokenizer = "bytes";
@@ -71,7 +71,7 @@ void print_losses(const data::PrepareResult& result) {
   }
 }
 
-void run(Options& options, int threads) {
+void run_prepare(PrepareCommand& options, int threads) {
   options.prepare.inputs.assign(options.inputs.begin(), options.inputs.end());
   options.prepare.output = options.output;
   options.prepare.longest = static_cast<size_t>(options.longest_mib) << 20;
@@ -102,7 +102,7 @@ void run(Options& options, int threads) {
 
 void add_data_prepare(CLI::App& data_command, Common& common) {
   auto* command = data_command.add_subcommand("prepare", "Texts to Megatron .bin/.idx, documents kept apart");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<PrepareCommand>();
   command->footer(kFooter);
   command->add_option("inputs", options->inputs, "files, folders, or patterns in quotes: 'texts/*.jsonl.zst'")
       ->required();
@@ -122,7 +122,7 @@ void add_data_prepare(CLI::App& data_command, Common& common) {
           "not)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->capture_default_str();
-  command->callback([options, &common] { run(*options, common.threads); });
+  command->callback([options, &common] { run_prepare(*options, common.threads); });
 }
 
 }  // namespace megalodon::apps
