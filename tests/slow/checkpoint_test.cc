@@ -166,7 +166,8 @@ TEST_F(Attack, AtEveryFailingCallTheOldCheckpointStaysAndTheNextSaveWorks) {
       }
       {
         const Faults none;  // and no waiting for the disk
-        run_->save(parts(++step), step, options());
+        ++step;
+        run_->save(parts(step), step, options());
       }
       EXPECT_EQ(load_newest(), step);
       // After a successful save nothing is left of what went wrong.
