@@ -9,6 +9,7 @@ namespace megalodon::data {
 namespace {
 
 constexpr std::string_view kMarkedSpace = "\xE2\x96\x81";  // U+2581
+constexpr size_t kMaxReplacementBytes = 256;               // Unicode's longest takes 33
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
 
 uint32_t trie_bytes(std::string_view charsmap) {
@@ -27,6 +28,13 @@ std::string charsmap_problem(std::string_view charsmap) {
   if (trie == 0 || trie % sizeof(uint32_t) != 0 || trie > rest)
     return fmt::format("expected a trie of whole units within the {} bytes that follow, got {} bytes", rest, trie);
   if (trie == rest || charsmap.back() != '\0') return "the last replacement must end with a zero byte";
+  // One character of a text becomes one of these, so they bound how much longer text can get.
+  for (size_t begin = sizeof(uint32_t) + trie; begin < charsmap.size();) {
+    const size_t end = charsmap.find('\0', begin);
+    if (end - begin > kMaxReplacementBytes)
+      return fmt::format("expected replacements of at most {} bytes, got {}", kMaxReplacementBytes, end - begin);
+    begin = end + 1;
+  }
   return {};
 }
 

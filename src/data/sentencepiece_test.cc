@@ -246,6 +246,9 @@ TEST(SentencePieceNormalizer, DamagedRulesAreRefusedOrHarmless) {
   expect_contains(charsmap_problem(std::string("\0\0\0\0", 4) + "abcd"), {"whole units"});
   expect_contains(charsmap_problem(std::string("\x04\0\0\0", 4) + "abcd"), {"zero byte"});
   expect_contains(charsmap_problem(std::string("\x04\0\0\0", 4) + "abcdef"), {"zero byte"});
+  const std::string trie("\x04\0\0\0....", 8), zero(1, '\0');
+  EXPECT_EQ(charsmap_problem(trie + std::string(256, 'a') + zero + "b" + zero), "");
+  expect_contains(charsmap_problem(trie + "b" + zero + std::string(257, 'a') + zero), {"at most 256 bytes", "257"});
   const std::string whole = charsmap({{'A', "a"}, {'b', "xyz"}});
   for (uint64_t i = 0; i < 3000; ++i) {
     SentencePieceModel model;

@@ -12,10 +12,12 @@ namespace {
 
 using config::Tree;
 
-constexpr int64_t kMaxTokensPerStep = int64_t{1} << 32;  // far beyond any sense, far below overflow
+// Far beyond any sense; their product is far below overflow.
+constexpr int64_t kMaxTokensPerStep = int64_t{1} << 32, kMaxCount = int64_t{1} << 30;
 
 void at_least(const char* key, int64_t value, int64_t least, const char* meaning = "") {
   if (value < least) fail_usage("[{}] expected {}{} or more, got {}", key, least, meaning, value);
+  if (value > kMaxCount) fail_usage("[{}] expected at most {}, got {}", key, kMaxCount, value);
 }
 
 /// The text under model.<name>, wherever it is given; values of another type are left to config::read() to refuse.

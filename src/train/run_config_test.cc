@@ -87,6 +87,10 @@ TEST_F(RunFile, RefusesWhatDoesNotFit) {
   expect_contains(with("train.precision", "bfloat16"), {"train.precision", "float32", "bfloat16"});
   expect_contains(with("train.eval_every", "5"), {"train.eval_every", "data.valid"});
   expect_contains(with("train.steps", "0"), {"train.steps", "0"});
+  expect_contains(with("train.steps", "9223372036854775807"), {"train.steps", "at most 1073741824"});
+  expect_contains(with("train.threads", "1e12"), {"train.threads", "at most 1073741824"});
+  expect_contains(with("model.norm_num_groups", "7"), {"model.model_dim", "divisible", "norm_num_groups = 7"});
+  expect_contains(with("model.model_dim", "1e12"), {"model.model_dim", "at most 2147483648"});
   expect_contains(with("train.keep", "0"), {"train.keep"});
   expect_contains(with("data.batch", "0"), {"data.batch"});
   expect_contains(with("data.tokenizer", "words"), {"words", "bytes"});
