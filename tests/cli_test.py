@@ -115,6 +115,18 @@ class Program(unittest.TestCase):
         self.assertEqual(process.returncode, 75, output)
         self.assertTrue((self.path / "run" / "checkpoints" / "latest").exists(), output)
 
+    def test_json_lines_are_prepared_and_described(self):
+        lines = [json.dumps({"text": f"entry {i % 70}"}) for i in range(100)]
+        (self.path / "a.jsonl").write_text("\n".join(lines[:50] + ["{}"] + lines[50:]))
+        stopped = self.run_program("data", "prepare", "a.jsonl", "--output", "lines", code=1)
+        self.assertIn(b"a.jsonl:51", stopped.stderr)
+        done = self.run_program("data", "prepare", "*.jsonl", "--output", "lines", "--bad-lines", "skip", "--dedupe", "--shuffle", "--threads", "2")
+        self.assertIn("lines: 70 documents", done.stdout.decode())
+        self.assertIn("a.jsonl:51", done.stdout.decode())
+        report = json.loads(self.run_program("data", "info", "lines", "--json", "--show", "2").stdout)
+        self.assertEqual(report["documents"], 70)
+        self.assertTrue(all(sample["text"].startswith("entry ") for sample in report["samples"]), report)
+
     def test_a_fresh_run_never_overwrites_one(self):
         self.prepare()
         self.run_program("train", "run.toml", "--train.steps=2")

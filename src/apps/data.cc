@@ -1,8 +1,32 @@
 #include <fmt/format.h>
 
 #include "apps/data_commands.h"
+#include "base/check.h"
+#include "train/signals.h"
 
 namespace megalodon::apps {
+namespace {
+
+class Interrupted final : public Error {
+ public:
+  Interrupted() : Error("interrupted") {}
+};
+
+}  // namespace
+
+void check_signals() {
+  if (SignalGuard::stopping()) throw Interrupted();
+}
+
+void until_signal(Common& common, const char* message, const std::function<void()>& work) {
+  const SignalGuard guard;
+  try {
+    work();
+  } catch (const Interrupted&) {
+    fmt::print(stderr, "megalodon: {}\n", message);
+    common.exit_code = 128 + SignalGuard::received();
+  }
+}
 
 void print_parts(const data::PrepareResult& result, const std::string& output) {
   for (const auto& part : result.parts)

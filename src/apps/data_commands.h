@@ -1,6 +1,7 @@
 // The subcommands of `data`.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "apps/commands.h"
@@ -14,5 +15,10 @@ void add_data_get(CLI::App& data_command, Common& common);
 
 /// One line a part.
 void print_parts(const data::PrepareResult& result, const std::string& output);
+
+/// Runs `work`, which calls check_signals() now and then: at SIGINT, SIGTERM or SIGUSR1 it ends like at an error, with
+/// nothing half-written left behind, `message` on stderr and the exit code 128 + signal.
+void until_signal(Common& common, const char* message, const std::function<void()>& work);
+void check_signals();
 
 }  // namespace megalodon::apps

@@ -8,7 +8,6 @@
 #include "base/progress.h"
 #include "data/get.h"
 #include "data/tokenizer.h"
-#include "train/signals.h"
 
 namespace megalodon::apps {
 namespace {
@@ -25,16 +24,11 @@ struct GetOptions {
   data::Downloader::Options network;
 };
 
-class Interrupted final : public Error {
- public:
-  Interrupted() : Error("[data get] interrupted; the same command goes on with what is there") {}
-};
-
 /// Draws a line for each phase of the work, and ends the work at a signal.
 class Phases {
  public:
   void update(std::string_view label, uint64_t done, uint64_t total) {
-    if (SignalGuard::received() != 0) throw Interrupted();
+    check_signals();
     if (progress_ == nullptr || label != label_) {
       label_ = label;
       progress_ = std::make_unique<Progress>(label_, "bytes");
@@ -77,18 +71,14 @@ void run_get(const GetOptions& options, Common& common) {
   if (options.name.empty()) fail_usage("[data get] expected the name of a data set; --list shows those known");
   const data::DataSet& set = data::find_data_set(catalog, options.name);
   const std::string output = options.output.empty() ? "corpora/" + set.name : options.output;
-  const SignalGuard guard;
-  Phases phases;
-  try {
+  until_signal(common, "[data get] interrupted; the same command goes on with what is there", [&] {
+    Phases phases;
     const data::PrepareResult result = run(set, options, output, phases);
     phases.finish();
     if (result.parts.empty()) fmt::print("{}/raw: the files of {}\n", output, set.name);
     print_parts(result, output);
     fmt::print("licence: {}\n", set.licence);
-  } catch (const Interrupted& interrupted) {
-    phases.note(fmt::format("megalodon: {}", interrupted.what()));
-    common.exit_code = 128 + SignalGuard::received();
-  }
+  });
 }
 
 }  // namespace

@@ -1,7 +1,5 @@
 #include <fmt/format.h>
 
-#include <map>
-
 #include "apps/data_commands.h"
 #include "base/check.h"
 #include "base/process.h"
@@ -20,22 +18,22 @@ constexpr const char* kFooter =
 struct PrepareCommand {
   data::PrepareOptions prepare;
   std::vector<std::string> inputs;
-  std::string output, tokenizer = "bytes";
+  std::string output, tokenizer = "bytes", bad_lines = "stop";
   int64_t longest_mib = 64;
 };
 
-void add_document_options(CLI::App& command, data::PrepareOptions& options) {
+void add_document_options(CLI::App& command, Options& all) {
+  data::PrepareOptions& options = all.prepare;
   command.add_option("--separator", options.separator,
                      "text between documents of one text file; empty: one document a file");
   command.add_option("--field", options.field, "field of a JSON line that holds the text")->capture_default_str();
-  const std::map<std::string, data::BadLines> policies = {{"stop", data::BadLines::kStop},
-                                                          {"skip", data::BadLines::kSkip}};
   command
       .add_option(
-          "--bad-lines", options.bad_lines,
-          "lines that are no JSON object with the text, or too long: stop with an error, or skip and count them")
-      ->transform(CLI::CheckedTransformer(policies, CLI::ignore_case))
-      ->default_str("stop");
+          "--bad-lines", all.bad_lines,
+          "stop or skip: at lines that are no JSON object with the text, or too long, stop with an error, or skip "
+          "and count them")
+      ->check(CLI::IsMember({"stop", "skip"}))
+      ->capture_default_str();
   command.add_flag("--dedupe", options.dedupe,
                    "drop documents whose text came before (by XXH3 of 128 bits; about 40 bytes of memory a document)");
   command.add_flag(
@@ -76,11 +74,13 @@ void run_prepare(PrepareCommand& options, int threads) {
   options.prepare.output = options.output;
   options.prepare.longest = static_cast<size_t>(options.longest_mib) << 20;
   options.prepare.threads = threads > 0 ? threads : available_cores();
+  options.prepare.bad_lines = options.bad_lines == "skip" ? data::BadLines::kSkip : data::BadLines::kStop;
   const auto tokenizer = data::make_tokenizer(options.tokenizer);
   Progress progress("prepare", "bytes"), shuffling("shuffle", "bytes");
   const Stopwatch watch;
   data::PrepareStatus last;
   const auto result = data::prepare(options.prepare, *tokenizer, [&](const data::PrepareStatus& status) {
+    check_signals();
     const auto done = static_cast<int64_t>(status.done), total = static_cast<int64_t>(status.total);
     if (status.shuffling) {
       if (!last.shuffling) progress.finish();
@@ -110,10 +110,8 @@ void add_data_prepare(CLI::App& data_command, Common& common) {
       ->add_option("--output", options->output,
                    "prefix of the .bin/.idx pair; with --valid or --test, a folder of train, valid, test")
       ->required();
-  command
-      ->add_option("--tokenizer", options->tokenizer, "bytes, or a path: a .model, a tokenizer.json, or their folder")
-      ->capture_default_str();
-  add_document_options(*command, options->prepare);
+  command->add_option("--tokenizer", options->tokenizer, kTokenizerHelp)->capture_default_str();
+  add_document_options(*command, *options);
   add_split_options(*command, options->prepare);
   command
       ->add_option(
@@ -122,7 +120,9 @@ void add_data_prepare(CLI::App& data_command, Common& common) {
           "not)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->capture_default_str();
-  command->callback([options, &common] { run_prepare(*options, common.threads); });
+  command->callback([options, &common] {
+    until_signal(common, "[data prepare] interrupted; nothing was written", [&] { run_prepare(*options, common.threads); });
+  });
 }
 
 }  // namespace megalodon::apps

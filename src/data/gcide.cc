@@ -26,7 +26,7 @@ constexpr size_t kDocumentBytes = size_t{64} << 10;
 constexpr double kHeldOut = 0.02;      // to valid and to test each
 constexpr uint64_t kSplitSeed = 1913;  // fixed: whoever fetches the corpus gets the same split
 
-std::string unpack(const fs::path& path) {
+std::string read_packed(const fs::path& path) {
   check(fs::exists(path), "[gcide] '{}' is missing; install it with: apt-get install dict-gcide", path.string());
   const auto stream = open_stream(path, Packing::kGzip);  // dictzip is gzip with an index
   std::string text;
@@ -60,7 +60,7 @@ void strip_torn_headword(std::string& text, std::string_view entry) {
 
 PrepareResult get_gcide(const fs::path& folder, const Tokenizer& tokenizer, const fs::path& source,
                         const std::function<void(uint64_t, uint64_t)>& progress) {
-  const std::string dictionary = unpack(source);
+  const std::string dictionary = read_packed(source);
   SplitWriter writer({.output = folder, .valid = kHeldOut, .test = kHeldOut, .seed = kSplitSeed}, tokenizer);
   std::string document;
   bool in_entries = false, after_empty_line = true;
