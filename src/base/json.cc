@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/utf8.h"
 
 namespace megalodon {
 namespace {
@@ -30,11 +31,11 @@ class Checker final : public nlohmann::json_sax<Json> {
   bool end_array() override { return close(); }
   bool key(string_t& key) override {
     check(keys_.back().size() < most_keys_, "[{}] more than {} keys in one object", source_, most_keys_);
-    check(keys_.back().insert(key).second, "[{}] the key \"{}\" appears twice in one object", source_, key);
+    check(keys_.back().insert(key).second, "[{}] the key \"{}\" appears twice in one object", source_, printable(key));
     return true;
   }
   bool parse_error(size_t position, const std::string&, const nlohmann::detail::exception& error) override {
-    fail("[{}] byte {}: not JSON: {}", source_, position, error.what());
+    fail("[{}] byte {}: not JSON: {}", source_, position, printable(error.what()));
   }
 
  private:

@@ -32,6 +32,6 @@ Utf8Character first_character(std::string_view text);
 
 /// Text from outside for one line of a message: control characters as \n or \x1B, ill-formed bytes as U+FFFD, and an
 /// ellipsis for what lies beyond `most` bytes.
-std::string printable(std::string_view text, size_t most);
+std::string printable(std::string_view text, size_t most = 120);
 
 }  // namespace megalodon

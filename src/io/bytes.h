@@ -1,5 +1,5 @@
 // What the readers and writers of binary files share: bounds-checked reading, little-endian writing, and error messages
-// that can quote a hostile file.
+// that say which file they are about.
 #pragma once
 
 #include <bit>
@@ -11,21 +11,12 @@
 #include <type_traits>
 
 #include "base/check.h"
+#include "base/utf8.h"  // printable(), for messages that quote a file
 
 namespace megalodon::io {
 
 static_assert(std::endian::native == std::endian::little,
               "the formats are little-endian and their bytes are not swapped");
-
-/// Text from a file, fit for a terminal: shortened, and without control characters.
-inline std::string printable(std::string_view text) {
-  constexpr size_t kLongest = 120;
-  std::string out(text.substr(0, kLongest));
-  for (char& c : out) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
-  }
-  return text.size() > kLongest ? out + "..." : out;
-}
 
 inline std::string_view as_text(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};

@@ -63,7 +63,7 @@ TEST(TensorFile, RefusesInvalidTensors) {
             "tensor 'a': F32 [9223372036854775807] needs more than 2^63 bytes, got 8");
   EXPECT_EQ(error({view("a", Dtype::Bool, {3}, bools)}), "tensor 'a' is BOOL but has bytes other than 0 and 1");
   EXPECT_EQ(error({view("a\n", Dtype::F32, {2}, data)}),
-            "tensor name 'a?' must be valid UTF-8 without control characters");
+            "tensor name 'a\\n' must be valid UTF-8 without control characters");
   EXPECT_NE(error({view("\xff", Dtype::F32, {2}, data)}), "no error");
   EXPECT_NE(error({view(std::string("a\0", 2), Dtype::F32, {2}, data)}), "no error");
 }

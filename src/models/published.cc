@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
+#include "base/json.h"
 #include "models/megalodon.h"
 #include "ops/rotary/rotary.h"
 
@@ -13,7 +14,7 @@ using Json = nlohmann::ordered_json;
 namespace {
 
 Json read_json(const fs::path& path) {
-  Json tree = Json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
+  Json tree = parse_json<Json>(read_file(path), path.string());
   check(tree.is_object(), "[{}] expected a JSON object", path.string());
   return tree;
 }

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "base/check.h"
+#include "base/json.h"
 
 namespace megalodon {
 
@@ -128,7 +129,7 @@ void load_weights(Model& model, const io::TensorFile& file) {
 
 std::pair<std::unique_ptr<ModelConfig>, Json> load_config(const fs::path& folder) {
   const fs::path path = folder / "config.json";
-  Json tree = Json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
+  Json tree = parse_json<Json>(read_file(path), path.string());
   check(tree.is_object(), "[{}] expected a JSON object", path.string());
   check(tree.value("format", Json()) == "megalodon.cpp",
         "[{}] not a megalodon.cpp model folder (\"format\" is missing){}", path.string(),

@@ -11,6 +11,7 @@
 #include <limits>
 
 #include "base/check.h"
+#include "base/json.h"
 #include "models/weights.h"
 
 namespace megalodon {
@@ -144,7 +145,7 @@ FolderParts checkpoint_parts(const Model& model, const Json& tokenizer, const Ad
 TrainerState read_trainer_state(const fs::path& checkpoint) {
   const fs::path path = checkpoint / "trainer.json";
   check(fs::is_regular_file(path), "[--resume] '{}' is no checkpoint: it has no trainer.json", checkpoint.string());
-  const Json tree = Json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
+  const Json tree = parse_json<Json>(read_file(path), path.string());
   check(tree.is_object() && tree.value("format_version", Json()) == kFormatVersion && tree.contains("fixed") &&
             tree.contains("environment") && tree.contains("settings"),
         "[{}] expected a trainer state of format version {}; the checkpoint is damaged or from another version",
