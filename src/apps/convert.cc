@@ -2,6 +2,7 @@
 
 #include "apps/commands.h"
 #include "base/check.h"
+#include "data/tokenizer.h"
 #include "io/tensor_folder.h"
 #include "models/published.h"
 
@@ -24,12 +25,20 @@ void check_target(const ConvertOptions& options) {
         "[convert] {} holds no model, so --force does not replace it; name another folder", options.target);
 }
 
+void import_with_tokenizer(const ConvertOptions& options) {
+  if (options.tokenizer == "none") return import_published(options.source, options.target);
+  const auto tokenizer = data::make_tokenizer(options.tokenizer);
+  std::vector<TextPart> files;
+  for (auto& [name, text] : tokenizer->files()) files.push_back({name, text});
+  import_published(options.source, options.target, tokenizer->describe(), files);
+}
+
 void run_convert(const ConvertOptions& options) {
   check(fs::is_directory(options.source), "[convert] {}: no such folder", options.source);
   check_target(options);
   const bool import = is_published(options.source);
   if (import) {
-    import_published(options.source, options.target, options.tokenizer);
+    import_with_tokenizer(options);
   } else {
     export_published(options.source, options.target);
   }
@@ -46,9 +55,9 @@ void add_convert(CLI::App& app, Common&) {
   command->add_option("source", options->source, "folder to read")->required();
   command->add_option("target", options->target, "folder to write")->required();
   command
-      ->add_option("--tokenizer", options->tokenizer,
-                   "what a published checkpoint's tokens are: bytes, or none where this program cannot know them")
-      ->check(CLI::IsMember({"bytes", "none"}))
+      ->add_option(
+          "--tokenizer", options->tokenizer,
+          fmt::format("what a published checkpoint's tokens are: none where it is not known, {}", kTokenizerHelp))
       ->capture_default_str();
   command->add_flag("--force", options->force, "replace the target if it is a model");
   command->callback([options] { run_convert(*options); });

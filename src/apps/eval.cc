@@ -6,7 +6,7 @@
 #include "base/check.h"
 #include "base/progress.h"
 #include "eval/perplexity.h"
-#include "models/weights.h"
+#include "infer/text_model.h"
 
 namespace megalodon::apps {
 namespace {
@@ -27,14 +27,13 @@ nlohmann::ordered_json to_json(const PerplexityReport& report) {
 }
 
 void run_ppl(const PplOptions& options) {
-  const LoadedModel loaded = load_model(options.model);
-  const auto tokenizer = data::make_tokenizer(loaded.tokenizer, loaded.folder);
+  const TextModel loaded = load_text_model(options.model);
   const data::TokenFile file(options.data);
-  data::check_tokenizer(file, *tokenizer);
+  data::check_tokenizer(file, *loaded.tokenizer);
   PerplexityOptions settings = options.perplexity;
   if (options.published_long_inference) settings.score = published_long_inference(*loaded.model);
   Progress progress("eval", "tokens");
-  const auto report = perplexity(*loaded.model, file, *tokenizer, settings,
+  const auto report = perplexity(*loaded.model, file, *loaded.tokenizer, settings,
                                  [&](int64_t done, int64_t total) { progress.update(done, total); });
   progress.finish();
   fmt::print("{}\n", options.json ? to_json(report).dump() : format(report));

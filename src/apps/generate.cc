@@ -9,9 +9,8 @@
 #include "base/check.h"
 #include "base/process.h"
 #include "base/utf8.h"
-#include "data/tokenizer.h"
 #include "infer/generate.h"
-#include "models/weights.h"
+#include "infer/text_model.h"
 
 namespace megalodon::apps {
 namespace {
@@ -48,10 +47,9 @@ class Reporter {
 
 void run_generate(const GenerateOptions& options) {
   Sampler sampler(options.sampler);
-  const LoadedModel loaded = load_model(options.model);
-  const auto tokenizer = data::make_tokenizer(loaded.tokenizer, loaded.folder);
+  const TextModel loaded = load_text_model(options.model);
   const std::string text = read_prompt(options);
-  const auto ids = tokenizer->encode(text);
+  const auto ids = loaded.tokenizer->encode(text);
   check(!ids.empty(), "[generate] the prompt is empty; at least one token is needed to predict the next");
 
   Utf8Stream utf8;
@@ -64,11 +62,11 @@ void run_generate(const GenerateOptions& options) {
   if (options.echo)
     write(text);  // through the same stream: a character may begin in the prompt and end in its continuation
   const auto emit = [&](int64_t token) {
-    write(tokenizer->decode(static_cast<int32_t>(token)));
+    write(loaded.tokenizer->decode(static_cast<int32_t>(token)));
     reporter.token();
     return std::ferror(stdout) == 0;
   };
-  generate(*loaded.model, {ids.begin(), ids.end()}, options.tokens, tokenizer->vocabulary(), sampler, emit);
+  generate(*loaded.model, {ids.begin(), ids.end()}, options.tokens, loaded.tokenizer->vocabulary(), sampler, emit);
   fmt::print("{}\n", utf8.finish());
   check(std::ferror(stdout) == 0, "[generate] standard output was closed");
 }

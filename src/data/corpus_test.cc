@@ -238,7 +238,6 @@ class MarkingTokenizer final : public Tokenizer {
   SpecialTokens special_tokens() const override { return {256, 257, {}, {}}; }
   nlohmann::ordered_json describe() const override { return bytes_.describe(); }
   std::string fingerprint() const override { return "marking"; }
-  void save(const fs::path&) const override {}
 
  private:
   ByteTokenizer bytes_;

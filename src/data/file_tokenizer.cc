@@ -16,9 +16,10 @@ nlohmann::ordered_json FileTokenizer::describe() const {
   return {{"type", type_}, {"file", file_name_}, {"sha256", sha256_}, {"vocabulary", vocabulary()}};
 }
 
-void FileTokenizer::save(const fs::path& folder) const {
-  write_file_atomically(folder / file_name_, bytes_);
-  if (!config_.text.empty()) write_file_atomically(folder / kTokenizerConfig, config_.text);
+std::vector<std::pair<std::string, std::string>> FileTokenizer::files() const {
+  std::vector<std::pair<std::string, std::string>> files = {{file_name_, bytes_}};
+  if (!config_.text.empty()) files.emplace_back(kTokenizerConfig, config_.text);
+  return files;
 }
 
 void FileTokenizer::check_token(int32_t token) const {

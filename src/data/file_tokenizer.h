@@ -13,7 +13,7 @@ class FileTokenizer : public Tokenizer {
   std::string chat_template() const override { return config_.chat_template; }
   nlohmann::ordered_json describe() const override;
   std::string fingerprint() const override { return sha256_; }
-  void save(const fs::path& folder) const override;
+  std::vector<std::pair<std::string, std::string>> files() const override;
 
  protected:
   /// `type` and `file_name` are those of describe(); `bytes` is the file's content.

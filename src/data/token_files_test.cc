@@ -257,7 +257,6 @@ class OtherTokenizer final : public Tokenizer {
     return {{"type", "sentencepiece"}, {"file", "tokenizer.model"}, {"sha256", fingerprint()}, {"vocabulary", 300}};
   }
   std::string fingerprint() const override { return std::string(64, 'a'); }
-  void save(const fs::path&) const override {}
 };
 
 TEST_F(TokenFiles, RememberTheirTokenizer) {

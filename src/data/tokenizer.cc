@@ -11,6 +11,10 @@ namespace megalodon::data {
 
 using Json = nlohmann::ordered_json;
 
+void Tokenizer::save(const fs::path& folder) const {
+  for (const auto& [name, text] : files()) write_file_atomically(folder / name, text);
+}
+
 std::vector<int32_t> ByteTokenizer::encode(std::string_view text) const {
   std::vector<int32_t> tokens(text.size());
   std::transform(text.begin(), text.end(), tokens.begin(), [](char c) { return static_cast<unsigned char>(c); });

@@ -15,6 +15,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/file.h"
@@ -48,8 +49,9 @@ class Tokenizer {
   virtual nlohmann::ordered_json describe() const = 0;
   /// SHA-256 of the tokenizer's file, or "bytes": equal fingerprints mean equal ids.
   virtual std::string fingerprint() const = 0;
-  /// Writes the files that make_tokenizer(describe(), folder) needs; nothing for bytes.
-  virtual void save(const fs::path& folder) const = 0;
+  /// Names and contents of the files that make_tokenizer(describe(), folder) needs; none for bytes.
+  virtual std::vector<std::pair<std::string, std::string>> files() const { return {}; }
+  void save(const fs::path& folder) const;
 
  protected:
   Tokenizer() = default;
@@ -67,7 +69,6 @@ class ByteTokenizer final : public Tokenizer {
   std::string decode_text(std::span<const int32_t> tokens) const override;
   nlohmann::ordered_json describe() const override;
   std::string fingerprint() const override { return "bytes"; }
-  void save(const fs::path&) const override {}
 };
 
 /// From a name on the command line or in a run file: "bytes", a path that ends in ".model", a tokenizer.json, or a

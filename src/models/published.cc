@@ -101,7 +101,8 @@ bool is_published(const fs::path& folder) {
   return fs::exists(folder / "consolidated.pth") || fs::exists(folder / "consolidated.00.pth");
 }
 
-void import_published(const fs::path& source, const fs::path& target, const std::string& tokenizer_type) {
+void import_published(const fs::path& source, const fs::path& target, Json tokenizer,
+                      const std::vector<TextPart>& files) {
   check(!fs::exists(source / "consolidated.00.pth"),
         "[{}] holds model-parallel shards (consolidated.00.pth, …); merge them into one consolidated.pth first",
         source.string());
@@ -109,6 +110,9 @@ void import_published(const fs::path& source, const fs::path& target, const std:
   check(tree.contains("model") && tree["model"].is_object(), "[{}] expected the hyperparameters under \"model\"",
         (source / "config.json").string());
   const MegalodonConfig config = config_from(tree["model"], (source / "config.json").string());
+  const int64_t tokens = tokenizer.value("vocabulary", int64_t{0});
+  check(tokens <= config.vocab_size, "[convert] the tokenizer has {} tokens, but the model in {} reads {}", tokens,
+        source.string(), config.vocab_size);
   const io::TensorFile file = io::read_torch_file(source / "consolidated.pth");
 
   // A model of the configuration proves that the result loads before anything is written. Its parameters are address
@@ -118,13 +122,13 @@ void import_published(const fs::path& source, const fs::path& target, const std:
   std::vector<io::TensorView> views;
   for (const auto& [name, parameter] : named_weights(*model)) views.push_back(*file.find(name));
 
-  Json tokenizer = {{"type", tokenizer_type}};
   // Kept for the way back: where the published code finds its SentencePiece model.
   if (tree.contains("tokenizer") && tree["tokenizer"].is_object() && tree["tokenizer"].contains("path"))
     tokenizer["published_path"] = tree["tokenizer"]["path"];
   write_folder_atomically(target, [&](const fs::path& folder) {
     io::write_tensors(folder, "model", views);
     write_file_atomically(folder / "config.json", config_json(config, tokenizer));
+    for (const TextPart& file : files) write_file_atomically(folder / file.name, file.text);
   });
 }
 

@@ -172,7 +172,7 @@ LoadedModel load_model(const fs::path& path) {
   return with_model_folder(path, [](const fs::path& folder) {
     verify_model(folder);
     auto [config, tokenizer] = load_config(folder);
-    LoadedModel loaded{config->build(), tokenizer, folder};
+    LoadedModel loaded{config->build(), tokenizer};
     load_weights(*loaded.model, io::read_tensors(folder, "model"));
     loaded.model->eval();
     return loaded;

@@ -32,7 +32,6 @@ void load_weights(Model& model, const io::TensorFile& file);
 struct LoadedModel {
   std::unique_ptr<Model> model;
   nlohmann::ordered_json tokenizer;  // as in config.json
-  fs::path folder;                   // where the tokenizer's file is, if it has one
 };
 
 /// A run folder stands for its latest checkpoint; any other folder for itself.

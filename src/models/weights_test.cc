@@ -69,6 +69,22 @@ TEST_F(Weights, PublishedRoundTripsThreeTimesBitwise) {
   }
 }
 
+TEST_F(Weights, ImportedModelsBringTheirTokenizer) {
+  const auto model = noisy_model(tiny_config());
+  save_model(*model, {{"type", "none"}}, folder_ / "model");
+  export_published(folder_ / "model", folder_ / "published");
+  const int64_t vocabulary = tiny_config().vocab_size;
+  const Json tokenizer = {{"type", "sentencepiece"}, {"sha256", "00"}, {"vocabulary", vocabulary}};
+  import_published(folder_ / "published", folder_ / "model", tokenizer, {{"tokenizer.model", "content"}});
+  EXPECT_EQ(load_model(folder_ / "model").tokenizer["sha256"], "00");
+  EXPECT_EQ(read_file(folder_ / "model" / "tokenizer.model"), "content");
+  Json larger = tokenizer;
+  larger["vocabulary"] = vocabulary + 1;
+  const std::string message =
+      message_of([&] { import_published(folder_ / "published", folder_ / "model", larger, {}); });
+  EXPECT_NE(message.find(fmt::format("{} tokens", vocabulary + 1)), std::string::npos) << message;
+}
+
 TEST_F(Weights, EveryMisfitIsListed) {
   const auto model = noisy_model(tiny_config());
   std::vector<io::TensorView> views;

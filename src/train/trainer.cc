@@ -45,6 +45,11 @@ Json settings(const RunConfig& config) {
   return {{"optim", all["optim"]}, {"train", train}};
 }
 
+/// A checkpoint is a model folder, which holds its tokenizer's files.
+void add_files(const data::Tokenizer& tokenizer, FolderParts& parts) {
+  for (auto& [name, text] : tokenizer.files()) parts.texts.push_back({name, std::move(text)});
+}
+
 }  // namespace
 
 int exit_code(Outcome outcome) {
@@ -72,6 +77,8 @@ Trainer::Trainer(RunConfig config, TrainerOptions options)
       monitor_(config_.train, step_size(), options_.out) {
   // Debian's libtorch starts with one thread.
   at::set_num_threads(config_.train.threads > 0 ? static_cast<int>(config_.train.threads) : available_cores());
+  data_.check_tokenizer(*tokenizer_);
+  valid_.check_tokenizer(*tokenizer_);
   model_->set_checkpointing(config_.train.checkpointing);
   model_->train();
   if (config_.train.ema_decay > 0) average_.emplace(*model_, config_.train.ema_decay);
@@ -95,8 +102,10 @@ void Trainer::begin() {
 Json Trainer::fixed() const {
   Json model = config::write(config_)["model"];
   model.erase("preset");  // the fields it filled are all there
+  Json data = data_.fixed();
+  data["tokenizer"] = tokenizer_->describe();
   return {{"model", model},
-          {"data", data_.fixed()},
+          {"data", data},
           {"train",
            {{"accumulate", config_.train.accumulate},
             {"seed", config_.train.seed},
@@ -310,7 +319,12 @@ void Trainer::save() {
   state_.more["early_stop"] = early_stop_.state();
   const Json tokenizer = tokenizer_->describe();
   FolderParts parts = checkpoint_parts(*model_, tokenizer, optimizer_, state_);
-  if (average_) parts.add("ema", model_parts(*config_.model, average_->tensors(), tokenizer));
+  add_files(*tokenizer_, parts);
+  if (average_) {
+    FolderParts ema = model_parts(*config_.model, average_->tensors(), tokenizer);
+    add_files(*tokenizer_, ema);
+    parts.add("ema", std::move(ema));
+  }
   writer_->save(std::move(parts), state_.step);
   guard_.saved();
   unsaved_ = false;

@@ -53,11 +53,14 @@ void TrainingData::drop_read_ahead() {
   ahead_ = {};
 }
 
+void TrainingData::check_tokenizer(const data::Tokenizer& tokenizer) const {
+  data::check_tokenizer(corpus_, tokenizer);
+}
+
 nlohmann::ordered_json TrainingData::fixed() const {
   return {{"train", corpus_.prefix().filename().string()},
           {"tokens", corpus_.tokens()},
           {"documents", corpus_.documents()},
-          {"tokenizer", config_.tokenizer},
           {"seq_len", config_.seq_len},
           {"batch", config_.batch}};
 }

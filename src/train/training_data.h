@@ -30,6 +30,8 @@ class TrainingData {
   void seek(int64_t position);
 
   int64_t tokens() const { return corpus_.tokens(); }
+  /// Throws Error where a token file says that another tokenizer made it.
+  void check_tokenizer(const data::Tokenizer& tokenizer) const;
   /// What must stay the same for a run to continue; goes into TrainerState::fixed.
   nlohmann::ordered_json fixed() const;
   /// For people: one line per token file.

@@ -38,6 +38,10 @@ ValidationSets::ValidationSets(const std::vector<std::string>& list) {
   }
 }
 
+void ValidationSets::check_tokenizer(const data::Tokenizer& tokenizer) const {
+  for (const Set& set : sets_) data::check_tokenizer(set.corpus, tokenizer);
+}
+
 std::vector<std::string> ValidationSets::describe() const {
   std::vector<std::string> lines;
   for (const Set& set : sets_)

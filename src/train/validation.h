@@ -24,6 +24,8 @@ class ValidationSets {
   explicit ValidationSets(const std::vector<std::string>& list);
 
   bool empty() const { return sets_.empty(); }
+  /// Throws Error where a token file says that another tokenizer made it.
+  void check_tokenizer(const data::Tokenizer& tokenizer) const;
   /// For people: one line for each.
   std::vector<std::string> describe() const;
   /// The loss on each. `progress` gets the share of everything that is done, in [0, 1]. None if it was stopped.
