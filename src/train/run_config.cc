@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
+#include "data/loader.h"
 #include "data/tokenizer.h"
 
 namespace megalodon {
@@ -52,19 +53,25 @@ void start_from_defaults(RunConfig& run, const Tree& tree, const config::Overrid
 }  // namespace
 
 void DataConfig::visit(config::Visitor& v) {
-  v.field("train", train, "prefix of the .bin/.idx pair to train on");
+  v.field("train", train, "pairs to train on, each PREFIX or PREFIX*WEIGHT");
   v.field("valid", valid,
           "pairs to evaluate on, each PREFIX or NAME=PREFIX, the most important first; none: no evaluation");
   v.field("tokenizer", tokenizer, "what the tokens are: bytes, or a *.model or tokenizer.json file");
   v.field("seq_len", seq_len, "tokens of a training sequence");
   v.field("batch", batch, "sequences of a forward pass");
+  v.field("packing", packing, "how documents fill sequences: stream, documents, stateful");
+  v.field("segment", segment,
+          "packing = stateful: sequences that a row goes on for before it begins anew; 0: as many as there are");
 }
 
 void DataConfig::validate() const {
-  if (train.empty())
-    fail_usage("[data.train] missing: give the prefix of a .bin/.idx pair (see: megalodon data prepare)");
+  data::parse_mixture(train, "data.train");
   at_least("data.seq_len", seq_len, 1);
   at_least("data.batch", batch, 1);
+  at_least("data.segment", segment, 0, " (as long as possible)");
+  if (data::parse_packing(packing) != data::Packing::kStateful && segment != 0)
+    fail_usage("[data.segment] is {}, but only rows of data.packing = \"stateful\" go on, not of \"{}\"", segment,
+               packing);
 }
 
 void TrainConfig::visit(config::Visitor& v) {

@@ -14,11 +14,12 @@ Tensor matrix(const std::vector<T>& values, const data::Batch& batch, torch::Sca
   return torch::from_blob(const_cast<T*>(values.data()), {batch.batch, batch.length}, type).clone();
 }
 
-/// Whether a document begins anywhere but at the first position of a row, where a model takes a start for granted.
-bool has_inner_starts(const data::Batch& batch) {
+/// Whether a document begins where a model does not take it for granted, as it does at the first position of a row that
+/// goes on from nothing.
+bool has_news_of_starts(const data::Batch& batch) {
   for (int64_t row = 0; row < batch.batch; ++row) {
-    const auto begin = batch.starts.begin() + row * batch.length;
-    if (std::find(begin + 1, begin + batch.length, uint8_t{1}) != begin + batch.length) return true;
+    const auto begin = batch.starts.begin() + row * batch.length, end = begin + batch.length;
+    if (std::find(batch.continues ? begin : begin + 1, end, uint8_t{1}) != end) return true;
   }
   return false;
 }
@@ -50,8 +51,9 @@ BatchTensors to_tensors(const data::Batch& batch, const ModelConfig& config, con
   BatchTensors tensors;
   tensors.input.tokens_BL = matrix(batch.tokens, batch, torch::kInt64);
   tensors.targets_BL = matrix(batch.targets, batch, torch::kInt64);
+  tensors.continues = batch.continues;
   // Left undefined where it would say nothing new: operators then need not look for starts at every step.
-  if (has_inner_starts(batch)) tensors.input.starts_BL = matrix(batch.starts, batch, torch::kUInt8).to(torch::kBool);
+  if (has_news_of_starts(batch)) tensors.input.starts_BL = matrix(batch.starts, batch, torch::kUInt8).to(torch::kBool);
   return tensors;
 }
 

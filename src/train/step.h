@@ -15,6 +15,7 @@ namespace megalodon {
 struct BatchTensors {
   ModelInput input;
   Tensor targets_BL;
+  bool continues = false;  // the rows go on where those of the batch before ended
 };
 
 /// Throws Error for tokens that the model does not know; `source` names the corpus in it.

@@ -91,6 +91,34 @@ TEST_F(Step, DocumentsInsideASequenceAreMarked) {
   }
 }
 
+TEST_F(Step, ContinuingBatchesSeeTheirPast) {
+  const auto net = model(false);
+  net->train();
+  const data::TokenFile corpus(folder_ / "train");
+  data::Loader loader(corpus, {2, 16, 5, true, data::Packing::kStateful});
+  std::vector<BatchTensors> list;
+  std::vector<Tensor> tokens, targets, starts;
+  for (int64_t i = 0; i < loader.segment(); ++i) {
+    data::Batch batch = loader.next();
+    list.push_back(to_tensors(batch, net->config(), "train"));
+    tokens.push_back(list.back().input.tokens_BL);
+    targets.push_back(list.back().targets_BL);
+    starts.push_back(torch::from_blob(batch.starts.data(), {2, 16}, torch::kUInt8).to(torch::kBool));
+  }
+  ASSERT_GT(list.size(), 3U);
+  // Whole rows in one pass.
+  NoCarry none;
+  const Tensor targets_BL = torch::cat(targets, 1);
+  const Tensor nll_BL = net->nll({torch::cat(tokens, 1), torch::cat(starts, 1)}, targets_BL, none);
+  const double expected = nll_BL.sum().item<double>() / (targets_BL >= 0).sum().item<double>();
+  StreamCarry carry;
+  EXPECT_NEAR(*backward_mean_loss(*net, list, &carry, [](size_t) {}), expected, 1e-5);
+  EXPECT_GT(std::abs(*backward_mean_loss(*net, list, nullptr, [](size_t) {}) - expected), 1e-4) << "the past is lost";
+  // The first batch begins anew, whatever was carried.
+  const double first = *backward_mean_loss(*net, {list[0]}, nullptr, [](size_t) {});
+  EXPECT_EQ(*backward_mean_loss(*net, {list[0]}, &carry, [](size_t) {}), first);
+}
+
 TEST_F(Step, TokensOutsideTheVocabularyAreNamed) {
   const auto net = model(false);
   data::Batch batch{1, 2, {5, 256}, {256, data::kIgnoreTarget}, {1, 0}};

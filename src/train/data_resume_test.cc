@@ -1,0 +1,138 @@
+// Runs on every kind of packing and mixture, stopped and resumed: the same bits as without the stop.
+#include <stdexcept>
+
+#include "train/testing.h"
+#include "train/trainer.h"
+
+namespace megalodon {
+namespace {
+
+using data::error_of;
+using data::expect_contains;
+
+struct Kind {
+  const char* name;
+  const char* packing;
+  bool mixed, checkpointing;
+};
+
+constexpr Kind kKinds[] = {
+    {"stream-mixed", "stream", true, false},       {"documents", "documents", false, false},
+    {"documents-mixed", "documents", true, false}, {"stateful", "stateful", false, false},
+    {"stateful-mixed", "stateful", true, true},
+};
+
+class DataResume : public testing::TrainingTest {
+ protected:
+  void SetUp() override {
+    TrainingTest::SetUp();
+    null_ = std::fopen("/dev/null", "w");
+  }
+  void TearDown() override {
+    std::fclose(null_);
+    TrainingTest::TearDown();
+  }
+
+  /// An epoch is about four steps; checkpoints at every third.
+  RunConfig run_of(const Kind& kind, const std::string& suffix) const {
+    RunConfig run = tiny_run(kind.name + suffix);
+    const std::string a = (folder_ / "train").string(), b = (folder_ / "valid").string();
+    run.data.train = {a};
+    if (kind.mixed) run.data.train = {a + "*0.7", b + "*0.3"};
+    run.data.valid.clear();
+    run.data.packing = kind.packing;
+    run.train.checkpointing = kind.checkpointing;
+    run.train.save_every = 3, run.train.steps = 10;
+    return run;
+  }
+  Trainer trainer(const RunConfig& run) const { return Trainer(run, {.out = null_}); }
+  Outcome train(RunConfig run, int64_t stop_after = 0) const {
+    run.train.stop_after = stop_after;
+    return trainer(run).run();
+  }
+  static std::string latest_file(const RunConfig& run, const std::string& name) {
+    return read_file(*RunFolder(run.train.out).latest() / name);
+  }
+  static void expect_same_end(const RunConfig& a, const RunConfig& b) {
+    std::vector<std::string> names = {"model.safetensors", "optimizer.safetensors"};
+    if (a.data.packing == "stateful") names.emplace_back("carry.safetensors");
+    for (const std::string& name : names) EXPECT_TRUE(latest_file(a, name) == latest_file(b, name)) << name;
+  }
+
+  std::FILE* null_ = nullptr;
+};
+
+TEST_F(DataResume, StoppedRunsAreBitIdentical) {
+  for (const Kind& kind : kKinds) {
+    SCOPED_TRACE(kind.name);
+    const RunConfig whole = run_of(kind, "-whole"), parts = run_of(kind, "-parts");
+    train(whole);
+    // In the middle of an epoch, of a segment of stateful rows, at a checkpoint, and at an epoch's edge or around it.
+    for (const int64_t stop : {1, 3, 4, 5, 8}) EXPECT_EQ(train(parts, stop), Outcome::kStopped);
+    EXPECT_EQ(train(parts), Outcome::kFinished);
+    expect_same_end(whole, parts);
+  }
+}
+
+TEST_F(DataResume, ACrashInTheMiddleOfAnAccumulationIsMadeUpFor) {
+  for (const Kind& kind : kKinds) {
+    SCOPED_TRACE(kind.name);
+    const RunConfig whole = run_of(kind, "-whole"), parts = run_of(kind, "-parts");
+    train(whole);
+    for (const int crash :
+         {5, 9, 10, 18}) {  // passes of 20, two a step; each dies after some steps since its beginning
+      Trainer run = trainer(parts);
+      int layers = 0;
+      run.model().set_observer([&](int64_t, const Tensor&) {
+        if (++layers == 2 * crash + 1) throw std::runtime_error("crash");
+      });
+      try {
+        run.run();
+      } catch (const std::runtime_error& error) {
+        EXPECT_STREQ(error.what(), "crash");
+      }
+    }
+    EXPECT_EQ(train(parts), Outcome::kFinished);
+    expect_same_end(whole, parts);
+  }
+}
+
+TEST_F(DataResume, RecomputedActivationsGiveTheSameStatefulRun) {
+  Kind kind = {"stateful", "stateful", false, false};
+  const RunConfig stored = run_of(kind, "-stored");
+  kind.checkpointing = true;
+  const RunConfig recomputed = run_of(kind, "-recomputed");
+  train(stored);
+  train(recomputed);
+  expect_same_end(stored, recomputed);
+}
+
+TEST_F(DataResume, OtherDataIsRefused) {
+  RunConfig run = run_of(kKinds[0], "");
+  train(run, 2);
+  const auto refused = [&](const auto& change) {
+    RunConfig other = run;
+    change(other);
+    return error_of([&] { train(other); });
+  };
+  expect_contains(refused([](RunConfig& r) { r.data.packing = "documents"; }), {"data.packing is \"documents\""});
+  expect_contains(refused([](RunConfig& r) { r.data.train[0].back() = '6'; }), {"data.train.1.weight is 0.6, was 0.7"});
+  expect_contains(refused([](RunConfig& r) { std::swap(r.data.train[0], r.data.train[1]); }),
+                  {"data.train.1.fingerprint", "data.train.2.tokens"});
+  expect_contains(refused([](RunConfig& r) { r.data.train.pop_back(); }), {"data.train.2.weight is absent"});
+  expect_contains(refused([](RunConfig& r) { r.data.seq_len = 8, r.data.batch = 4; }),
+                  {"data.seq_len is 8, was 16", "data.batch is 4, was 2"});
+  // As many tokens in as many documents, but other ones.
+  std::string tokens = read_file(folder_ / "train.bin");
+  tokens[100] = 'x';
+  put("train.bin", tokens);
+  expect_contains(error_of([&] { train(run); }), {"data.train.1.fingerprint is", "--train.out"});
+
+  RunConfig rows = run_of(kKinds[3], "");
+  train(rows, 2);
+  rows.data.segment = 2;
+  expect_contains(error_of([&] { train(rows); }), {"data.segment is 2, was"});
+}
+
+}  // namespace
+}  // namespace megalodon
