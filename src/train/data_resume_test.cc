@@ -1,8 +1,7 @@
 // Runs on every kind of packing and mixture, stopped and resumed: the same bits as without the stop.
 #include <stdexcept>
 
-#include "train/testing.h"
-#include "train/trainer.h"
+#include "train/trainer_testing.h"
 
 namespace megalodon {
 namespace {
@@ -22,17 +21,8 @@ constexpr Kind kKinds[] = {
     {"stateful-mixed", "stateful", true, true},
 };
 
-class DataResume : public testing::TrainingTest {
+class DataResume : public testing::Training {
  protected:
-  void SetUp() override {
-    TrainingTest::SetUp();
-    null_ = std::fopen("/dev/null", "w");
-  }
-  void TearDown() override {
-    std::fclose(null_);
-    TrainingTest::TearDown();
-  }
-
   /// An epoch is about four steps; checkpoints at every third.
   RunConfig run_of(const Kind& kind, const std::string& suffix) const {
     RunConfig run = tiny_run(kind.name + suffix);
@@ -45,21 +35,15 @@ class DataResume : public testing::TrainingTest {
     run.train.save_every = 3, run.train.steps = 10;
     return run;
   }
-  Trainer trainer(const RunConfig& run) const { return Trainer(run, {.out = null_}); }
-  Outcome train(RunConfig run, int64_t stop_after = 0) const {
-    run.train.stop_after = stop_after;
-    return trainer(run).run();
-  }
-  static std::string latest_file(const RunConfig& run, const std::string& name) {
-    return read_file(*RunFolder(run.train.out).latest() / name);
+  Outcome train_until(RunConfig run, int64_t step) const {
+    run.train.stop_after = step;
+    return train(run);
   }
   static void expect_same_end(const RunConfig& a, const RunConfig& b) {
-    std::vector<std::string> names = {"model.safetensors", "optimizer.safetensors"};
-    if (a.data.packing == "stateful") names.emplace_back("carry.safetensors");
-    for (const std::string& name : names) EXPECT_TRUE(latest_file(a, name) == latest_file(b, name)) << name;
+    expect_same_run(a, b);
+    if (a.data.packing != "stateful") return;
+    EXPECT_TRUE(file_of_latest(a, "carry.safetensors") == file_of_latest(b, "carry.safetensors"));
   }
-
-  std::FILE* null_ = nullptr;
 };
 
 TEST_F(DataResume, StoppedRunsAreBitIdentical) {
@@ -68,7 +52,7 @@ TEST_F(DataResume, StoppedRunsAreBitIdentical) {
     const RunConfig whole = run_of(kind, "-whole"), parts = run_of(kind, "-parts");
     train(whole);
     // In the middle of an epoch, of a segment of stateful rows, at a checkpoint, and at an epoch's edge or around it.
-    for (const int64_t stop : {1, 3, 4, 5, 8}) EXPECT_EQ(train(parts, stop), Outcome::kStopped);
+    for (const int64_t stop : {1, 3, 4, 5, 8}) EXPECT_EQ(train_until(parts, stop), Outcome::kStopped);
     EXPECT_EQ(train(parts), Outcome::kFinished);
     expect_same_end(whole, parts);
   }
@@ -109,7 +93,7 @@ TEST_F(DataResume, RecomputedActivationsGiveTheSameStatefulRun) {
 
 TEST_F(DataResume, OtherDataIsRefused) {
   RunConfig run = run_of(kKinds[0], "");
-  train(run, 2);
+  train_until(run, 2);
   const auto refused = [&](const auto& change) {
     RunConfig other = run;
     change(other);
@@ -129,7 +113,7 @@ TEST_F(DataResume, OtherDataIsRefused) {
   expect_contains(error_of([&] { train(run); }), {"data.train.1.fingerprint is", "--train.out"});
 
   RunConfig rows = run_of(kKinds[3], "");
-  train(rows, 2);
+  train_until(rows, 2);
   rows.data.segment = 2;
   expect_contains(error_of([&] { train(rows); }), {"data.segment is 2, was"});
 }

@@ -16,10 +16,12 @@
 namespace megalodon {
 
 struct DataConfig {
-  std::string train;               // prefix of a .bin/.idx pair
+  std::vector<std::string> train;  // prefixes of .bin/.idx pairs, or PREFIX*WEIGHT
   std::vector<std::string> valid;  // prefixes, or NAME=PREFIX
   std::string tokenizer = "bytes";
   int64_t seq_len = 2048, batch = 1;
+  std::string packing = "stream";
+  int64_t segment = 0;
   void visit(config::Visitor& visitor);
   void validate() const;
 };

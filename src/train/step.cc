@@ -58,7 +58,8 @@ BatchTensors to_tensors(const data::Batch& batch, const ModelConfig& config, con
 }
 
 std::optional<double> backward_mean_loss(Model& model, const std::vector<BatchTensors>& micro_batches,
-                                         const std::function<void(size_t)>& before, const std::function<bool()>& stop) {
+                                         StreamCarry* carry, const std::function<void(size_t)>& before,
+                                         const std::function<bool()>& stop) {
   int64_t targets = 0;
   for (const BatchTensors& batch : micro_batches) targets += count_targets(batch.targets_BL);
   check(targets > 0, "[train] no position of the batch has a target: its documents are one token long");
@@ -66,8 +67,10 @@ std::optional<double> backward_mean_loss(Model& model, const std::vector<BatchTe
   for (size_t i = 0; i < micro_batches.size(); ++i) {
     if (i > 0 && stop && stop()) return {};
     before(i);
-    NoCarry carry;
-    const Tensor nll_BL = model.nll(micro_batches[i].input, micro_batches[i].targets_BL, carry);
+    const BatchTensors& batch = micro_batches[i];
+    NoCarry none;
+    if (carry != nullptr && !batch.continues) carry->slots().clear();
+    const Tensor nll_BL = model.nll(batch.input, batch.targets_BL, carry ? static_cast<Carry&>(*carry) : none);
     loss += nll_BL.detach().sum(torch::kFloat64).item<double>() / static_cast<double>(targets);
     if (!std::isfinite(loss)) break;
     (nll_BL.sum() / static_cast<double>(targets)).backward();

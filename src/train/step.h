@@ -24,9 +24,10 @@ BatchTensors to_tensors(const data::Batch& batch, const ModelConfig& config, con
 /// Forward and backward over the micro-batches of one step. What they leave in the parameters' gradients is the
 /// gradient of the mean loss over all their targets, whatever the split: each one's sum is divided by the targets of
 /// all. `before(i)` is called ahead of micro-batch i. Returns that mean; as soon as it is not finite, without going on.
-/// None where `stop`, polled between micro-batches, said so.
+/// Micro-batches that continue each other do so through `carry`, which ends as what the next step begins with; null:
+/// every row begins from nothing. None where `stop`, polled between micro-batches, said so.
 std::optional<double> backward_mean_loss(Model& model, const std::vector<BatchTensors>& micro_batches,
-                                         const std::function<void(size_t)>& before,
+                                         StreamCarry* carry, const std::function<void(size_t)>& before,
                                          const std::function<bool()>& stop = {});
 
 /// Evaluation mode while it lives; then what the mode was, also when an error passes by.

@@ -38,8 +38,8 @@ TEST_F(Step, AccumulatedGradientsEqualThoseOfOneBatch) {
   std::set<int64_t> counts;
   for (const auto& batch : split) counts.insert((batch.targets_BL >= 0).sum().item<int64_t>());
   ASSERT_GT(counts.size(), 1U) << "micro-batches of equal weight would not tell a mean of means from the mean";
-  const double one = *backward_mean_loss(*whole, batches(*whole, 1, 4), [](size_t) {});
-  const double four = *backward_mean_loss(*parts, split, [](size_t) {});
+  const double one = *backward_mean_loss(*whole, batches(*whole, 1, 4), nullptr, [](size_t) {});
+  const double four = *backward_mean_loss(*parts, split, nullptr, [](size_t) {});
   EXPECT_NEAR(one, four, 1e-5);
   const auto expected = whole->named_parameters(), got = parts->named_parameters();
   for (const auto& item : expected) {
@@ -56,7 +56,7 @@ TEST_F(Step, TheLossIsTheMeanOverTargets) {
   NoCarry carry;
   const Tensor nll = net->nll(list[0].input, list[0].targets_BL, carry);
   const double expected = nll.sum().item<double>() / (list[0].targets_BL >= 0).sum().item<double>();
-  EXPECT_NEAR(*backward_mean_loss(*net, list, [](size_t) {}), expected, 1e-5);
+  EXPECT_NEAR(*backward_mean_loss(*net, list, nullptr, [](size_t) {}), expected, 1e-5);
 }
 
 TEST_F(Step, EvaluationDoesNotDependOnTheBatchAndRestoresTheMode) {

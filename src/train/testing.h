@@ -45,7 +45,7 @@ class TrainingTest : public data::FolderTest {
                   {"hidden_dropout", 0.1},
                   {"attention_dropout", 0.1}},
                  {}, "test");
-    run.data.train = (folder_ / "train").string();
+    run.data.train = {(folder_ / "train").string()};
     run.data.valid = {(folder_ / "valid").string()};
     run.data.seq_len = 16, run.data.batch = 2;
     run.optimizer.lr = 1e-2;

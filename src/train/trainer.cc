@@ -67,8 +67,8 @@ Trainer::Trainer(RunConfig config, TrainerOptions options)
     : config_(validated(std::move(config))),
       options_(std::move(options)),
       tokenizer_(data::make_tokenizer(config_.data.tokenizer)),
-      data_(config_.data, config_.train.accumulate, static_cast<uint64_t>(config_.train.seed)),
-      valid_(config_.data.valid),
+      data_(config_.data, *tokenizer_, config_.train.accumulate, static_cast<uint64_t>(config_.train.seed)),
+      valid_(config_.data.valid, *tokenizer_),
       model_(config_.model->build()),
       optimizer_(named_weights(*model_), config_.optimizer),
       guard_(config_.train.guard),
@@ -77,11 +77,10 @@ Trainer::Trainer(RunConfig config, TrainerOptions options)
       monitor_(config_.train, step_size(), options_.out) {
   // Debian's libtorch starts with one thread.
   at::set_num_threads(config_.train.threads > 0 ? static_cast<int>(config_.train.threads) : available_cores());
-  data_.check_tokenizer(*tokenizer_);
-  valid_.check_tokenizer(*tokenizer_);
   model_->set_checkpointing(config_.train.checkpointing);
   model_->train();
   if (config_.train.ema_decay > 0) average_.emplace(*model_, config_.train.ema_decay);
+  if (config_.data.packing == "stateful") carry_.emplace();
   begin();
 }
 
@@ -109,6 +108,7 @@ Json Trainer::fixed() const {
           {"train",
            {{"accumulate", config_.train.accumulate},
             {"seed", config_.train.seed},
+            {"world_size", 1},  // processes that share the work
             {"overfit_batch", options_.overfit_batch}}}};
 }
 
@@ -135,6 +135,7 @@ void Trainer::load(const fs::path& checkpoint, TrainerState saved) {
     const fs::path ema = checkpoint / "ema";
     io::has_tensors(ema, "model") ? average_->load(io::read_tensors(ema, "model")) : average_->reset();
   }
+  if (carry_) carry_->load(io::read_tensors(checkpoint, "carry"));
   guard_.load_state(saved.more.value("guard", Json()));
   early_stop_.load_state(saved.more.value("early_stop", Json()));
   saved.environment = state_.environment;
@@ -211,10 +212,10 @@ std::string Trainer::overview() const {
   const int64_t tokens = step_size().tokens, total = tokens * config_.train.steps;
   std::string text = to_toml(config_) + "\n";
   text += fmt::format("model  {}, {} parameters\n", config_.arch, format_count(model_->info().parameters));
-  text += fmt::format("data   {}\n", data_.describe());
+  for (const std::string& line : data_.describe(total / config_.data.seq_len)) text += fmt::format("data   {}\n", line);
   for (const std::string& line : valid_.describe()) text += fmt::format("valid  {}\n", line);
-  text += fmt::format("steps  {} of {} tokens: {} tokens, {:.2f} epochs\n", config_.train.steps, tokens,
-                      format_count(total), static_cast<double>(total) / static_cast<double>(data_.tokens()));
+  text += fmt::format("steps  {} of {} tokens: {} tokens\n", config_.train.steps, tokens,
+                      format_count(static_cast<double>(total)));
   text += fmt::format("run    {}, {}, {} threads\n", folder_.path().string(),
                       resumed_from_ ? fmt::format("resumed from {}", resumed_from_->filename().string()) : "new",
                       at::get_num_threads());
@@ -223,12 +224,12 @@ std::string Trainer::overview() const {
 }
 
 /// None where time runs out after a signal: half of train.grace_seconds belongs to saving.
-std::optional<double> Trainer::backward(const std::vector<BatchTensors>& batches) {
+std::optional<double> Trainer::backward(const std::vector<BatchTensors>& batches, StreamCarry* carry) {
   const uint64_t dropout = derive_key(static_cast<uint64_t>(config_.train.seed), kDropoutStream);
   const double grace = config_.train.grace_seconds / 2;
   optimizer_.zero_grad();
   return backward_mean_loss(
-      *model_, batches,
+      *model_, batches, carry,
       [&](size_t i) { model_->set_dropout_key(derive_key(dropout, static_cast<uint64_t>(state_.micro_batches) + i)); },
       [&] { return grace > 0 && SignalGuard::seconds_since() > grace; });
 }
@@ -242,7 +243,8 @@ std::optional<StepReport> Trainer::train_step() {
   StepReport report;
   report.step = state_.step + 1;
   report.data_wait = watch.seconds();
-  const auto loss = backward(*batches);
+  auto carry = carry_;  // of this step; cheap
+  const auto loss = backward(*batches, carry ? &*carry : nullptr);
   if (!loss) return {};
   report.loss = *loss;
   report.norm = optimizer_.gradient_norm();
@@ -254,6 +256,9 @@ std::optional<StepReport> Trainer::train_step() {
   if (report.judgement.verdict == Verdict::kApply) {
     optimizer_.step(report.lr, report.norm);
     if (average_) average_->update();
+    carry_ = std::move(carry);
+  } else if (carry_) {
+    carry_.emplace();  // what a bad step computed is not trusted: rows go on, but from nothing
   }
   state_.micro_batches += config_.train.accumulate;
   state_.loader_position = data_.position();
@@ -276,6 +281,7 @@ void Trainer::roll_back(const StepReport& bad) {
   load(*latest, read_trainer_state(*latest));
   state_.micro_batches = micro_batches;
   state_.loader_position = position;
+  if (carry_) carry_.emplace();  // the checkpoint's is of other text
   guard_.rolled_back(bad.rollbacks);
   monitor_.rewind(folder_, state_);
   monitor_.rollback(state_.step, bad);
@@ -325,6 +331,7 @@ void Trainer::save() {
     add_files(*tokenizer_, ema);
     parts.add("ema", std::move(ema));
   }
+  if (carry_) parts.tensors.push_back({"carry", carry_->tensors()});
   writer_->save(std::move(parts), state_.step);
   guard_.saved();
   unsaved_ = false;

@@ -71,7 +71,7 @@ class Trainer {
   std::string overview() const;
   void advance();
   std::optional<StepReport> train_step();
-  std::optional<double> backward(const std::vector<BatchTensors>& batches);
+  std::optional<double> backward(const std::vector<BatchTensors>& batches, StreamCarry* carry);
   void roll_back(const StepReport& bad);
   void evaluate_now();
   void sample_now();
@@ -88,6 +88,7 @@ class Trainer {
   std::unique_ptr<Model> model_;
   AdamW optimizer_;
   std::optional<WeightAverage> average_;
+  std::optional<StreamCarry> carry_;  // where rows go on from batch to batch: what the next step begins with
   UpdateGuard guard_;
   EarlyStop early_stop_;
   RunFolder folder_;

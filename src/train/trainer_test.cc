@@ -199,7 +199,8 @@ TEST_F(Training, RefusesToContinueADifferentRun) {
                   {"--resume", "model.dropout is 0.5, was 0.1", "--train.out"});
   expect_contains(refused([](RunConfig& r) { r.train.seed = 5, r.data.batch = 4, r.train.accumulate = 1; }),
                   {"train.seed is 5, was 0", "data.batch is 4, was 2", "train.accumulate is 1, was 2"});
-  expect_contains(refused([](RunConfig& r) { r.data.train = r.data.valid[0]; }), {"data.train", "data.tokens"});
+  expect_contains(refused([](RunConfig& r) { r.data.train = r.data.valid; }),
+                  {"data.train.1.fingerprint", "data.train.1.tokens"});
   expect_contains(error_of([&] { trainer(run, "auto", /*overfit=*/true); }),
                   {"train.overfit_batch is true, was false"});
   expect_contains(error_of([&] { train(run, "never"); }), {"already holds a run", "--resume auto", "--train.out"});

@@ -1,6 +1,6 @@
 #include "train/training_data.h"
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <chrono>
 #include <nlohmann/json.hpp>
@@ -10,15 +10,36 @@
 namespace megalodon {
 namespace {
 
+using Json = nlohmann::ordered_json;
+
 constexpr auto kPoll = std::chrono::milliseconds(50);  // how soon a stop is noticed while the disk is slow
+
+std::vector<data::TokenFile> open(const std::vector<data::MixtureEntry>& entries, const data::Tokenizer& tokenizer) {
+  std::vector<data::TokenFile> files;
+  for (const data::MixtureEntry& entry : entries) data::check_tokenizer(files.emplace_back(entry.prefix), tokenizer);
+  return files;
+}
+
+std::vector<data::Corpus> weighted(const std::vector<data::TokenFile>& files,
+                                   const std::vector<data::MixtureEntry>& entries) {
+  std::vector<data::Corpus> corpora;
+  for (size_t i = 0; i < files.size(); ++i) corpora.push_back({&files[i], entries[i].weight});
+  return corpora;
+}
 
 }  // namespace
 
-TrainingData::TrainingData(const DataConfig& config, int64_t accumulate, uint64_t seed)
+TrainingData::TrainingData(const DataConfig& config, const data::Tokenizer& tokenizer, int64_t accumulate,
+                           uint64_t seed)
     : config_(config),
       accumulate_(accumulate),
-      corpus_(config.train),
-      loader_(corpus_, {config.batch, config.seq_len, seed}) {}
+      entries_(data::parse_mixture(config.train, "data.train")),
+      corpora_(open(entries_, tokenizer)),
+      loader_(weighted(corpora_, entries_), {.batch = config.batch,
+                                             .length = config.seq_len,
+                                             .seed = seed,
+                                             .packing = data::parse_packing(config.packing),
+                                             .segment = config.segment}) {}
 
 std::optional<std::vector<BatchTensors>> TrainingData::next(const ModelConfig& model,
                                                             const std::function<bool()>& stop) {
@@ -29,7 +50,8 @@ std::optional<std::vector<BatchTensors>> TrainingData::next(const ModelConfig& m
   position_ = loader_.position();
   read_ahead();
   std::vector<BatchTensors> tensors;
-  for (const data::Batch& batch : batches) tensors.push_back(to_tensors(batch, model, config_.train));
+  for (const data::Batch& batch : batches)
+    tensors.push_back(to_tensors(batch, model, fmt::format("{}", fmt::join(config_.train, ", "))));
   return tensors;
 }
 
@@ -53,21 +75,35 @@ void TrainingData::drop_read_ahead() {
   ahead_ = {};
 }
 
-void TrainingData::check_tokenizer(const data::Tokenizer& tokenizer) const {
-  data::check_tokenizer(corpus_, tokenizer);
-}
-
-nlohmann::ordered_json TrainingData::fixed() const {
-  return {{"train", corpus_.prefix().filename().string()},
-          {"tokens", corpus_.tokens()},
-          {"documents", corpus_.documents()},
+/// Where a corpus lies may change, and what it is called.
+Json TrainingData::fixed() const {
+  Json corpora;
+  for (size_t i = 0; i < corpora_.size(); ++i)
+    corpora[fmt::format("{}", i + 1)] = {{"tokens", corpora_[i].tokens()},
+                                         {"documents", corpora_[i].documents()},
+                                         {"fingerprint", corpora_[i].fingerprint()},
+                                         {"weight", entries_[i].weight}};
+  return {{"train", corpora},
           {"seq_len", config_.seq_len},
-          {"batch", config_.batch}};
+          {"batch", config_.batch},
+          {"packing", config_.packing},
+          {"segment", loader_.segment()}};
 }
 
-std::string TrainingData::describe() const {
-  return fmt::format("{}: {} tokens in {} documents", config_.train,
-                     format_count(static_cast<double>(corpus_.tokens())), corpus_.documents());
+std::vector<std::string> TrainingData::describe(int64_t sequences) const {
+  const auto uses = loader_.uses(sequences);
+  std::vector<std::string> lines;
+  for (size_t i = 0; i < uses.size(); ++i) {
+    std::string line = fmt::format("{}: {} tokens in {} documents", entries_[i].prefix,
+                                   format_count(static_cast<double>(corpora_[i].tokens())), corpora_[i].documents());
+    if (uses.size() > 1) line += fmt::format(", {:.1f} % of the tokens", 100 * uses[i].share);
+    line += fmt::format(", {:.2f} epochs", uses[i].epochs);
+    if (config_.packing == "documents") line += fmt::format(", sequences {:.1f} % full", 100 * uses[i].fill);
+    lines.push_back(std::move(line));
+  }
+  if (config_.packing == "stateful")
+    lines.push_back(fmt::format("rows go on for {} sequences of {} tokens", loader_.segment(), config_.seq_len));
+  return lines;
 }
 
 }  // namespace megalodon

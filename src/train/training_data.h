@@ -16,8 +16,8 @@ namespace megalodon {
 
 class TrainingData {
  public:
-  /// Batches of `accumulate` forward passes. Throws Error where the token files do not fit.
-  TrainingData(const DataConfig& config, int64_t accumulate, uint64_t seed);
+  /// Batches of `accumulate` forward passes. Throws Error where the token files do not fit, or are another tokenizer's.
+  TrainingData(const DataConfig& config, const data::Tokenizer& tokenizer, int64_t accumulate, uint64_t seed);
   ~TrainingData() { drop_read_ahead(); }
   TrainingData(const TrainingData&) = delete;
   TrainingData& operator=(const TrainingData&) = delete;
@@ -29,13 +29,10 @@ class TrainingData {
   int64_t position() const { return position_; }
   void seek(int64_t position);
 
-  int64_t tokens() const { return corpus_.tokens(); }
-  /// Throws Error where a token file says that another tokenizer made it.
-  void check_tokenizer(const data::Tokenizer& tokenizer) const;
   /// What must stay the same for a run to continue; goes into TrainerState::fixed.
   nlohmann::ordered_json fixed() const;
-  /// For people: one line per token file.
-  std::string describe() const;
+  /// For people: one line per corpus, with what the first `sequences` take from it.
+  std::vector<std::string> describe(int64_t sequences) const;
 
  private:
   void read_ahead();
@@ -43,7 +40,8 @@ class TrainingData {
 
   DataConfig config_;
   int64_t accumulate_;
-  data::TokenFile corpus_;
+  std::vector<data::MixtureEntry> entries_;
+  std::vector<data::TokenFile> corpora_;
   data::Loader loader_;  // the reading thread's own while ahead_ is valid
   std::future<std::vector<data::Batch>> ahead_;
   int64_t position_ = 0;

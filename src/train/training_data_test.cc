@@ -22,19 +22,20 @@ class ReadAhead : public testing::TrainingTest {
   }
 
   RunConfig run_;
+  data::ByteTokenizer bytes_;
 };
 
 TEST_F(ReadAhead, ChangesNeitherOrderNorPosition) {
   const RunConfig& run = run_;
-  TrainingData data(run.data, /*accumulate=*/2, /*seed=*/7);
-  const data::TokenFile corpus(run.data.train);
+  TrainingData data(run.data, bytes_, /*accumulate=*/2, /*seed=*/7);
+  const data::TokenFile corpus(run.data.train[0]);
   data::Loader loader(corpus, {run.data.batch, run.data.seq_len, 7});
   const auto got = tokens(data, 9);
   for (const Tensor& batch : got)
     EXPECT_TRUE(torch::equal(batch, to_tensors(loader.next(), *run.model, "train").input.tokens_BL));
   EXPECT_EQ(data.position(), loader.position());
 
-  TrainingData resumed(run.data, 2, 7);
+  TrainingData resumed(run.data, bytes_, 2, 7);
   resumed.seek(3 * 2 * run.data.batch);
   EXPECT_EQ(resumed.position(), 12);
   const auto rest = tokens(resumed, 6);
@@ -44,8 +45,8 @@ TEST_F(ReadAhead, ChangesNeitherOrderNorPosition) {
 TEST_F(ReadAhead, TokensOutsideTheVocabularyAreNamed) {
   put_documents("large", {std::vector<int32_t>(40, 300)}, 512);
   DataConfig config = run_.data;
-  config.train = (folder_ / "large").string();
-  TrainingData data(config, 1, 7);
+  config.train = {(folder_ / "large").string()};
+  TrainingData data(config, bytes_, 1, 7);
   data::expect_contains(data::error_of([&] { data.next(*run_.model); }), {"large", "300", "vocabulary"});
 }
 

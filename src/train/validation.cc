@@ -29,17 +29,14 @@ std::pair<std::string, std::string> split_valid_entry(const std::string& entry) 
   return split;
 }
 
-ValidationSets::ValidationSets(const std::vector<std::string>& list) {
+ValidationSets::ValidationSets(const std::vector<std::string>& list, const data::Tokenizer& tokenizer) {
   for (const std::string& entry : list) {
     const auto [name, prefix] = split_valid_entry(entry);
     for (const Set& other : sets_)
       if (other.name == name) fail_usage("[data.valid] two corpora are called \"{}\"; give names: NAME=PREFIX", name);
     sets_.push_back({name, data::TokenFile(prefix)});
+    data::check_tokenizer(sets_.back().corpus, tokenizer);
   }
-}
-
-void ValidationSets::check_tokenizer(const data::Tokenizer& tokenizer) const {
-  for (const Set& set : sets_) data::check_tokenizer(set.corpus, tokenizer);
 }
 
 std::vector<std::string> ValidationSets::describe() const {

@@ -20,12 +20,10 @@ struct NamedEvaluation {
 class ValidationSets {
  public:
   /// Throws UsageError for names that are empty, not unique or unfit for a metric's name, Error where a file is
-  /// missing.
-  explicit ValidationSets(const std::vector<std::string>& list);
+  /// missing or is another tokenizer's.
+  ValidationSets(const std::vector<std::string>& list, const data::Tokenizer& tokenizer);
 
   bool empty() const { return sets_.empty(); }
-  /// Throws Error where a token file says that another tokenizer made it.
-  void check_tokenizer(const data::Tokenizer& tokenizer) const;
   /// For people: one line for each.
   std::vector<std::string> describe() const;
   /// The loss on each. `progress` gets the share of everything that is done, in [0, 1]. None if it was stopped.

@@ -31,7 +31,7 @@ class Validation : public testing::TrainingTest {
 };
 
 TEST_F(Validation, EverySetHasItsOwnLoss) {
-  const ValidationSets sets({prefix("valid"), "seen=" + prefix("train")});
+  const ValidationSets sets({prefix("valid"), "seen=" + prefix("train")}, bytes_);
   std::vector<double> shares;
   const auto list = sets.evaluate(*model_, bytes_, {.batch = 2, .length = 16}, [&](double s) { shares.push_back(s); });
   ASSERT_TRUE(list);
@@ -50,11 +50,11 @@ TEST_F(Validation, EverySetHasItsOwnLoss) {
 
 TEST_F(Validation, RefusesEqualNamesAndMissingFiles) {
   expect_contains(error_of([&] {
-                    ValidationSets({prefix("valid"), "valid=" + prefix("train")});
+                    ValidationSets({prefix("valid"), "valid=" + prefix("train")}, bytes_);
                   }),
                   {"data.valid", "\"valid\"", "NAME=PREFIX"});
-  expect_contains(error_of([&] { ValidationSets({prefix("absent")}); }), {"absent"});
-  EXPECT_TRUE(ValidationSets({}).empty());
+  expect_contains(error_of([&] { ValidationSets({prefix("absent")}, bytes_); }), {"absent"});
+  EXPECT_TRUE(ValidationSets({}, bytes_).empty());
 }
 
 }  // namespace
