@@ -85,6 +85,14 @@ class Program(unittest.TestCase):
         split = json.loads(self.run_program("eval", "ppl", "--model", "run", "--data", "corpus/test", "--json", "--stretch", "7").stdout)
         self.assertAlmostEqual(report["loss"], split["loss"], places=5)
 
+        # Bytes have no BOS and EOS: the published evaluator's loss is the same mean.
+        published = json.loads(self.run_program("eval", "ppl", "--model", "run", "--data", "corpus/test", "--json", "--published", "--batch", "3").stdout)
+        self.assertAlmostEqual(report["loss"], published["loss"], places=5)
+        self.assertEqual(report["tokens"], published["tokens"])
+        (self.path / "text.txt").write_text("entry one\n" * 40)
+        text = json.loads(self.run_program("eval", "ppl", "--model", "run", "--text", "text.txt", "--json").stdout)
+        self.assertEqual((text["documents"], text["tokens"]), (1, 399))
+
         first = self.run_program("generate", "--model", "run", "--prompt", "entry", "--tokens", "80", "--seed", "3").stdout
         first.decode("utf-8")  # strict
         again = self.run_program("generate", "--model", "run", "--tokens", "80", "--seed", "3", stdin="entry").stdout
@@ -141,7 +149,8 @@ class Program(unittest.TestCase):
             (["train", "run.toml", "--model.z_dim=15"], 2, "z_dim"), (["train", "run.toml", "--model.preset=mega8B"], 2, "mega7"),
             (["train", "run.toml", "--data.train=absent"], 1, "absent"), (["data", "prepare", "absent.txt", "--output", "x"], 1, "absent.txt"),
             (["data", "get", "webster"], 2, "gcide"), (["data", "info", "run.toml"], 1, "run.toml"),
-            (["eval", "ppl", "--model", "nowhere", "--data", "x"], 1, "nowhere"), (["inspect", "mega2000M"], 2, "mega200M"),
+            (["eval", "ppl", "--model", "nowhere", "--data", "x"], 1, "nowhere"),
+            (["eval", "ppl", "--model", "x"], 2, "--text"), (["eval", "ppl", "--model", "x", "--data", "y", "--batch", "2"], 2, "--published"), (["inspect", "mega2000M"], 2, "mega200M"),
             (["convert", "nowhere", "there"], 1, "nowhere"), (["generate", "--model", "x", "--prompt", "x", "--top-p", "2"], 2, "top-p"),
             (["--threads", "-3", "generate", "--model", "x", "--prompt", "x"], 2, "threads"),
         ]

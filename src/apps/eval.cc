@@ -1,11 +1,17 @@
 #include <fmt/format.h>
+#include <unistd.h>
 
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
 #include "base/check.h"
 #include "base/progress.h"
+#include "data/corpus.h"
 #include "eval/perplexity.h"
+#include "eval/published.h"
 #include "infer/text_model.h"
 
 namespace megalodon::apps {
@@ -13,8 +19,30 @@ namespace {
 
 struct PplOptions {
   std::string model, data;
+  std::vector<fs::path> text;
   PerplexityOptions perplexity;
-  bool published_long_inference = false, json = false;
+  int64_t batch = 1;
+  bool published = false, published_long_inference = false, json = false;
+};
+
+/// A folder for files of this process alone, gone with the object.
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    std::string name = (fs::temp_directory_path() / "megalodon-XXXXXX").string();
+    check(::mkdtemp(name.data()) != nullptr, "[{}] cannot be created: {}", name, std::strerror(errno));
+    path_ = name;
+  }
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  const fs::path& path() const { return path_; }
+
+ private:
+  fs::path path_;
 };
 
 nlohmann::ordered_json to_json(const PerplexityReport& report) {
@@ -26,17 +54,51 @@ nlohmann::ordered_json to_json(const PerplexityReport& report) {
   return tree;
 }
 
-void run_ppl(const PplOptions& options) {
-  const TextModel loaded = load_text_model(options.model);
-  const data::TokenFile file(options.data);
-  data::check_tokenizer(file, *loaded.tokenizer);
+nlohmann::ordered_json to_json(const PublishedReport& report) {
+  nlohmann::ordered_json tree = {{"published", true},
+                                 {"documents", report.documents},
+                                 {"tokens", report.tokens},
+                                 {"loss", report.loss},
+                                 {"perplexity", report.perplexity}};
+  if (report.marks.bos) tree["bos"] = *report.marks.bos;
+  if (report.marks.eos) tree["eos"] = *report.marks.eos;
+  return tree;
+}
+
+void print(const auto& report, bool json) {
+  fmt::print("{}\n", json ? to_json(report).dump() : format(report));
+}
+
+void evaluate_file(const PplOptions& options, Model& model, const data::Tokenizer& tokenizer, const fs::path& prefix) {
+  const data::TokenFile file(prefix);
+  data::check_tokenizer(file, tokenizer);
+  ScoreOptions score = options.perplexity.score;
+  if (options.published_long_inference) score = published_long_inference(model);
+  Progress progress("eval", options.published ? "texts" : "tokens");
+  const auto show = [&](int64_t done, int64_t total) { progress.update(done, total); };
+  if (options.published) {
+    const auto report = published_perplexity(model, file, tokenizer, {options.batch, score}, show);
+    progress.finish();
+    return print(report, options.json);
+  }
   PerplexityOptions settings = options.perplexity;
-  if (options.published_long_inference) settings.score = published_long_inference(*loaded.model);
-  Progress progress("eval", "tokens");
-  const auto report = perplexity(*loaded.model, file, *loaded.tokenizer, settings,
-                                 [&](int64_t done, int64_t total) { progress.update(done, total); });
+  settings.score = score;
+  const auto report = perplexity(model, file, tokenizer, settings, show);
   progress.finish();
-  fmt::print("{}\n", options.json ? to_json(report).dump() : format(report));
+  print(report, options.json);
+}
+
+void run_ppl(const PplOptions& options) {
+  if (options.data.empty() == options.text.empty())
+    fail_usage("[eval ppl] expected either --data, a prepared corpus, or --text, files of text");
+  if (options.batch < 1) fail_usage("[--batch] expected 1 or more, got {}", options.batch);
+  const TextModel loaded = load_text_model(options.model);
+  if (options.text.empty()) return evaluate_file(options, *loaded.model, *loaded.tokenizer, options.data);
+  const TemporaryFolder folder;
+  data::PrepareOptions prepare;
+  prepare.inputs = options.text, prepare.output = folder.path() / "text";
+  data::prepare(prepare, *loaded.tokenizer);
+  evaluate_file(options, *loaded.model, *loaded.tokenizer, prepare.output);
 }
 
 }  // namespace
@@ -48,15 +110,25 @@ void add_eval(CLI::App& app, Common& common) {
       "ppl", "Loss, perplexity and bits per byte of documents, each read as one stream, by context length");
   auto options = std::make_shared<PplOptions>();
   ppl->add_option("--model", options->model, "model folder, or a run folder (its latest checkpoint)")->required();
-  ppl->add_option("--data", options->data, "prefix of a .bin/.idx pair")->required();
-  ppl->add_option("--documents", options->perplexity.documents,
-                  "score at most this many, spread over the corpus; 0: all")
-      ->capture_default_str();
-  ppl->add_option("--max-tokens", options->perplexity.max_tokens,
-                  "score at most this many tokens of each document; 0: all")
-      ->capture_default_str();
+  ppl->add_option("--data", options->data, "prefix of a .bin/.idx pair");
+  ppl->add_option("--text", options->text,
+                  "instead of --data: what data prepare takes, prepared in a temporary folder");
+  auto* documents = ppl->add_option("--documents", options->perplexity.documents,
+                                    "score at most this many, spread over the corpus; 0: all")
+                        ->capture_default_str();
+  auto* max_tokens = ppl->add_option("--max-tokens", options->perplexity.max_tokens,
+                                     "score at most this many tokens of each document; 0: all")
+                         ->capture_default_str();
   ppl->add_option("--stretch", options->perplexity.score.stretch, "tokens per forward pass; no effect on the result")
       ->capture_default_str();
+  auto* published = ppl->add_flag(
+      "--published", options->published,
+      "as the published evaluator: BOS and EOS around every text (where the tokenizer has them), padded batches, loss "
+      "and perplexity alone");
+  published->excludes(documents)->excludes(max_tokens);
+  ppl->add_option("--batch", options->batch, "with --published: texts of a forward pass; no effect on the result")
+      ->capture_default_str()
+      ->needs(published);
   ppl->add_flag(
       "--published-long-inference", options->published_long_inference,
       "as the published evaluator does with long inputs: calls of two chunks, and from the eighth chunk on norm "

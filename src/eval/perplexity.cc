@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "eval/document_streams.h"
 
 namespace megalodon {
 namespace {
@@ -34,53 +35,54 @@ std::vector<std::pair<int64_t, int64_t>> choose(const data::TokenFile& file, con
   return chosen;
 }
 
-}  // namespace
-
-PerplexityReport perplexity(Model& model, const data::TokenFile& file, const data::Tokenizer& tokenizer,
-                            const PerplexityOptions& options, const std::function<void(int64_t, int64_t)>& progress) {
-  PerplexityReport report;
-  const auto chosen = choose(file, options);
-  int64_t total = 0;
-  for (const auto& [document, length] : chosen) total += length - 1;
-
-  double sum = 0;
-  for (const auto& [document, length] : chosen) {
-    Tensor tokens = torch::empty({1, length}, torch::kInt64);
-    auto* ids = tokens.data_ptr<int64_t>();
-    file.read(file.document_begin(document), {ids, static_cast<size_t>(length)});
-    for (int64_t i = 0; i < length; ++i)
-      check(ids[i] >= 0 && ids[i] < tokenizer.vocabulary(),
-            "[eval] {}: token {} is not in the model's vocabulary of {}", file.prefix().string(), ids[i],
-            tokenizer.vocabulary());
-    const auto advanced = [&](int64_t done) {
-      if (progress) progress(report.tokens + done, total);
-    };
-    const Tensor nll =
-        score(model, tokens.narrow(1, 0, length - 1), tokens.narrow(1, 1, length - 1), options.score, advanced)
-            .to(torch::kFloat64)
-            .contiguous();
-    const double* values = nll.data_ptr<double>();
-    for (int64_t i = 0; i < length - 1; ++i) {
-      const size_t bucket = bucket_of(i + 1);  // i + 1 tokens precede the predicted one
-      if (bucket >= report.by_context.size()) report.by_context.resize(bucket + 1);
-      report.by_context[bucket].loss += values[i];
-      report.by_context[bucket].tokens += 1;
-      report.bytes += static_cast<int64_t>(tokenizer.decode(static_cast<int32_t>(ids[i + 1])).size());
-      sum += values[i];
-    }
-    report.documents += 1;
-    report.tokens += length - 1;
+/// Adds one document's negative log likelihoods to the report, whose losses are sums until finish().
+void add(PerplexityReport& report, int64_t begin, const Stretch& stretch, const Tensor& nll_BL,
+         const data::Tokenizer& tokenizer) {
+  const Tensor nll = nll_BL.to(torch::kFloat64).contiguous();
+  const auto* values = nll.data_ptr<double>();
+  const auto* targets = stretch.targets_BL.data_ptr<int64_t>();
+  for (int64_t i = 0; i < nll.numel(); ++i) {
+    const size_t bucket = bucket_of(begin + i + 1);  // so many tokens precede the predicted one
+    if (bucket >= report.by_context.size()) report.by_context.resize(bucket + 1);
+    report.by_context[bucket].loss += values[i];
+    report.by_context[bucket].tokens += 1;
+    report.bytes += static_cast<int64_t>(tokenizer.decode(static_cast<int32_t>(targets[i])).size());
+    report.loss += values[i];
   }
+  report.tokens += nll.numel();
+}
 
+void finish(PerplexityReport& report) {
   for (size_t i = 0; i < report.by_context.size(); ++i) {
     ContextBucket& bucket = report.by_context[i];
     bucket.from = i == 0 ? 1 : kFirstBound << (i - 1);
     bucket.to = kFirstBound << i;
     if (bucket.tokens > 0) bucket.loss /= static_cast<double>(bucket.tokens);
   }
-  report.loss = sum / static_cast<double>(report.tokens);
+  report.bits_per_byte = report.loss / std::log(2.0) / static_cast<double>(report.bytes);
+  report.loss /= static_cast<double>(report.tokens);
   report.perplexity = std::exp(report.loss);
-  report.bits_per_byte = sum / std::log(2.0) / static_cast<double>(report.bytes);
+}
+
+}  // namespace
+
+PerplexityReport perplexity(Model& model, const data::TokenFile& file, const data::Tokenizer& tokenizer,
+                            const PerplexityOptions& options, const std::function<void(int64_t, int64_t)>& progress) {
+  PerplexityReport report;
+  const DocumentStreams streams(file, tokenizer);
+  const auto chosen = choose(file, options);
+  int64_t total = 0;
+  for (const auto& [document, length] : chosen) total += length - 1;
+  for (const auto& [document, length] : chosen) {
+    const auto read = [&, d = document](int64_t begin, int64_t steps) { return streams.read({d}, begin, steps); };
+    const auto use = [&](int64_t begin, const Stretch& stretch, const Tensor& nll_BL) {
+      add(report, begin, stretch, nll_BL, tokenizer);
+      if (progress) progress(report.tokens, total);
+    };
+    score(model, length - 1, read, use, options.score);
+    report.documents += 1;
+  }
+  finish(report);
   return report;
 }
 

@@ -30,6 +30,7 @@ struct PerplexityReport {
   std::vector<ContextBucket> by_context;  // bounds are powers of two
 };
 
+/// Memory does not grow with the length of a document.
 PerplexityReport perplexity(Model& model, const data::TokenFile& file, const data::Tokenizer& tokenizer,
                             const PerplexityOptions& options,
                             const std::function<void(int64_t done, int64_t total)>& progress = {});

@@ -118,5 +118,29 @@ TEST(Score, StretchesDoNotMatterAndTruncationIsOffByDefault) {
   EXPECT_FALSE(close(changed, expected, 1e-3));
 }
 
+TEST(Score, NeverAsksForMoreThanAStretchOrTheWindow) {
+  const auto config = tiny_config();
+  const auto model = noisy_model(config);
+  const int64_t length = 100;
+  const Tensor tokens = random_tokens(config, 1, length), targets = random_tokens(config, 1, length, 8);
+  ScoreOptions options;
+  options.stretch = 16, options.truncate_from = 64, options.window = 48;
+  int64_t most = 0, next = 0;
+  score(
+      *model, length,
+      [&](int64_t begin, int64_t steps) {
+        most = std::max(most, steps);
+        return Stretch{tokens.narrow(1, begin, steps), targets.narrow(1, begin, steps)};
+      },
+      [&](int64_t begin, const Stretch& stretch, const Tensor& nll_BL) {
+        EXPECT_EQ(begin, next);
+        EXPECT_TRUE(torch::equal(stretch.targets_BL, targets.narrow(1, begin, nll_BL.size(1))));
+        next += nll_BL.size(1);
+      },
+      options);
+  EXPECT_EQ(next, length);
+  EXPECT_EQ(most, options.window);
+}
+
 }  // namespace
 }  // namespace megalodon

@@ -21,26 +21,32 @@ ScoreOptions published_long_inference(const Model& model) {
   return {2 * chunk, 8 * chunk, 6 * chunk, chunk};
 }
 
-Tensor score(Model& model, const Tensor& tokens_BL, const Tensor& targets_BL, const ScoreOptions& options,
-             const std::function<void(int64_t)>& progress) {
+void score(Model& model, int64_t length, const ReadStretch& read, const UseStretch& use, const ScoreOptions& options) {
   torch::NoGradGuard no_grad;
-  check(tokens_BL.sizes() == targets_BL.sizes(), "[score] tokens and targets must have one shape");
   check(options.stretch > 0, "[score] stretch: expected at least 1, got {}", options.stretch);
   StreamCarry carry;
-  std::vector<Tensor> pieces;
-  const int64_t length = tokens_BL.size(1);
   for (int64_t at = 0, end = 0; at < length; at = end) {
-    const int64_t steps = next_stretch(length - at, options);
-    end = at + steps;
-    pieces.push_back(model.nll({tokens_BL.narrow(1, at, steps), {}}, targets_BL.narrow(1, at, steps), carry));
+    end = at + next_stretch(length - at, options);
+    const Stretch stretch = read(at, end - at);
+    check(stretch.tokens_BL.sizes() == stretch.targets_BL.sizes(), "[score] tokens and targets must have one shape");
+    use(at, stretch, model.nll({stretch.tokens_BL, {}}, stretch.targets_BL, carry));
     if (options.truncate_from > 0 && end >= options.truncate_from && end < length) {
       const int64_t window = std::min(options.window, end);
       StreamCarry fresh;
-      model.hidden({tokens_BL.narrow(1, end - window, window), {}}, fresh);
+      model.hidden({read(end - window, window).tokens_BL, {}}, fresh);
       model.replace_norm_statistics(carry, fresh);
     }
-    if (progress) progress(end);
   }
+}
+
+Tensor score(Model& model, const Tensor& tokens_BL, const Tensor& targets_BL, const ScoreOptions& options) {
+  std::vector<Tensor> pieces;
+  score(
+      model, tokens_BL.size(1),
+      [&](int64_t begin, int64_t steps) {
+        return Stretch{tokens_BL.narrow(1, begin, steps), targets_BL.narrow(1, begin, steps)};
+      },
+      [&](int64_t, const Stretch&, const Tensor& nll_BL) { pieces.push_back(nll_BL); }, options);
   return torch::cat(pieces, 1);
 }
 

@@ -20,8 +20,19 @@ struct ScoreOptions {
 /// statistics of the last six. Throws Error for architectures without chunks.
 ScoreOptions published_long_inference(const Model& model);
 
-/// [B,L] negative log likelihoods of targets_BL given all tokens up to each position.
-Tensor score(Model& model, const Tensor& tokens_BL, const Tensor& targets_BL, const ScoreOptions& options = {},
-             const std::function<void(int64_t done)>& progress = {});
+/// Some steps of a batch of streams.
+struct Stretch {
+  Tensor tokens_BL, targets_BL;  // int64
+};
+using ReadStretch = std::function<Stretch(int64_t begin, int64_t steps)>;
+using UseStretch = std::function<void(int64_t begin, const Stretch& stretch, const Tensor& nll_BL)>;
+
+/// Reads streams of `length` steps from `read`, never more than max(stretch, window) steps at once, and gives `use` the
+/// negative log likelihoods of the targets given all tokens up to each position: memory does not grow with the length.
+void score(Model& model, int64_t length, const ReadStretch& read, const UseStretch& use,
+           const ScoreOptions& options = {});
+
+/// The same of tensors: [B,L].
+Tensor score(Model& model, const Tensor& tokens_BL, const Tensor& targets_BL, const ScoreOptions& options = {});
 
 }  // namespace megalodon

@@ -20,6 +20,7 @@
 #include "nn/cema.h"
 #include "nn/checkpoint.h"
 #include "nn/init.h"
+#include "nn/linear.h"
 #include "nn/parameters.h"
 #include "ops/chunk_attention/chunk_attention.h"
 #include "ops/dropout/dropout.h"
@@ -31,7 +32,6 @@
 namespace megalodon {
 
 using nn::register_at;
-using torch::linear;
 
 // ---- configuration --------------------------------------------------------------------------------------------------
 
@@ -198,11 +198,15 @@ void MegaAttention::init_weights(uint64_t key) {
   torch::NoGradGuard no_grad;
   uint64_t stream = 0;
   for (const Tensor& weight : {wv_weight_, wz_weight_, wr_weight_, wh1_weight_, wh2_weight_})
-    nn::linear(weight, config_.init_mode, derive_key(key, stream++));
+    nn::init_linear(weight, config_.init_mode, derive_key(key, stream++));
   for (const Tensor& zero :
        {gamma_, beta_, timenorm_weight_, timenorm_bias_, rmsnorm_weight_, wv_bias_, wz_bias_, wr_bias_, wh1_bias_})
     if (zero.defined()) zero.zero_();
   nn::init_cema(cema_alpha_, cema_delta_, cema_theta_, cema_gamma_, cema_omega_, derive_key(key, stream));
+}
+
+Tensor MegaAttention::linear(const Tensor& x, const Tensor& weight, const Tensor& bias) const {
+  return nn::linear(x, weight, bias, precision_);
 }
 
 Tensor MegaAttention::forward(const Tensor& x_BLD, const ModelInput& input, Carry& carry, int64_t slot,
@@ -283,10 +287,14 @@ void NormalizedFfn::init_weights(uint64_t key) {
   torch::NoGradGuard no_grad;
   uint64_t stream = 0;
   for (const Tensor& weight : {fc1_, fc2_, fc3_})
-    if (weight.defined()) nn::linear(weight, config_.init_mode, derive_key(key, stream++));
+    if (weight.defined()) nn::init_linear(weight, config_.init_mode, derive_key(key, stream++));
   if (alpha_.defined()) alpha_.fill_(0.1 * std::pow(0.5, static_cast<double>(layer_)));
   for (const Tensor& zero : {norm_weight_, norm_bias_})
     if (zero.defined()) zero.zero_();
+}
+
+Tensor NormalizedFfn::linear(const Tensor& x, const Tensor& weight) const {
+  return nn::linear(x, weight, {}, precision_);
 }
 
 Tensor NormalizedFfn::forward(const Tensor& x_BLD, const Tensor& residual_BLD, uint64_t dropout_key) {
@@ -317,6 +325,11 @@ class MegalodonBlock final : public torch::nn::Module {
   void init_weights(uint64_t key) {
     mega_->init_weights(derive_key(key, 0));
     nffn_->init_weights(derive_key(key, 1));
+  }
+
+  void set_precision(nn::Precision precision) {
+    mega_->set_precision(precision);
+    nffn_->set_precision(precision);
   }
 
  private:
@@ -371,6 +384,11 @@ class Megalodon final : public Model {
     if (carry.wants_after())
       carry.after(config_.num_layers, {norm.state.count_B, norm.state.mean_BG, norm.state.var_BG});
     return norm.y_BLD;
+  }
+
+  void set_precision(nn::Precision precision) override {
+    Model::set_precision(precision);
+    for (const auto& layer : layers_) layer->set_precision(precision);
   }
 
   void init_weights(uint64_t seed) override {

@@ -50,12 +50,15 @@ class MegaAttention final : public torch::nn::Module {
   /// State in and out through `carry` at `slot`. `input` tells where documents start.
   Tensor forward(const Tensor& x_BLD, const ModelInput& input, Carry& carry, int64_t slot, uint64_t dropout_key);
   void init_weights(uint64_t key);
+  void set_precision(nn::Precision precision) { precision_ = precision; }
 
  private:
+  Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {}) const;
   Tensor attend(const Tensor& m_BLD, const Tensor& t_BLD, const ModelInput& input, const MegalodonLayerState& before,
                 MegalodonLayerState* after, uint64_t dropout_key);
 
   MegalodonConfig config_;
+  nn::Precision precision_ = nn::Precision::kFloat32;
   Tensor timenorm_weight_, timenorm_bias_, rmsnorm_weight_;
   Tensor cema_alpha_, cema_delta_, cema_theta_, cema_gamma_, cema_omega_;
   Tensor gamma_, beta_;
@@ -69,9 +72,13 @@ class NormalizedFfn final : public torch::nn::Module {
   NormalizedFfn(const MegalodonConfig& config, int64_t layer);
   Tensor forward(const Tensor& x_BLD, const Tensor& residual_BLD, uint64_t dropout_key);
   void init_weights(uint64_t key);
+  void set_precision(nn::Precision precision) { precision_ = precision; }
 
  private:
+  Tensor linear(const Tensor& x, const Tensor& weight) const;
+
   MegalodonConfig config_;
+  nn::Precision precision_ = nn::Precision::kFloat32;
   int64_t layer_;
   Tensor norm_weight_, norm_bias_, fc1_, fc2_, fc3_, alpha_;
 };

@@ -95,26 +95,101 @@ TEST(Megalodon, PackedDocumentsEqualEachAlone) {
     EXPECT_TRUE(close(packed.slice(1, begin, end), one_pass(*model, {tokens.slice(1, begin, end), {}}), 1e-6)) << begin;
 }
 
-TEST(Megalodon, ADocumentNeverSeesItsNeighbour) {
+/// Logits of one document among others, and the gradients of a function of them alone.
+std::vector<Tensor> document_results(Model& model, const ModelInput& input, int64_t begin, int64_t end) {
+  NoCarry none;
+  model.zero_grad();
+  const Tensor logits = model.logits(input, none).slice(1, begin, end);
+  logits.square().sum().backward();
+  std::vector<Tensor> results = {logits.detach().clone()};
+  for (const Tensor& parameter : model.parameters()) results.push_back(parameter.grad().clone());
+  return results;
+}
+
+/// Documents [0, begin), [begin, end) and [end, length): what the middle one gives, with the others of that seed.
+std::vector<Tensor> between_neighbours(Model& model, const MegalodonConfig& config, int64_t begin, int64_t end,
+                                       int64_t length, int64_t seed_of_others) {
+  Tensor tokens = random_tokens(config, 1, length).clone(), starts = torch::zeros({1, length}, torch::kBool);
+  const Tensor others = random_tokens(config, 1, length, seed_of_others);
+  tokens.slice(1, 0, begin).copy_(others.slice(1, 0, begin));
+  tokens.slice(1, end).copy_(others.slice(1, end));
+  starts[0][begin] = true;
+  if (end < length) starts[0][end] = true;
+  return document_results(model, {tokens, starts}, begin, end);
+}
+
+TEST(Megalodon, ADocumentNeverSeesItsNeighbours) {
   const auto config = tiny_config();
   const auto model = noisy_model(config);
-  const int64_t length = 29, boundary = 13;
-  Tensor starts = torch::zeros({1, length}, torch::kBool);
-  starts[0][boundary] = true;
-  const auto second_document = [&](int64_t seed_of_first) {
-    Tensor tokens = random_tokens(config, 1, length).clone();
-    tokens.slice(1, 0, boundary) = random_tokens(config, 1, boundary, seed_of_first);
-    NoCarry none;
-    model->zero_grad();
-    const Tensor logits = model->logits({tokens, starts}, none);
-    logits.slice(1, boundary).square().sum().backward();
-    std::vector<Tensor> results = {logits.slice(1, boundary).detach().clone()};
-    for (const Tensor& parameter : model->parameters()) results.push_back(parameter.grad().clone());
-    return results;
-  };
-  const auto a = second_document(100), b = second_document(200);
-  ASSERT_EQ(a.size(), b.size());
-  for (size_t i = 0; i < a.size(); ++i) EXPECT_TRUE(torch::equal(a[i], b[i])) << i;
+  const int64_t C = config.chunk_size, length = 3 * C + 3;
+  for (const auto precision : {nn::Precision::kFloat32, nn::Precision::kBfloat16}) {
+    model->set_precision(precision);
+    // Every place of the edge in and around a chunk; a document of one token, of less and more than a chunk, to the
+    // end.
+    for (int64_t begin = 1; begin <= 2 * C + 1; ++begin)
+      for (const int64_t size : {int64_t{1}, C - 1, C + 2, length}) {
+        const int64_t end = std::min(begin + size, length);
+        const auto a = between_neighbours(*model, config, begin, end, length, 100);
+        const auto b = between_neighbours(*model, config, begin, end, length, 200);
+        for (size_t i = 0; i < a.size(); ++i) EXPECT_TRUE(torch::equal(a[i], b[i])) << begin << " " << end << " " << i;
+      }
+  }
+}
+
+TEST(Megalodon, PackedDocumentsGiveTheLogitsOfEachAloneInBfloat16) {
+  const auto config = tiny_config();
+  const auto model = noisy_model(config);
+  model->set_precision(nn::Precision::kBfloat16);
+  const int64_t C = config.chunk_size, length = 3 * C;
+  for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{3, C + 5}, {C, 2 * C}, {C - 1, C}, {C + 1, length}}) {
+    const Tensor packed = between_neighbours(*model, config, begin, end, length, 100)[0];
+    const Tensor text = random_tokens(config, 1, length).slice(1, begin, end);
+    // Not bitwise: whether a product's result is rounded to bfloat16 depends on its size.
+    EXPECT_TRUE(close(packed, document_results(*model, {text, {}}, 0, end - begin)[0], 2e-2)) << begin;
+  }
+}
+
+/// The gradients of the mean loss, by parameter.
+std::vector<Tensor> loss_gradients(Model& model, const Tensor& tokens, const Tensor& targets) {
+  NoCarry none;
+  model.zero_grad();
+  model.nll({tokens, {}}, targets, none).mean().backward();
+  std::vector<Tensor> gradients;
+  for (const Tensor& parameter : model.parameters()) gradients.push_back(parameter.grad().to(torch::kFloat64));
+  return gradients;
+}
+
+/// Calls compare(name, float64 gradient, gradient in that precision, largest float64 gradient of the model) for all
+/// parameters, at lengths around chunks.
+template <class Compare>
+void compare_gradients(nn::Precision precision, const Compare& compare) {
+  const auto config = tiny_config();
+  const auto exact = noisy_model(config), model = noisy_model(config);
+  exact->to(torch::kFloat64);
+  model->set_precision(precision);
+  const int64_t C = config.chunk_size;
+  for (const int64_t length : {int64_t{1}, C - 1, C, C + 1, 3 * C}) {
+    SCOPED_TRACE(length);
+    const Tensor tokens = random_tokens(config, 2, length), targets = random_tokens(config, 2, length, 8);
+    const auto expected = loss_gradients(*exact, tokens, targets), got = loss_gradients(*model, tokens, targets);
+    double largest = 0;
+    for (const Tensor& gradient : expected) largest = std::max(largest, gradient.abs().max().item<double>());
+    const auto names = model->named_parameters().keys();
+    for (size_t i = 0; i < names.size(); ++i) compare(names[i], expected[i], got[i], largest);
+  }
+}
+
+TEST(Megalodon, Float32GradientsMatchFloat64AroundChunks) {
+  compare_gradients(nn::Precision::kFloat32, [](const auto& name, const Tensor& exact, const Tensor& got, double all) {
+    EXPECT_TRUE(close(got, exact, 5e-5, std::ldexp(all, -23))) << name;  // the tolerances of the golden tests
+  });
+}
+
+TEST(Megalodon, Bfloat16GradientsPointWhereFloat64GradientsPoint) {
+  compare_gradients(nn::Precision::kBfloat16, [](const auto& name, const Tensor& exact, const Tensor& got, double all) {
+    const double error = (got - exact).norm().item<double>(), size = exact.norm().item<double>();
+    EXPECT_LE(error, 0.05 * size + 2e-3 * all * std::sqrt(static_cast<double>(exact.numel()))) << name << " " << size;
+  });
 }
 
 TEST(Megalodon, GradientsMatchFiniteDifferences) {

@@ -8,6 +8,7 @@
 
 #include "base/config.h"
 #include "models/carry.h"
+#include "nn/linear.h"
 
 namespace megalodon {
 
@@ -64,6 +65,8 @@ class Model : public torch::nn::Module {
 
   /// The masks of all dropout sites follow from this key; a trainer sets a new one for every forward pass.
   void set_dropout_key(uint64_t key) { dropout_key_ = key; }
+  /// What matrix products are made of; float32 unless told otherwise. The parameters are float32 in either case.
+  virtual void set_precision(nn::Precision precision) { precision_ = precision; }
   /// Recompute each layer's activations in the backward pass instead of storing them.
   void set_checkpointing(bool on) { checkpointing_ = on; }
   /// Called with (layer, output_BLD) after every layer when set: for tests and debugging.
@@ -71,6 +74,7 @@ class Model : public torch::nn::Module {
 
  protected:
   uint64_t dropout_key_ = 0;
+  nn::Precision precision_ = nn::Precision::kFloat32;
   bool checkpointing_ = false;
   std::function<void(int64_t, const Tensor&)> observer_;
 };

@@ -31,7 +31,7 @@ void truncated_normal(const Tensor& parameter, double std, double limit, uint64_
   parameter.uniform_(tail - 1, 1 - tail, generator(key)).erfinv_().mul_(std * std::sqrt(2.0)).clamp_(-limit, limit);
 }
 
-void linear(const Tensor& weight, const std::string& mode, uint64_t key) {
+void init_linear(const Tensor& weight, const std::string& mode, uint64_t key) {
   torch::NoGradGuard no_grad;
   const auto out = static_cast<double>(weight.size(0)), in = static_cast<double>(weight.size(1));
   if (mode == "he") {

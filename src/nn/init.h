@@ -15,7 +15,7 @@ void truncated_normal(const Tensor& parameter, double std, double limit, uint64_
 ///   he        N(0, 1/(3 in))                     bert      N(0, 0.02²)
 ///   xavier    U(±sqrt(6/(in + out)))             gaussian  N(0, 1) cut off at ±3
 ///   none      U(±1/sqrt(in)), torch's own
-void linear(const Tensor& weight, const std::string& mode, uint64_t key);
+void init_linear(const Tensor& weight, const std::string& mode, uint64_t key);
 
 /// Embedding and output matrices [V,D]: N(0, 1/D) cut off at three standard deviations.
 void embedding(const Tensor& weight, uint64_t key);

@@ -79,7 +79,7 @@ void TrainConfig::visit(config::Visitor& v) {
   v.field("accumulate", accumulate, "forward passes of data.batch sequences for one update");
   v.field("seed", seed, "of initialization, data order and dropout");
   v.field("out", out, "run folder: configuration, metrics, checkpoints");
-  v.field("precision", precision, "float32");
+  v.field("precision", precision, "of matrix products: float32 or bfloat16; all else, weights included, is float32");
   v.field("checkpointing", checkpointing, "recompute activations in the backward pass: less memory, a third more work");
   v.field("threads", threads, "CPU threads; 0: all cores");
   v.field("eval_every", eval_every, "steps between evaluations on data.valid; 0: only at the end");
@@ -113,8 +113,9 @@ void TrainConfig::validate() const {
   at_least("train.accumulate", accumulate, 1);
   if (out.empty()) fail_usage("[train.out] missing: name the run folder");
   if (precision == "float16")
-    fail_usage("[train.precision] float16 is refused: its range (6e-8 to 65504) loses small gradients; use float32");
-  if (precision != "float32") fail_usage("[train.precision] expected float32, got \"{}\"", precision);
+    fail_usage("[train.precision] float16 is refused: its range (6e-8 to 65504) loses small gradients; use bfloat16");
+  if (precision != "float32" && precision != "bfloat16")
+    fail_usage("[train.precision] expected float32 or bfloat16, got \"{}\"", precision);
   at_least("train.threads", threads, 0, " (all cores)");
   at_least("train.eval_every", eval_every, 0, " (only at the end)");
   at_least("train.eval_tokens", eval_tokens, 0, " (all)");

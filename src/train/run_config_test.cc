@@ -83,8 +83,8 @@ TEST_F(RunFile, UnknownKeysNameTheNearest) {
 TEST_F(RunFile, RefusesWhatDoesNotFit) {
   const auto with = [&](const char* key, const char* value) { return error(kMinimal, {{key, value}}); };
   expect_contains(error(""), {"data.train"});
-  expect_contains(with("train.precision", "float16"), {"float16", "float32", "range"});
-  expect_contains(with("train.precision", "bfloat16"), {"train.precision", "float32", "bfloat16"});
+  expect_contains(with("train.precision", "float16"), {"float16", "bfloat16", "range"});
+  expect_contains(with("train.precision", "bf16"), {"train.precision", "float32 or bfloat16", "bf16"});
   expect_contains(with("train.eval_every", "5"), {"train.eval_every", "data.valid"});
   expect_contains(with("train.steps", "0"), {"train.steps", "0"});
   expect_contains(with("train.steps", "9223372036854775807"), {"train.steps", "at most 1073741824"});

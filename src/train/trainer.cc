@@ -39,8 +39,7 @@ Json environment() {
 Json settings(const RunConfig& config) {
   const Json all = config::write(config);
   Json train;
-  for (const char* key :
-       {"steps", "precision", "ema_decay", "nonfinite", "skip_loss_z", "skip_grad_z", "max_skips", "z_window"})
+  for (const char* key : {"steps", "ema_decay", "nonfinite", "skip_loss_z", "skip_grad_z", "max_skips", "z_window"})
     train[key] = all["train"][key];
   return {{"optim", all["optim"]}, {"train", train}};
 }
@@ -77,6 +76,7 @@ Trainer::Trainer(RunConfig config, TrainerOptions options)
       monitor_(config_.train, step_size(), options_.out) {
   // Debian's libtorch starts with one thread.
   at::set_num_threads(config_.train.threads > 0 ? static_cast<int>(config_.train.threads) : available_cores());
+  model_->set_precision(config_.train.precision == "bfloat16" ? nn::Precision::kBfloat16 : nn::Precision::kFloat32);
   model_->set_checkpointing(config_.train.checkpointing);
   model_->train();
   if (config_.train.ema_decay > 0) average_.emplace(*model_, config_.train.ema_decay);
@@ -108,6 +108,7 @@ Json Trainer::fixed() const {
           {"train",
            {{"accumulate", config_.train.accumulate},
             {"seed", config_.train.seed},
+            {"precision", config_.train.precision},
             {"world_size", 1},  // processes that share the work
             {"overfit_batch", options_.overfit_batch}}}};
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "ops/bfloat16_product.h"
 #include "ops/linear_cross_entropy/linear_cross_entropy_kernel.h"
 #include "ops/registration.h"
 
@@ -14,21 +15,31 @@ namespace {
 constexpr int64_t kBlockLogits = 1 << 20;
 constexpr int64_t kMinBlockTokens = 128;
 
-/// Calls use(first token, logits_TV, product_TV) block after block. `product_TV` is x w^T in x's dtype and `logits_TV`
-/// the same in float32; for float32 they are one tensor. Both are reused by the next block.
+/// out = a b, or out += a b: sums are float32, whatever a and b are.
+void product(const Tensor& out, const Tensor& a, const Tensor& b) {
+  if (a.scalar_type() == torch::kBFloat16) return bfloat16_product_out(out, a, b);
+  Tensor result = out;
+  at::mm_out(result, a, b);
+}
+void add_product(const Tensor& sum, const Tensor& a, const Tensor& b) {
+  if (a.scalar_type() == torch::kBFloat16) {
+    sum.add_(bfloat16_product(a, b));
+  } else {
+    sum.addmm_(a, b);
+  }
+}
+
+/// Calls use(first token, logits_TV) block after block with x w^T in float32, in memory that the next block reuses.
 template <class Use>
 void for_each_block(const Tensor& x_TD, const Tensor& w_VD, const Use& use) {
   const int64_t tokens = x_TD.size(0), vocabulary = w_VD.size(0);
   const int64_t block = std::min(tokens, std::max(kMinBlockTokens, kBlockLogits / vocabulary));
-  const Tensor product_TV = torch::empty({block, vocabulary}, x_TD.options());
-  const Tensor logits_TV = torch::empty_like(product_TV, torch::kFloat32);
-  const bool same = product_TV.scalar_type() == torch::kFloat32;
+  const Tensor logits_TV = torch::empty({block, vocabulary}, x_TD.options().dtype(torch::kFloat32));
   for (int64_t begin = 0; begin < tokens; begin += block) {
     const int64_t count = std::min(block, tokens - begin);
-    Tensor product = product_TV.narrow(0, 0, count);
-    at::mm_out(product, x_TD.narrow(0, begin, count), w_VD.t());
-    const Tensor logits = same ? product : logits_TV.narrow(0, 0, count).copy_(product);
-    use(begin, logits, product);
+    const Tensor logits = logits_TV.narrow(0, 0, count);
+    product(logits, x_TD.narrow(0, begin, count), w_VD.t());
+    use(begin, logits);
   }
 }
 
@@ -38,7 +49,7 @@ class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossE
                         const Tensor& targets_T) {
     const Tensor nll_T = torch::empty({x_TD.size(0)}, x_TD.options().dtype(torch::kFloat32));
     const Tensor log_sum_T = torch::empty_like(nll_T);
-    for_each_block(x_TD, w_VD, [&](int64_t begin, const Tensor& logits, const Tensor&) {
+    for_each_block(x_TD, w_VD, [&](int64_t begin, const Tensor& logits) {
       cross_entropy_forward_cpu({.logits = logits.data_ptr<float>(),
                                  .targets = targets_T.data_ptr<int64_t>() + begin,
                                  .nll = nll_T.data_ptr<float>() + begin,
@@ -59,7 +70,7 @@ class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossE
     Tensor dx_TD, dw_VD;
     if (context->needs_input_grad(0)) dx_TD = torch::empty_like(x_TD, at::MemoryFormat::Contiguous);
     if (context->needs_input_grad(1)) dw_VD = torch::zeros(w_VD.sizes(), w_VD.options().dtype(torch::kFloat32));
-    for_each_block(x_TD, w_VD, [&](int64_t begin, const Tensor& logits, const Tensor& product) {
+    for_each_block(x_TD, w_VD, [&](int64_t begin, const Tensor& logits) {
       const int64_t count = logits.size(0);
       cross_entropy_backward_cpu({.logits = logits.data_ptr<float>(),
                                   .targets = targets_T.data_ptr<int64_t>() + begin,
@@ -67,24 +78,11 @@ class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossE
                                   .dnll = dnll_T.data_ptr<float>() + begin,
                                   .rows = count,
                                   .vocabulary = logits.size(1)});
-      product.copy_(logits);  // nothing for float32, where they are one
-      if (dx_TD.defined()) {
-        Tensor dx_block = dx_TD.narrow(0, begin, count);
-        at::mm_out(dx_block, product, w_VD);
-      }
-      if (dw_VD.defined()) accumulate(dw_VD, product.t(), x_TD.narrow(0, begin, count));
+      const Tensor dlogits = logits.to(x_TD.scalar_type()), x = x_TD.narrow(0, begin, count);
+      if (dx_TD.defined()) product(dx_TD.narrow(0, begin, count), dlogits, w_VD);
+      if (dw_VD.defined()) add_product(dw_VD, dlogits.t(), x);
     });
     return {dx_TD, dw_VD.defined() ? dw_VD.to(w_VD.scalar_type()) : dw_VD, Tensor()};
-  }
-
- private:
-  /// sum += a b, with sum in float32 whatever a and b are.
-  static void accumulate(Tensor& sum, const Tensor& a, const Tensor& b) {
-    if (a.scalar_type() == torch::kFloat32) {
-      sum.addmm_(a, b);
-    } else {
-      sum.add_(at::mm(a, b));
-    }
   }
 };
 

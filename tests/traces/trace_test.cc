@@ -1,0 +1,83 @@
+// Losses of fixed runs, step by step, against those that were recorded (docs/numerics.md, "Traces").
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdlib>
+
+#include "base/check.h"
+#include "traces/machine.h"
+#include "traces/small_run.h"
+
+namespace megalodon {
+namespace {
+
+using testing::machine;
+using Json = nlohmann::ordered_json;
+
+struct TraceCase {
+  std::string name;
+  double tolerance;  // relative, where the machine is another one
+  std::function<void(RunConfig&)> change;
+};
+
+// Bfloat16 rounds at other places where products are made in another order: 0.4% each.
+const TraceCase kCases[] = {
+    {"float32", 1e-3, [](RunConfig&) {}},
+    {"bfloat16", 1e-2, [](RunConfig& run) { run.train.precision = "bfloat16"; }},
+};
+
+double worst_difference(const std::vector<double>& got, const std::vector<double>& expected) {
+  double worst = 0;
+  for (size_t i = 0; i < expected.size(); ++i)
+    worst = std::max(worst, std::abs(got[i] - expected[i]) / std::abs(expected[i]));
+  return worst;
+}
+
+class Trace : public testing::SmallRunTest, public ::testing::WithParamInterface<TraceCase> {
+ protected:
+  fs::path file() const { return fs::path(MEGALODON_TESTS_DIR) / "traces" / (GetParam().name + ".json"); }
+
+  std::vector<double> run() const {
+    RunConfig run = small_run(GetParam().name);
+    GetParam().change(run);
+    return losses_of(run);
+  }
+
+  void record(const std::vector<double>& losses) const {
+    const Json trace = {{"machine", machine()}, {"losses", losses}};
+    write_file_atomically(file(), trace.dump(1) + "\n");
+  }
+};
+
+TEST_P(Trace, LossesAreThoseRecorded) {
+  const auto losses = run();
+  if (std::getenv("MEGALODON_RECORD_TRACES") != nullptr) {
+    record(losses);
+    GTEST_SKIP() << "recorded " << file();
+  }
+  const Json trace = Json::parse(read_file(file()));
+  const auto expected = trace.at("losses").get<std::vector<double>>();
+  ASSERT_EQ(losses.size(), expected.size());
+  EXPECT_LT(expected.back(), 0.6 * expected.front()) << "a run that learns nothing would be no test";
+  if (trace.at("machine") == machine()) {
+    EXPECT_EQ(losses, expected) << "the machine is the one recorded: every bit counts";
+  } else {
+    EXPECT_LE(worst_difference(losses, expected), GetParam().tolerance)
+        << "recorded on " << trace.at("machine") << ", this is " << machine();
+  }
+}
+
+TEST_P(Trace, AnotherInstructionSetStaysWithinTheTolerance) {
+  const std::string best = machine().at("kernels");
+  const testing::LeastInstructionSet least;
+  if (machine().at("kernels") == best) GTEST_SKIP() << "there is only " << best;
+  const auto losses = run(), expected = Json::parse(read_file(file())).at("losses").get<std::vector<double>>();
+  ASSERT_EQ(losses.size(), expected.size());
+  EXPECT_NE(losses, expected) << "another instruction set rounds elsewhere; was it used at all?";
+  EXPECT_LE(worst_difference(losses, expected), GetParam().tolerance);
+}
+
+INSTANTIATE_TEST_SUITE_P(, Trace, ::testing::ValuesIn(kCases), [](const auto& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace megalodon
