@@ -22,7 +22,7 @@ struct PrepareCommand {
   int64_t longest_mib = 64;
 };
 
-void add_document_options(CLI::App& command, Options& all) {
+void add_document_options(CLI::App& command, PrepareCommand& all) {
   data::PrepareOptions& options = all.prepare;
   command.add_option("--separator", options.separator,
                      "text between documents of one text file; empty: one document a file");

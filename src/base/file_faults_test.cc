@@ -5,8 +5,8 @@
 #include <cstring>
 #include <set>
 
-#include "base/check.h"
 #include "base/file.h"
+#include "base/testing.h"
 #include "tests/support/faults.h"
 
 namespace megalodon {
@@ -16,22 +16,8 @@ using faults::Fault;
 using faults::Faults;
 using faults::kShortWrite;
 
-class FileFaults : public ::testing::Test {
+class FileFaults : public FolderTest {
  protected:
-  void SetUp() override {
-    const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = fs::path(::testing::TempDir()) / fmt::format("file_faults_test.{}", test->name());
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
-  std::set<std::string> names() const {
-    std::set<std::string> found;
-    for (const auto& entry : fs::directory_iterator(folder_)) found.insert(entry.path().filename());
-    return found;
-  }
-
   /// An empty folder, filled without waiting for the disk.
   template <class Fill>
   void begin_with(const Fill& fill) const {
@@ -83,8 +69,6 @@ class FileFaults : public ::testing::Test {
     EXPECT_NE(message.find(std::strerror(fault.error)), std::string::npos) << message;
     EXPECT_EQ(message.find('\n'), std::string::npos) << message;
   }
-
-  fs::path folder_;
 };
 
 TEST_F(FileFaults, AFileIsOldOrNewAndErrorsAreTold) {

@@ -8,29 +8,12 @@
 #include <set>
 #include <stdexcept>
 
-#include "base/check.h"
+#include "base/testing.h"
 
 namespace megalodon {
 namespace {
 
-class File : public testing::Test {
- protected:
-  void SetUp() override {
-    const auto* test = testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = fs::path(testing::TempDir()) / fmt::format("file_test.{}", test->name());
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
-  std::set<std::string> names() const {
-    std::set<std::string> found;
-    for (const auto& entry : fs::directory_iterator(folder_)) found.insert(entry.path().filename());
-    return found;
-  }
-
-  fs::path folder_;
-};
+class File : public FolderTest {};
 
 using Names = std::set<std::string>;
 

@@ -4,18 +4,16 @@
 
 #include <fstream>
 
-#include "base/check.h"
 #include "base/hash.h"
+#include "base/testing.h"
 
 namespace megalodon {
 namespace {
 
-class Manifest : public ::testing::Test {
+class Manifest : public FolderTest {
  protected:
   void SetUp() override {
-    folder_ = fs::path(::testing::TempDir()) /
-              fmt::format("manifest_test.{}", ::testing::UnitTest::GetInstance()->current_test_info()->name());
-    fs::remove_all(folder_);
+    FolderTest::SetUp();
     fs::create_directories(folder_ / "deep");
     for (const auto& [name, text] : files_) {
       write_file_atomically(folder_ / name, text);
@@ -23,7 +21,6 @@ class Manifest : public ::testing::Test {
     }
     write_manifest(folder_, sums_);
   }
-  void TearDown() override { fs::remove_all(folder_); }
 
   /// Without the syncing of write_file_atomically(), which many small files would wait for.
   void put(const fs::path& name, const std::string& text) const {
@@ -44,7 +41,6 @@ class Manifest : public ::testing::Test {
   const std::vector<std::pair<std::string, std::string>> files_ = {
       {"config.json", "{}"}, {"deep/model.safetensors", std::string(1000, 'm')}, {"empty", ""}};
   std::vector<FileSum> sums_;
-  fs::path folder_;
 };
 
 TEST_F(Manifest, WholeFoldersPass) {

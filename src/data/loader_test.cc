@@ -10,7 +10,7 @@
 namespace megalodon::data {
 namespace {
 
-class LoaderTest : public FolderTest {
+class LoaderTest : public CorpusTest {
  protected:
   /// One document whose tokens are counted up from `first`, so that a batch tells where it was read.
   TokenFile counting(int32_t first, int32_t tokens) const {
@@ -214,8 +214,11 @@ TEST_F(LoaderTest, StatefulRowsGoOnFromBatchToBatch) {
       EXPECT_EQ(batch.continues, part > 0);
       for (int64_t row = 0; row < rows; ++row) {
         const auto tokens = row_of(batch.tokens, batch, row);
-        if (part > 0) ASSERT_EQ(tokens[0], expected[static_cast<size_t>(row)]);
-        if (part == 0) expected.push_back(0);
+        if (part > 0) {
+          ASSERT_EQ(tokens[0], expected[static_cast<size_t>(row)]);
+        } else {
+          expected.push_back(0);
+        }
         expected[static_cast<size_t>(row)] = row_of(batch.targets, batch, row).back();
         ASSERT_EQ(batch.starts[static_cast<size_t>(row * length)], part == 0) << "only where a row begins anew";
         seen.insert(tokens.begin(), tokens.end());
@@ -269,7 +272,9 @@ TEST_F(LoaderTest, MixedStatefulRowsGoOnInTheirCorpus) {
     EXPECT_EQ(batch.continues, i % 6 != 0);
     for (int64_t row = 0; row < 2; ++row) {
       const auto tokens = row_of(batch.tokens, batch, row);
-      if (batch.continues) ASSERT_EQ(tokens[0], last[static_cast<size_t>(row)] + 1);
+      if (batch.continues) {
+        ASSERT_EQ(tokens[0], last[static_cast<size_t>(row)] + 1);
+      }
       last[static_cast<size_t>(row)] = tokens.back();
       of_a += tokens[0] < 1000;
     }

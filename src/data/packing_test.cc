@@ -12,7 +12,7 @@ namespace {
 
 using Pair = std::pair<int64_t, int64_t>;  // a token and its successor
 
-class PackingTest : public FolderTest {
+class PackingTest : public CorpusTest {
  protected:
   /// Documents of the given lengths whose tokens are their positions in the concatenation, so that a row tells where it
   /// was read. Token 0 is left to padding.

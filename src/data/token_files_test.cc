@@ -31,7 +31,7 @@ std::string with(std::string bytes, size_t offset, T value) {
   return bytes;
 }
 
-class TokenFiles : public FolderTest {
+class TokenFiles : public CorpusTest {
  protected:
   fs::path put_pair(const std::string& index, const std::string& tokens) const {
     put("a.bin", tokens);

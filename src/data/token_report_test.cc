@@ -7,7 +7,7 @@
 namespace megalodon::data {
 namespace {
 
-class Report : public FolderTest {};
+class Report : public CorpusTest {};
 
 TEST_F(Report, CountsAndLengths) {
   const TokenFile file(put_documents("a", {{1, 2, 3}, {4}, {1, 2, 3, 4, 5, 6, 7}}, 1000));

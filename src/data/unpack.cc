@@ -14,23 +14,15 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/utf8.h"
 
 namespace megalodon::data {
 namespace {
 
 constexpr uint64_t kRatio = 200;  // text compresses 20-fold at most; a bomb's layer of deflate a thousandfold
 constexpr uint64_t kAlways = uint64_t{16} << 20;  // a small archive of padding is no bomb
+constexpr size_t kNameBytes = 200;  // of a name in an error
 constexpr size_t kReadBytes = size_t{1} << 20;
-
-/// A name as it may be shown: archives hold anything.
-std::string printable(const char* name) {
-  std::string text;
-  for (const char* at = name; *at != '\0' && text.size() < 200; ++at) {
-    const auto byte = static_cast<unsigned char>(*at);
-    text += byte < 0x20 || byte == 0x7f ? std::string("?") : std::string(1, *at);
-  }
-  return text;
-}
 
 class Unpacker {
  public:
@@ -80,7 +72,7 @@ void Unpacker::expect(int code, const char* action) const {
 }
 
 void Unpacker::refuse(const char* name, std::string_view why) const {
-  fail("[unpack] '{}' is refused: its entry '{}' {}", path_.string(), printable(name), why);
+  fail("[unpack] '{}' is refused: its entry '{}' {}", path_.string(), printable(name, kNameBytes), why);
 }
 
 /// The entry's name without "." parts. libarchive gives names in the locale's encoding, or only as UTF-8 where that

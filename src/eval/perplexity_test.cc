@@ -25,17 +25,16 @@ class MarkedTokenizer final : public data::Tokenizer {
   data::SpecialTokens special_tokens() const override { return marks_; }
   nlohmann::ordered_json describe() const override { return {{"type", "marked"}}; }
   std::string fingerprint() const override { return "marked"; }
-  void save(const fs::path&) const override {}
 
  private:
   int64_t vocabulary_;
   data::SpecialTokens marks_;
 };
 
-class PerplexityTest : public data::FolderTest {
+class PerplexityTest : public data::CorpusTest {
  protected:
   void SetUp() override {
-    data::FolderTest::SetUp();
+    data::CorpusTest::SetUp();
     for (const int length : {5, 70, 1, 0, 33, 200, 8, 2}) {
       std::vector<int32_t> text(static_cast<size_t>(length));
       for (int i = 0; i < length; ++i) text[i] = static_cast<int32_t>(3 + (i * i + length) % 16);
@@ -145,11 +144,11 @@ TEST_F(PerplexityTest, PublishedLongInferenceForgetsOldStatistics) {
 
 TEST_F(PerplexityTest, RefusesTokensThatTheTokenizerLacksAndCorporaWithoutText) {
   const MarkedTokenizer tokenizer(10, {});
-  data::expect_contains(data::error_of([&] { perplexity(*model_, corpus(), tokenizer, {}); }), {"vocabulary of 10"});
+  expect_contains(error_of([&] { perplexity(*model_, corpus(), tokenizer, {}); }), {"vocabulary of 10"});
   put_documents("empty", {{}, {4}}, config_.vocab_size);
   const data::TokenFile empty(folder_ / "empty");
-  data::expect_contains(data::error_of([&] { perplexity(*model_, empty, tokenizer, {}); }), {"empty", "two tokens"});
-  data::expect_contains(data::error_of([&] { published_perplexity(*model_, empty, tokenizer, {}); }), {"empty"});
+  expect_contains(error_of([&] { perplexity(*model_, empty, tokenizer, {}); }), {"empty", "two tokens"});
+  expect_contains(error_of([&] { published_perplexity(*model_, empty, tokenizer, {}); }), {"empty"});
 }
 
 }  // namespace

@@ -6,7 +6,7 @@
 #include <set>
 #include <sstream>
 
-#include "base/check.h"
+#include "base/testing.h"
 #include "models/published.h"
 #include "models/testing.h"
 
@@ -17,27 +17,13 @@ using testing::noisy_model;
 using testing::tiny_config;
 using Json = nlohmann::ordered_json;
 
-class Weights : public ::testing::Test {
+class Weights : public FolderTest {
  protected:
   void SetUp() override {
-    folder_ = fs::path(::testing::TempDir()) /
-              ("weights_" + std::string(::testing::UnitTest::GetInstance()->current_test_info()->name()));
-    fs::remove_all(folder_);
+    FolderTest::SetUp();
     fs::create_directories(folder_ / "model");
   }
-  void TearDown() override { fs::remove_all(folder_); }
-
-  fs::path folder_;
 };
-
-std::string message_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
 
 TEST_F(Weights, AModelFolderRoundTripsBitwise) {
   for (const bool tied : {false, true}) {
@@ -80,8 +66,7 @@ TEST_F(Weights, ImportedModelsBringTheirTokenizer) {
   EXPECT_EQ(read_file(folder_ / "model" / "tokenizer.model"), "content");
   Json larger = tokenizer;
   larger["vocabulary"] = vocabulary + 1;
-  const std::string message =
-      message_of([&] { import_published(folder_ / "published", folder_ / "model", larger, {}); });
+  const std::string message = error_of([&] { import_published(folder_ / "published", folder_ / "model", larger, {}); });
   EXPECT_NE(message.find(fmt::format("{} tokens", vocabulary + 1)), std::string::npos) << message;
 }
 
@@ -96,7 +81,7 @@ TEST_F(Weights, EveryMisfitIsListed) {
     if (view.name == "layers.1.nffn.alpha") view = to_view(view.name, wrong);
   io::write_safetensors(folder_ / "bad.safetensors", views);
   const std::string message =
-      message_of([&] { load_weights(*model, io::read_safetensors(folder_ / "bad.safetensors")); });
+      error_of([&] { load_weights(*model, io::read_safetensors(folder_ / "bad.safetensors")); });
   EXPECT_NE(message.find("missing layers.0.mega.beta [2, 8]"), std::string::npos) << message;
   EXPECT_NE(message.find("surplus layers.7.mega.beta [3]"), std::string::npos) << message;
   EXPECT_NE(message.find("layers.1.nffn.alpha: expected shape [16], got [3]"), std::string::npos) << message;
@@ -117,7 +102,7 @@ TEST_F(Weights, MissingExtraRenamedReshapedAndRetypedAreListedExactly) {
   }
   io::write_safetensors(folder_ / "bad.safetensors", views);
   const std::string message =
-      message_of([&] { load_weights(*model, io::read_safetensors(folder_ / "bad.safetensors")); });
+      error_of([&] { load_weights(*model, io::read_safetensors(folder_ / "bad.safetensors")); });
   std::vector<std::string> lines;
   std::istringstream text(message);
   for (std::string line; std::getline(text, line);) lines.push_back(line);
@@ -144,17 +129,17 @@ TEST_F(Weights, ATiedPairThatDiffersIsRefused) {
   views.push_back(to_view("output.output.weight", other));
   io::write_safetensors(folder_ / "bad.safetensors", views);
   const auto load = [&] { load_weights(*model, io::read_safetensors(folder_ / "bad.safetensors")); };
-  EXPECT_NE(message_of(load).find("share_emb"), std::string::npos);
+  EXPECT_NE(error_of(load).find("share_emb"), std::string::npos);
 }
 
 TEST_F(Weights, AFolderThatIsNoModelSaysSo) {
-  EXPECT_NE(message_of([&] { load_model(folder_ / "nothing"); }).find("no such model folder"), std::string::npos);
+  EXPECT_NE(error_of([&] { load_model(folder_ / "nothing"); }).find("no such model folder"), std::string::npos);
   write_file_atomically(folder_ / "model" / "config.json", R"({"model": {}})");
-  EXPECT_NE(message_of([&] { load_model(folder_ / "model"); }).find("megalodon convert"), std::string::npos);
+  EXPECT_NE(error_of([&] { load_model(folder_ / "model"); }).find("megalodon convert"), std::string::npos);
   write_file_atomically(
       folder_ / "model" / "config.json",
       R"({"format": "megalodon.cpp", "format_version": 1, "model_type": "megalodon", "modeldim": 3})");
-  EXPECT_NE(message_of([&] { load_model(folder_ / "model"); }).find("model_dim"), std::string::npos);
+  EXPECT_NE(error_of([&] { load_model(folder_ / "model"); }).find("model_dim"), std::string::npos);
 }
 
 }  // namespace

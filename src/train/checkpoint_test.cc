@@ -7,8 +7,6 @@
 namespace megalodon {
 namespace {
 
-using data::error_of;
-using data::expect_contains;
 using Json = nlohmann::ordered_json;
 
 class Checkpoint : public testing::TrainingTest {
@@ -134,8 +132,10 @@ TEST_F(Checkpoint, ADamagedTrainerStateIsRefused) {
   const fs::path folder = folder_ / "broken";
   fs::create_directories(folder);
   expect_contains(error_of([&] { read_trainer_state(folder); }), {"trainer.json"});
+  put("broken/trainer.json", "");
+  expect_contains(error_of([&] { read_trainer_state(folder); }), {"trainer.json", "not JSON"});
   for (const char* text :
-       {"", "[]", "{\"format_version\": 1}", R"({"format_version": 1, "fixed": {}, "environment": {}, "step": -1})",
+       {"[]", "{\"format_version\": 1}", R"({"format_version": 1, "fixed": {}, "environment": {}, "step": -1})",
         R"({"format_version": 1, "fixed": {}, "environment": {}, "step": "3"})"}) {
     put("broken/trainer.json", text);
     expect_contains(error_of([&] { read_trainer_state(folder); }), {"trainer.json", "damaged"});

@@ -6,8 +6,6 @@
 namespace megalodon {
 namespace {
 
-using data::error_of;
-using data::expect_contains;
 
 struct Kind {
   const char* name;

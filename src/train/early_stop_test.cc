@@ -50,7 +50,7 @@ TEST(EarlyStop, ContinuesFromItsState) {
   EXPECT_FALSE(resumed.reached());
   resumed.add(4, 0.33);
   EXPECT_TRUE(resumed.reached());
-  data::expect_contains(data::error_of([&] { resumed.load_state({{"best_step", "x"}}); }), {"trainer.json"});
+  expect_contains(error_of([&] { resumed.load_state({{"best_step", "x"}}); }), {"trainer.json"});
 }
 
 }  // namespace

@@ -49,8 +49,8 @@ TEST(Window, ContinuesFromItsStateBitForBit) {
   Window smaller(3);
   smaller.load_state(whole.state());
   EXPECT_TRUE(smaller.full());
-  data::expect_contains(data::error_of([&] { smaller.load_state({{"a", 1}}); }), {"trainer.json", "list"});
-  data::expect_contains(data::error_of([&] { smaller.load_state({1.0, "x"}); }), {"trainer.json", "x"});
+  expect_contains(error_of([&] { smaller.load_state({{"a", 1}}); }), {"trainer.json", "list"});
+  expect_contains(error_of([&] { smaller.load_state({1.0, "x"}); }), {"trainer.json", "x"});
 }
 
 }  // namespace

@@ -5,9 +5,8 @@
 namespace megalodon {
 namespace {
 
-using data::expect_contains;
 
-class RunFile : public data::FolderTest {
+class RunFile : public FolderTest {
  protected:
   RunConfig load(std::string_view text, const config::Overrides& overrides = {}) const {
     return load_run_config(put("run.toml", text), overrides);

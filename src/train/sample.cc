@@ -10,7 +10,7 @@ namespace megalodon {
 namespace {
 
 /// Text of a model that may still be untrained: control characters would play tricks on a terminal.
-std::string printable(std::string text) {
+std::string without_controls(std::string text) {
   const auto is_control = [](unsigned char c) { return (c < 0x20 && c != '\n' && c != '\t') || c == 0x7f; };
   std::replace_if(text.begin(), text.end(), is_control, '?');
   return text;
@@ -31,7 +31,7 @@ std::string sample_text(Model& model, const data::Tokenizer& tokenizer, const st
   };
   generate(model, {ids.begin(), ids.end()}, tokens, tokenizer.vocabulary(), sampler, emit);
   text += utf8.finish();
-  return printable(text);
+  return without_controls(text);
 }
 
 }  // namespace megalodon

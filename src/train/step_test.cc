@@ -122,12 +122,12 @@ TEST_F(Step, ContinuingBatchesSeeTheirPast) {
 TEST_F(Step, TokensOutsideTheVocabularyAreNamed) {
   const auto net = model(false);
   data::Batch batch{1, 2, {5, 256}, {256, data::kIgnoreTarget}, {1, 0}};
-  data::expect_contains(data::error_of([&] { to_tensors(batch, net->config(), "corpus/x"); }),
+  expect_contains(error_of([&] { to_tensors(batch, net->config(), "corpus/x"); }),
                         {"corpus/x", "256", "vocabulary"});
   batch.tokens = {5, -1};
-  data::expect_contains(data::error_of([&] { to_tensors(batch, net->config(), "corpus/x"); }), {"-1"});
+  expect_contains(error_of([&] { to_tensors(batch, net->config(), "corpus/x"); }), {"-1"});
   batch.tokens = {5, 6};
-  data::expect_contains(data::error_of([&] { to_tensors(batch, net->config(), "corpus/x"); }), {"256", "predicts"});
+  expect_contains(error_of([&] { to_tensors(batch, net->config(), "corpus/x"); }), {"256", "predicts"});
 }
 
 }  // namespace

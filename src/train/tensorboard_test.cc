@@ -73,7 +73,7 @@ TEST(EventRecord, TextAndRestart) {
             "4a080a060a0474657874");
 }
 
-class EventFile : public data::FolderTest {};
+class EventFile : public FolderTest {};
 
 TEST_F(EventFile, HoldsWholeRecords) {
   const fs::path folder = folder_ / "run" / "tensorboard";
@@ -87,9 +87,9 @@ TEST_F(EventFile, HoldsWholeRecords) {
   writer.restart(4);
   const auto list = messages(read_file(writer.path()));
   ASSERT_EQ(list.size(), 5U);
-  data::expect_contains(list[0], {"brain.Event:2"});
-  data::expect_contains(list[2], {"loss", "lr"});
-  data::expect_contains(writer.path().filename().string(), {"events.out.tfevents.", std::to_string(getpid())});
+  expect_contains(list[0], {"brain.Event:2"});
+  expect_contains(list[2], {"loss", "lr"});
+  expect_contains(writer.path().filename().string(), {"events.out.tfevents.", std::to_string(getpid())});
 }
 
 TEST_F(EventFile, EveryWriterHasItsOwn) {
@@ -100,7 +100,7 @@ TEST_F(EventFile, EveryWriterHasItsOwn) {
 
 TEST_F(EventFile, AFolderThatCannotBeIsNamed) {
   const fs::path file = put("file", "x");
-  data::expect_contains(data::error_of([&] { EventWriter(file / "below", 1); }), {"tensorboard", "below"});
+  expect_contains(error_of([&] { EventWriter(file / "below", 1); }), {"tensorboard", "below"});
 }
 
 }  // namespace

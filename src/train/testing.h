@@ -11,10 +11,10 @@
 namespace megalodon::testing {
 
 /// A folder with a corpus of short documents, different at every byte, and runs on it.
-class TrainingTest : public data::FolderTest {
+class TrainingTest : public data::CorpusTest {
  protected:
   void SetUp() override {
-    data::FolderTest::SetUp();
+    data::CorpusTest::SetUp();
     put_corpus("train", 7, 27);
     put_corpus("valid", 3, 40);
   }

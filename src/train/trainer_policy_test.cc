@@ -9,8 +9,6 @@
 namespace megalodon {
 namespace {
 
-using data::error_of;
-using data::expect_contains;
 using Json = nlohmann::ordered_json;
 
 class TrainingPolicy : public testing::Training {

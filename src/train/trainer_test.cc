@@ -7,8 +7,6 @@
 namespace megalodon {
 namespace {
 
-using data::error_of;
-using data::expect_contains;
 using testing::Training;
 
 TEST_F(Training, WritesTheRunFolder) {

@@ -47,7 +47,7 @@ TEST_F(ReadAhead, TokensOutsideTheVocabularyAreNamed) {
   DataConfig config = run_.data;
   config.train = {(folder_ / "large").string()};
   TrainingData data(config, bytes_, 1, 7);
-  data::expect_contains(data::error_of([&] { data.next(*run_.model); }), {"large", "300", "vocabulary"});
+  expect_contains(error_of([&] { data.next(*run_.model); }), {"large", "300", "vocabulary"});
 }
 
 }  // namespace

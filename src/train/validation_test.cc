@@ -5,8 +5,6 @@
 namespace megalodon {
 namespace {
 
-using data::error_of;
-using data::expect_contains;
 
 TEST(ValidEntry, NameAndPrefix) {
   using Split = std::pair<std::string, std::string>;

@@ -22,8 +22,6 @@
 namespace megalodon {
 namespace {
 
-using data::error_of;
-using data::expect_contains;
 using faults::Fault;
 using faults::Faults;
 using faults::kShortWrite;

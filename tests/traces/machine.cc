@@ -1,4 +1,4 @@
-#include "traces/machine.h"
+#include "machine.h"
 
 #include <dlfcn.h>
 #include <hwy/highway.h>

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "traces/small_run.h"
+#include "small_run.h"
 
 namespace megalodon {
 namespace {

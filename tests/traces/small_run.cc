@@ -1,4 +1,4 @@
-#include "traces/small_run.h"
+#include "small_run.h"
 
 #include <nlohmann/json.hpp>
 
@@ -89,7 +89,7 @@ std::vector<std::string> pseudo_english(uint64_t seed, int64_t documents) {
 }
 
 void SmallRunTest::SetUp() {
-  data::FolderTest::SetUp();
+  data::CorpusTest::SetUp();
   const data::ByteTokenizer bytes;
   const auto write = [&](const char* name, uint64_t seed, int64_t count) {
     std::vector<std::vector<int32_t>> documents;
@@ -118,8 +118,8 @@ RunConfig SmallRunTest::small_run(const std::string& name) const {
                 {"hidden_dropout", 0.05},
                 {"attention_dropout", 0.05}},
                {}, "test");
-  run.data.train = (folder_ / "train").string();
-  run.data.valid = (folder_ / "valid").string();
+  run.data.train = {(folder_ / "train").string()};
+  run.data.valid = {(folder_ / "valid").string()};
   run.data.seq_len = 64, run.data.batch = 4;
   run.optimizer.lr = 2e-3;
   run.schedule.warmup = 20;

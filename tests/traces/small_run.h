@@ -13,7 +13,7 @@ namespace megalodon::testing {
 /// Sentences of a small vocabulary with a grammar, in documents of different lengths: a pure function of the seed.
 std::vector<std::string> pseudo_english(uint64_t seed, int64_t documents);
 
-class SmallRunTest : public data::FolderTest {
+class SmallRunTest : public data::CorpusTest {
  protected:
   /// Writes the corpora "train" and "valid".
   void SetUp() override;

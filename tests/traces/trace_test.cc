@@ -5,8 +5,8 @@
 #include <cstdlib>
 
 #include "base/check.h"
-#include "traces/machine.h"
-#include "traces/small_run.h"
+#include "machine.h"
+#include "small_run.h"
 
 namespace megalodon {
 namespace {
@@ -18,6 +18,7 @@ struct TraceCase {
   std::string name;
   double tolerance;  // relative, where the machine is another one
   std::function<void(RunConfig&)> change;
+  friend void PrintTo(const TraceCase& value, std::ostream* out) { *out << value.name; }
 };
 
 // Bfloat16 rounds at other places where products are made in another order: 0.4% each.
