@@ -13,10 +13,17 @@ function(megalodon_use_torch target)
   target_precompile_headers(${target} REUSE_FROM megalodon_torch)
 endfunction()
 
+# What a file includes (torch, JSON, gtest) takes most of its time to compile: several are compiled as one. Names in the
+# anonymous namespaces of a target's files must differ therefore.
+function(megalodon_compile_together target)
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 8)
+endfunction()
+
 # For targets whose own code is not where time goes: the later -O wins, and the build is a good deal quicker. (The
 # precompiled header stays valid: it records no code.)
 function(megalodon_compile_quickly target)
   target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
+  megalodon_compile_together(${target})
 endfunction()
 
 # megalodon_tests(<name> [TORCH] LABEL <label> SOURCES <file>... DEPS <library>...)
@@ -51,8 +58,10 @@ function(megalodon_library folder)
   add_library(${name} STATIC ${sources})
   target_include_directories(${name} PUBLIC ${PROJECT_SOURCE_DIR}/src)
   target_link_libraries(${name} PUBLIC ${arg_DEPS})
+  megalodon_compile_together(${name})
   if(arg_TORCH)
     megalodon_use_torch(${name})
+    megalodon_compile_quickly(${name})  # the kernels do the work
     set(torch TORCH)
   endif()
   file(GLOB tests CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${folder}/*_test.cc)
@@ -75,6 +84,7 @@ function(megalodon_operators)
   target_link_libraries(megalodon_ops PUBLIC megalodon_base PRIVATE megalodon_kernels)
   target_include_directories(megalodon_ops PUBLIC ${PROJECT_SOURCE_DIR}/src)
   megalodon_use_torch(megalodon_ops)
+  megalodon_compile_quickly(megalodon_ops)
 
   file(GLOB tests CONFIGURE_DEPENDS ${ops}/*_test.cc ${ops}/*/*_test.cc)
   megalodon_tests(ops_test TORCH LABEL unit SOURCES ${tests} DEPS megalodon_ops megalodon_kernels)
@@ -99,6 +109,4 @@ function(megalodon_program)
   target_compile_definitions(megalodon PRIVATE MEGALODON_VERSION="${PROJECT_VERSION}")
   target_precompile_headers(megalodon REUSE_FROM megalodon_torch)
   megalodon_compile_quickly(megalodon)
-  # A subcommand's file is short beside the headers it reads (torch, CLI11): several are compiled as one.
-  set_target_properties(megalodon PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 4)
 endfunction()

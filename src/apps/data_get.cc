@@ -51,8 +51,8 @@ class Phases {
   uint64_t first_ = 0;
 };
 
-data::PrepareResult run(const data::DataSet& set, const GetOptions& options, const std::string& output,
-                        Phases& phases) {
+data::PrepareResult run_get(const data::DataSet& set, const GetOptions& options, const std::string& output,
+                            Phases& phases) {
   const auto tokenizer = data::make_tokenizer(options.tokenizer);
   if (set.package == "dict-gcide") {
     const std::string source = options.from.empty() ? data::kGcideSource : options.from;
@@ -73,7 +73,7 @@ void run_get(const GetOptions& options, Common& common) {
   const std::string output = options.output.empty() ? "corpora/" + set.name : options.output;
   until_signal(common, "[data get] interrupted; the same command goes on with what is there", [&] {
     Phases phases;
-    const data::PrepareResult result = run(set, options, output, phases);
+    const data::PrepareResult result = run_get(set, options, output, phases);
     phases.finish();
     if (result.parts.empty()) fmt::print("{}/raw: the files of {}\n", output, set.name);
     print_parts(result, output);

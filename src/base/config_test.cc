@@ -59,7 +59,7 @@ std::string usage_error(Function&& function) {
   return "no error";
 }
 
-std::string error_of(std::string_view toml, const Overrides& overrides = {}) {
+std::string config_error(std::string_view toml, const Overrides& overrides = {}) {
   return usage_error([&] { read_run(toml, overrides); });
 }
 
@@ -94,12 +94,13 @@ TEST(Config, NumbersConvertOnlyWhereNothingIsLost) {
   EXPECT_EQ(read_run("seed = -0").seed, 0);
   EXPECT_EQ(read_run("seed = -0.0").seed, 0);
   EXPECT_EQ(read_run("[optim]\nlr = -0.0").optim.lr, 0.0);
-  EXPECT_EQ(error_of("seed = 9223372036854775807.0"), "seed in run.toml must be an integer, got 9.223372036854776e+18")
+  EXPECT_EQ(config_error("seed = 9223372036854775807.0"),
+            "seed in run.toml must be an integer, got 9.223372036854776e+18")
       << "rounded";
-  EXPECT_EQ(error_of("seed = 1.5"), "seed in run.toml must be an integer, got 1.5");
-  EXPECT_EQ(error_of("seed = 1e17"), "seed in run.toml must be an integer, got 1e+17");
-  EXPECT_EQ(error_of("[optim]\nlr = inf"), "optim.lr in run.toml must be a finite number, got null");
-  EXPECT_EQ(error_of("[optim]\nlr = nan"), "optim.lr in run.toml must be a finite number, got null");
+  EXPECT_EQ(config_error("seed = 1.5"), "seed in run.toml must be an integer, got 1.5");
+  EXPECT_EQ(config_error("seed = 1e17"), "seed in run.toml must be an integer, got 1e+17");
+  EXPECT_EQ(config_error("[optim]\nlr = inf"), "optim.lr in run.toml must be a finite number, got null");
+  EXPECT_EQ(config_error("[optim]\nlr = nan"), "optim.lr in run.toml must be a finite number, got null");
   RunConfig run;
   const auto huge = Tree::parse(R"({"seed": 9223372036854775808})");
   EXPECT_EQ(usage_error([&] { read(run, huge, {}, "config.json"); }),
@@ -107,32 +108,32 @@ TEST(Config, NumbersConvertOnlyWhereNothingIsLost) {
 }
 
 TEST(Config, WrongTypesNameKeyAndSource) {
-  EXPECT_EQ(error_of("seed = true"), "seed in run.toml must be an integer, got true");
-  EXPECT_EQ(error_of("seed = '1'"), "seed in run.toml must be an integer, got \"1\"");
-  EXPECT_EQ(error_of("[optim]\nlr = 'fast'"), "optim.lr in run.toml must be a finite number, got \"fast\"");
-  EXPECT_EQ(error_of("[optim]\ndecay_all = 1"), "optim.decay_all in run.toml must be true or false, got 1");
-  EXPECT_EQ(error_of("[data]\npath = 3"), "data.path in run.toml must be a string, got 3");
-  EXPECT_EQ(error_of("[data]\nmix = 1"), "data.mix in run.toml must be a list of strings, got 1");
-  EXPECT_EQ(error_of("[data]\nmix = ['a', 1]"), "data.mix in run.toml must be a list of strings, got [\"a\",1]");
-  EXPECT_EQ(error_of("optim = 3"), "optim in run.toml must be a section, got 3");
-  EXPECT_EQ(error_of("[seed]\nx = 1"), "seed in run.toml must be an integer, got {\"x\":1}");
+  EXPECT_EQ(config_error("seed = true"), "seed in run.toml must be an integer, got true");
+  EXPECT_EQ(config_error("seed = '1'"), "seed in run.toml must be an integer, got \"1\"");
+  EXPECT_EQ(config_error("[optim]\nlr = 'fast'"), "optim.lr in run.toml must be a finite number, got \"fast\"");
+  EXPECT_EQ(config_error("[optim]\ndecay_all = 1"), "optim.decay_all in run.toml must be true or false, got 1");
+  EXPECT_EQ(config_error("[data]\npath = 3"), "data.path in run.toml must be a string, got 3");
+  EXPECT_EQ(config_error("[data]\nmix = 1"), "data.mix in run.toml must be a list of strings, got 1");
+  EXPECT_EQ(config_error("[data]\nmix = ['a', 1]"), "data.mix in run.toml must be a list of strings, got [\"a\",1]");
+  EXPECT_EQ(config_error("optim = 3"), "optim in run.toml must be a section, got 3");
+  EXPECT_EQ(config_error("[seed]\nx = 1"), "seed in run.toml must be an integer, got {\"x\":1}");
   RunConfig run;
   EXPECT_EQ(usage_error([&] { read(run, Tree::parse("[1]"), {}, "config.json"); }),
             "config.json must be a table of keys and values, got [1]");
 }
 
 TEST(Config, UnknownKeysNameTheNearest) {
-  EXPECT_EQ(error_of("[optim]\nlrr = 1"), "unknown key 'optim.lrr' in run.toml; did you mean 'optim.lr'?");
-  EXPECT_EQ(error_of("sed = 1"), "unknown key 'sed' in run.toml; did you mean 'seed'?");
-  EXPECT_EQ(error_of("[optin]\nlr = 1"), "unknown key 'optin' in run.toml; did you mean 'optim'?");
-  EXPECT_EQ(error_of("[data.inner]\nstep = 1"),
+  EXPECT_EQ(config_error("[optim]\nlrr = 1"), "unknown key 'optim.lrr' in run.toml; did you mean 'optim.lr'?");
+  EXPECT_EQ(config_error("sed = 1"), "unknown key 'sed' in run.toml; did you mean 'seed'?");
+  EXPECT_EQ(config_error("[optin]\nlr = 1"), "unknown key 'optin' in run.toml; did you mean 'optim'?");
+  EXPECT_EQ(config_error("[data.inner]\nstep = 1"),
             "unknown key 'data.inner.step' in run.toml; did you mean 'data.inner.steps'?");
-  EXPECT_EQ(error_of("lr = 1"), "unknown key 'lr' in run.toml; did you mean 'optim.lr'?");
-  EXPECT_EQ(error_of("[wholly_other]"), "unknown key 'wholly_other' in run.toml");
-  EXPECT_EQ(error_of("'optim.lr' = 1"), "unknown key '\"optim.lr\"' in run.toml; did you mean 'optim.lr'?");
-  EXPECT_EQ(error_of("", {{"optim.step", "1"}}),
+  EXPECT_EQ(config_error("lr = 1"), "unknown key 'lr' in run.toml; did you mean 'optim.lr'?");
+  EXPECT_EQ(config_error("[wholly_other]"), "unknown key 'wholly_other' in run.toml");
+  EXPECT_EQ(config_error("'optim.lr' = 1"), "unknown key '\"optim.lr\"' in run.toml; did you mean 'optim.lr'?");
+  EXPECT_EQ(config_error("", {{"optim.step", "1"}}),
             "unknown key 'optim.step' on the command line; did you mean 'optim.steps'?");
-  EXPECT_EQ(error_of("", {{"optim", "1"}}), "unknown key 'optim' on the command line; did you mean 'optim'?");
+  EXPECT_EQ(config_error("", {{"optim", "1"}}), "unknown key 'optim' on the command line; did you mean 'optim'?");
 }
 
 TEST(Config, OverridesWinAndAreReadByType) {
@@ -157,21 +158,22 @@ TEST(Config, OverridesWinAndAreReadByType) {
 TEST(Config, OverridesOfTheWrongKind) {
   const std::string integer = "seed on the command line must be an integer, got ";
   for (const char* text : {"", "1.5", "ten", "0x10", "1 ", "9223372036854775808", "1e400"}) {
-    EXPECT_TRUE(error_of("", {{"seed", text}}).starts_with(integer)) << error_of("", {{"seed", text}});
+    EXPECT_TRUE(config_error("", {{"seed", text}}).starts_with(integer)) << config_error("", {{"seed", text}});
   }
   for (const char* text : {"", "1e400", "inf", "nan", "1,5", "true"}) {
-    EXPECT_TRUE(error_of("", {{"optim.lr", text}}).starts_with("optim.lr on the command line must be a finite number"))
-        << error_of("", {{"optim.lr", text}});
+    EXPECT_TRUE(
+        config_error("", {{"optim.lr", text}}).starts_with("optim.lr on the command line must be a finite number"))
+        << config_error("", {{"optim.lr", text}});
   }
-  EXPECT_EQ(error_of("", {{"optim.decay_all", "yes"}}),
+  EXPECT_EQ(config_error("", {{"optim.decay_all", "yes"}}),
             "optim.decay_all on the command line must be true or false, got \"yes\"");
   for (const char* key : {"data.path", "data.mix", "seed"}) {
-    EXPECT_EQ(error_of("", {{key, "a\xff"}}),
+    EXPECT_EQ(config_error("", {{key, "a\xff"}}),
               fmt::format("{} on the command line must be valid UTF-8, got \"a\\ufffd\"", key));
   }
-  EXPECT_EQ(error_of("", {{"data.mix", "[1]"}}), "data.mix on the command line must be a list of strings, got [1]");
-  EXPECT_TRUE(error_of("", {{"data.mix", "['a'"}}).starts_with("command line:1:"))
-      << error_of("", {{"data.mix", "['a'"}});
+  EXPECT_EQ(config_error("", {{"data.mix", "[1]"}}), "data.mix on the command line must be a list of strings, got [1]");
+  EXPECT_TRUE(config_error("", {{"data.mix", "['a'"}}).starts_with("command line:1:"))
+      << config_error("", {{"data.mix", "['a'"}});
 }
 
 TEST(Config, WhatIsWrittenReadsBack) {

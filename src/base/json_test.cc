@@ -7,7 +7,7 @@
 namespace megalodon {
 namespace {
 
-std::string error_of(std::string_view text) {
+std::string json_error(std::string_view text) {
   try {
     parse_json(text, "x.json", 4);
   } catch (const Error& error) {
@@ -22,12 +22,12 @@ TEST(ParseJson, KeepsTheOrderOfKeysWhereAsked) {
 }
 
 TEST(ParseJson, ErrorsNameTheFileTheByteAndTheRule) {
-  EXPECT_NE(error_of("[1, 2").find("[x.json] byte 6"), std::string::npos) << error_of("[1, 2");
-  EXPECT_NE(error_of("[1] 2").find("not JSON"), std::string::npos);
-  EXPECT_NE(error_of("").find("not JSON"), std::string::npos);
-  EXPECT_NE(error_of("[\"\xff\"]").find("not JSON"), std::string::npos);
-  EXPECT_NE(error_of("[1e999]").find("not JSON"), std::string::npos);
-  EXPECT_EQ(error_of(std::string_view("[1]\0[2]", 7)), "[x.json] byte 3: not JSON: a zero byte");
+  EXPECT_NE(json_error("[1, 2").find("[x.json] byte 6"), std::string::npos) << json_error("[1, 2");
+  EXPECT_NE(json_error("[1] 2").find("not JSON"), std::string::npos);
+  EXPECT_NE(json_error("").find("not JSON"), std::string::npos);
+  EXPECT_NE(json_error("[\"\xff\"]").find("not JSON"), std::string::npos);
+  EXPECT_NE(json_error("[1e999]").find("not JSON"), std::string::npos);
+  EXPECT_EQ(json_error(std::string_view("[1]\0[2]", 7)), "[x.json] byte 3: not JSON: a zero byte");
 }
 
 TEST(ParseJson, ManyKeysOnlyWhereTheyAreFoundQuickly) {
@@ -44,11 +44,11 @@ TEST(ParseJson, ManyKeysOnlyWhereTheyAreFoundQuickly) {
 }
 
 TEST(ParseJson, DepthAndRepeatedKeys) {
-  EXPECT_EQ(error_of("[[[[1]]]]"), "");
-  EXPECT_NE(error_of("[[[[[1]]]]]").find("more than 4 deep"), std::string::npos);
-  EXPECT_NE(error_of(std::string(1 << 20, '[')).find("more than 4 deep"), std::string::npos);
-  EXPECT_NE(error_of(R"({"a": 1, "b": {"a": 2}, "a": 3})").find("\"a\" appears twice"), std::string::npos);
-  EXPECT_EQ(error_of(R"({"a": 1, "b": {"a": 2}})"), "");
+  EXPECT_EQ(json_error("[[[[1]]]]"), "");
+  EXPECT_NE(json_error("[[[[[1]]]]]").find("more than 4 deep"), std::string::npos);
+  EXPECT_NE(json_error(std::string(1 << 20, '[')).find("more than 4 deep"), std::string::npos);
+  EXPECT_NE(json_error(R"({"a": 1, "b": {"a": 2}, "a": 3})").find("\"a\" appears twice"), std::string::npos);
+  EXPECT_EQ(json_error(R"({"a": 1, "b": {"a": 2}})"), "");
 }
 
 }  // namespace

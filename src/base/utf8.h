@@ -8,6 +8,9 @@
 
 namespace megalodon {
 
+/// U+FFFD, which stands for ill-formed text.
+inline constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";
+
 /// Bytes go in as they come; what comes out is always valid UTF-8. A character that is not complete is held back until
 /// it is; bytes that can belong to no character become U+FFFD, one per maximal ill-formed part (Unicode 15, table 3-8).
 class Utf8Stream {

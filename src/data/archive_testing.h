@@ -19,35 +19,36 @@ struct TarEntry {
   int type = AE_IFREG;  // or AE_IFDIR, AE_IFLNK (to `content`), AE_IFIFO
 };
 
-inline void add_filter(archive* out, Packing packing) {
-  switch (packing) {
-    case Packing::kNone:
+inline void add_filter(archive* out, Compression compression) {
+  switch (compression) {
+    case Compression::kNone:
       break;
-    case Packing::kGzip:
+    case Compression::kGzip:
       ASSERT_EQ(archive_write_add_filter_gzip(out), ARCHIVE_OK);
       break;
-    case Packing::kZstd:
+    case Compression::kZstd:
       ASSERT_EQ(archive_write_add_filter_zstd(out), ARCHIVE_OK);
       break;
-    case Packing::kXz:
+    case Compression::kXz:
       ASSERT_EQ(archive_write_add_filter_xz(out), ARCHIVE_OK);
       ASSERT_EQ(archive_write_set_filter_option(out, "xz", "compression-level", "0"), ARCHIVE_OK);
       break;
-    case Packing::kBzip2:
+    case Compression::kBzip2:
       ASSERT_EQ(archive_write_add_filter_bzip2(out), ARCHIVE_OK);
       break;
-    case Packing::kLz4:
+    case Compression::kLz4:
       ASSERT_EQ(archive_write_add_filter_lz4(out), ARCHIVE_OK);
       break;
   }
 }
 
 /// With one entry "data" and no format of an archive around it, a compressed file.
-inline void write_archive(const fs::path& path, const std::vector<TarEntry>& entries, Packing packing, bool tar) {
+inline void write_archive(const fs::path& path, const std::vector<TarEntry>& entries, Compression compression,
+                          bool tar) {
   fs::create_directories(path.parent_path());
   const std::unique_ptr<archive, int (*)(archive*)> out(archive_write_new(), &archive_write_free);
   ASSERT_EQ(tar ? archive_write_set_format_gnutar(out.get()) : archive_write_set_format_raw(out.get()), ARCHIVE_OK);
-  add_filter(out.get(), packing);
+  add_filter(out.get(), compression);
   archive_write_set_bytes_in_last_block(out.get(), 1);
   ASSERT_EQ(archive_write_open_filename(out.get(), path.c_str()), ARCHIVE_OK) << path;
   for (const TarEntry& entry : entries) {
@@ -69,12 +70,12 @@ inline void write_archive(const fs::path& path, const std::vector<TarEntry>& ent
 
 /// Packed as the name says.
 inline fs::path put_packed(const fs::path& path, std::string_view content) {
-  write_archive(path, {{"data", std::string(content)}}, format_of(path.filename().string()).packing, false);
+  write_archive(path, {{"data", std::string(content)}}, format_of(path.filename().string()).compression, false);
   return path;
 }
 
 inline fs::path put_tar(const fs::path& path, const std::vector<TarEntry>& entries) {
-  write_archive(path, entries, format_of(path.filename().string()).packing, true);
+  write_archive(path, entries, format_of(path.filename().string()).compression, true);
   return path;
 }
 

@@ -96,19 +96,20 @@ std::string reason_of(archive* handle) {
 /// zstd, xz, bzip2 and lz4, by libarchive.
 class FilteredStream final : public ByteStream {
  public:
-  FilteredStream(const fs::path& path, Packing packing) : ByteStream(path, most_from(path)), archive_(new_archive()) {
+  FilteredStream(const fs::path& path, Compression compression)
+      : ByteStream(path, most_from(path)), archive_(new_archive()) {
     const PlainStream readable(path);  // for the system's reason where it is not
     archive* handle = archive_.get();
     archive_read_support_format_raw(handle);
     archive_read_support_format_empty(handle);
-    const int filter = enable(handle, packing);
+    const int filter = enable(handle, compression);
     check(archive_read_open_filename(handle, path.c_str(), kBufferBytes) == ARCHIVE_OK,
           "[data] cannot decompress '{}': {}", path.string(), reason_of(handle));
     archive_entry* entry = nullptr;
     const int status = archive_read_next_header(handle, &entry);
     check(archive_filter_code(handle, 0) == filter,
           "[data] '{}' is not {} data, as its name says; rename it to what it is", path.string(),
-          suffix_of(packing) + 1);
+          suffix_of(compression) + 1);
     check(status >= ARCHIVE_WARN, "[data] cannot decompress '{}': {}", path.string(), reason_of(handle));
     ended_ = status == ARCHIVE_EOF;
   }
@@ -117,15 +118,15 @@ class FilteredStream final : public ByteStream {
   }
 
  private:
-  static int enable(archive* handle, Packing packing) {
-    switch (packing) {
-      case Packing::kZstd:
+  static int enable(archive* handle, Compression compression) {
+    switch (compression) {
+      case Compression::kZstd:
         archive_read_support_filter_zstd(handle);
         return ARCHIVE_FILTER_ZSTD;
-      case Packing::kXz:
+      case Compression::kXz:
         archive_read_support_filter_xz(handle);
         return ARCHIVE_FILTER_XZ;
-      case Packing::kBzip2:
+      case Compression::kBzip2:
         archive_read_support_filter_bzip2(handle);
         return ARCHIVE_FILTER_BZIP2;
       default:
@@ -154,14 +155,14 @@ size_t ByteStream::read(char* out, size_t bytes) {
   return got;
 }
 
-std::unique_ptr<ByteStream> open_stream(const fs::path& path, Packing packing) {
-  switch (packing) {
-    case Packing::kNone:
+std::unique_ptr<ByteStream> open_stream(const fs::path& path, Compression compression) {
+  switch (compression) {
+    case Compression::kNone:
       return std::make_unique<PlainStream>(path);
-    case Packing::kGzip:
+    case Compression::kGzip:
       return std::make_unique<GzipStream>(path);
     default:
-      return std::make_unique<FilteredStream>(path, packing);
+      return std::make_unique<FilteredStream>(path, compression);
   }
 }
 

@@ -35,7 +35,7 @@ class ByteStream {
   uint64_t most_, delivered_ = 0;
 };
 
-std::unique_ptr<ByteStream> open_stream(const fs::path& path, Packing packing);
+std::unique_ptr<ByteStream> open_stream(const fs::path& path, Compression compression);
 
 /// The regular files of a tar archive, one after the other. Their names are for messages and for telling what they are;
 /// nothing is ever opened or written by such a name.

@@ -15,7 +15,7 @@ std::string some_text(size_t bytes) {
 }
 
 std::unique_ptr<ByteStream> open_named(const fs::path& path) {
-  return open_stream(path, format_of(path.filename().string()).packing);
+  return open_stream(path, format_of(path.filename().string()).compression);
 }
 
 template <class Reader>
@@ -81,7 +81,8 @@ TEST_F(ByteStreams, AnotherKindOfDataThanTheNameSays) {
     const fs::path path = put(fmt::format("a.txt{}", suffix), "plain text, and enough of it to look at");
     expect_contains(error_of([&] { content_of(path); }), {"a.txt", "is not", "as its name says", "rename"});
   }
-  expect_contains(error_of([&] { open_stream(folder_ / "none", Packing::kNone); }), {"cannot open", "none", "No such"});
+  expect_contains(error_of([&] { open_stream(folder_ / "none", Compression::kNone); }),
+                  {"cannot open", "none", "No such"});
 }
 
 TEST_F(ByteStreams, ABombIsStopped) {

@@ -15,7 +15,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int64_t kMaxBytes = int64_t{1} << 50;  // what no file here comes near
+constexpr int64_t kMaxFileBytes = int64_t{1} << 50;  // what no file here comes near
 
 /// One object of the catalogue; `where` names it in messages.
 class Fields {
@@ -42,7 +42,7 @@ class Fields {
   }
   std::string text(const char* key, const char* otherwise) const { return has(key) ? text(key) : otherwise; }
 
-  int64_t number(const char* key, int64_t smallest, int64_t largest = kMaxBytes) const {
+  int64_t number(const char* key, int64_t smallest, int64_t largest = kMaxFileBytes) const {
     const Json& value = at(key);
     const bool fits = value.is_number_unsigned() && value.get<uint64_t>() <= static_cast<uint64_t>(largest);
     check(fits && value.get<int64_t>() >= smallest,

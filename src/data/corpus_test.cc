@@ -11,7 +11,7 @@
 #include "base/process.h"
 #include "data/archive_testing.h"
 
-namespace megalodon::data {
+namespace megalodon::data::corpus_test {
 namespace {
 
 using Texts = std::vector<std::string>;
@@ -323,4 +323,4 @@ TEST_F(Prepare, MemoryDoesNotGrowWithTheInput) {
 }
 
 }  // namespace
-}  // namespace megalodon::data
+}  // namespace megalodon::data::corpus_test

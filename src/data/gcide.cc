@@ -22,13 +22,13 @@
 namespace megalodon::data {
 namespace {
 
-constexpr size_t kDocumentBytes = size_t{64} << 10;
+constexpr size_t kGcideDocumentBytes = size_t{64} << 10;
 constexpr double kHeldOut = 0.02;      // to valid and to test each
 constexpr uint64_t kSplitSeed = 1913;  // fixed: whoever fetches the corpus gets the same split
 
 std::string read_packed(const fs::path& path) {
   check(fs::exists(path), "[gcide] '{}' is missing; install it with: apt-get install dict-gcide", path.string());
-  const auto stream = open_stream(path, Packing::kGzip);  // dictzip is gzip with an index
+  const auto stream = open_stream(path, Compression::kGzip);  // dictzip is gzip with an index
   std::string text;
   std::string piece(size_t{1} << 20, '\0');
   while (const size_t got = stream->read(piece.data(), piece.size())) text.append(piece, 0, got);
@@ -71,7 +71,7 @@ PrepareResult get_gcide(const fs::path& folder, const Tokenizer& tokenizer, cons
     if (begins_entry(line) && (after_empty_line || !in_entries)) {
       in_entries = true;
       strip_torn_headword(document, line);
-      if (document.size() >= kDocumentBytes) {
+      if (document.size() >= kGcideDocumentBytes) {
         writer.add(document);
         document.clear();
         if (progress) progress(at, dictionary.size());

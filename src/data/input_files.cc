@@ -13,12 +13,14 @@
 namespace megalodon::data {
 namespace {
 
-constexpr std::pair<std::string_view, Packing> kPackings[] = {
-    {".gz", Packing::kGzip},   {".zst", Packing::kZstd}, {".xz", Packing::kXz},
-    {".bz2", Packing::kBzip2}, {".lz4", Packing::kLz4},
+constexpr std::pair<std::string_view, Compression> kCompressions[] = {
+    {".gz", Compression::kGzip},   {".zst", Compression::kZstd}, {".xz", Compression::kXz},
+    {".bz2", Compression::kBzip2}, {".lz4", Compression::kLz4},
 };
-constexpr std::pair<std::string_view, Packing> kPackedTars[] = {
-    {".tgz", Packing::kGzip}, {".tzst", Packing::kZstd}, {".txz", Packing::kXz}, {".tbz2", Packing::kBzip2}};
+constexpr std::pair<std::string_view, Compression> kCompressedTars[] = {{".tgz", Compression::kGzip},
+                                                                        {".tzst", Compression::kZstd},
+                                                                        {".txz", Compression::kXz},
+                                                                        {".tbz2", Compression::kBzip2}};
 
 std::string lower_case(std::string_view text) {
   std::string out(text);
@@ -83,12 +85,12 @@ FileFormat format_of(std::string_view name) {
   const std::string lower = lower_case(name);
   std::string_view rest = lower;
   FileFormat format;
-  for (const auto& [suffix, packing] : kPackedTars) {
-    if (rest.ends_with(suffix)) return {Layout::kTar, packing, true};
+  for (const auto& [suffix, compression] : kCompressedTars) {
+    if (rest.ends_with(suffix)) return {Layout::kTar, compression, true};
   }
-  for (const auto& [suffix, packing] : kPackings) {
+  for (const auto& [suffix, compression] : kCompressions) {
     if (!rest.ends_with(suffix)) continue;
-    format.packing = packing;
+    format.compression = compression;
     rest.remove_suffix(suffix.size());
     break;
   }
@@ -105,9 +107,9 @@ FileFormat format_of(std::string_view name) {
   return format;
 }
 
-const char* suffix_of(Packing packing) {
-  for (const auto& [suffix, known] : kPackings) {
-    if (packing == known) return suffix.data();
+const char* suffix_of(Compression compression) {
+  for (const auto& [suffix, known] : kCompressions) {
+    if (compression == known) return suffix.data();
   }
   return "";
 }

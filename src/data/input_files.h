@@ -16,17 +16,17 @@
 namespace megalodon::data {
 
 enum class Layout { kText, kJsonLines, kTar };
-enum class Packing { kNone, kGzip, kZstd, kXz, kBzip2, kLz4 };
+enum class Compression { kNone, kGzip, kZstd, kXz, kBzip2, kLz4 };
 
 struct FileFormat {
   Layout layout = Layout::kText;
-  Packing packing = Packing::kNone;
+  Compression compression = Compression::kNone;
   bool searched = false;  // whether folders and archives are searched for such names
 };
 
 FileFormat format_of(std::string_view name);
 /// ".zst"
-const char* suffix_of(Packing packing);
+const char* suffix_of(Compression compression);
 
 struct InputFile {
   fs::path path;

@@ -16,25 +16,25 @@ class InputFiles : public FolderTest {
 using Names = std::vector<std::string>;
 
 TEST_F(InputFiles, TheNameSaysWhatAFileIs) {
-  const auto is = [](std::string_view name, Layout layout, Packing packing, bool searched) {
+  const auto is = [](std::string_view name, Layout layout, Compression compression, bool searched) {
     const FileFormat format = format_of(name);
     EXPECT_EQ(format.layout, layout) << name;
-    EXPECT_EQ(format.packing, packing) << name;
+    EXPECT_EQ(format.compression, compression) << name;
     EXPECT_EQ(format.searched, searched) << name;
   };
-  is("a.txt", Layout::kText, Packing::kNone, true);
-  is("A.TXT.GZ", Layout::kText, Packing::kGzip, true);
-  is("a.jsonl.zst", Layout::kJsonLines, Packing::kZstd, true);
-  is("a.ndjson.xz", Layout::kJsonLines, Packing::kXz, true);
-  is("a.json.gz", Layout::kJsonLines, Packing::kGzip, false);
-  is("a.tar", Layout::kTar, Packing::kNone, true);
-  is("a.tar.bz2", Layout::kTar, Packing::kBzip2, true);
-  is("a.tgz", Layout::kTar, Packing::kGzip, true);
-  is("a.tzst", Layout::kTar, Packing::kZstd, true);
-  is("README", Layout::kText, Packing::kNone, false);
-  is("enwik8.zst", Layout::kText, Packing::kZstd, false);
-  is("a.txt.lz4", Layout::kText, Packing::kLz4, true);
-  is("", Layout::kText, Packing::kNone, false);
+  is("a.txt", Layout::kText, Compression::kNone, true);
+  is("A.TXT.GZ", Layout::kText, Compression::kGzip, true);
+  is("a.jsonl.zst", Layout::kJsonLines, Compression::kZstd, true);
+  is("a.ndjson.xz", Layout::kJsonLines, Compression::kXz, true);
+  is("a.json.gz", Layout::kJsonLines, Compression::kGzip, false);
+  is("a.tar", Layout::kTar, Compression::kNone, true);
+  is("a.tar.bz2", Layout::kTar, Compression::kBzip2, true);
+  is("a.tgz", Layout::kTar, Compression::kGzip, true);
+  is("a.tzst", Layout::kTar, Compression::kZstd, true);
+  is("README", Layout::kText, Compression::kNone, false);
+  is("enwik8.zst", Layout::kText, Compression::kZstd, false);
+  is("a.txt.lz4", Layout::kText, Compression::kLz4, true);
+  is("", Layout::kText, Compression::kNone, false);
 }
 
 TEST_F(InputFiles, FoldersAndPatternsInOrderOfName) {

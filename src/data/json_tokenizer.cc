@@ -15,11 +15,11 @@ SentencePieceModel normalizer_model(bool prefix_space) {
 }
 
 /// The decoder's ByteFallback: a run of bytes that is not UTF-8 becomes U+FFFD, one for each byte.
-void append_spelled(const std::string& bytes, std::string& out) {
+void append_or_replace(const std::string& bytes, std::string& out) {
   if (is_valid_utf8(bytes)) {
     out += bytes;
   } else {
-    for (size_t i = 0; i < bytes.size(); ++i) out += "\xEF\xBF\xBD";
+    for (size_t i = 0; i < bytes.size(); ++i) out += kReplacementCharacter;
   }
 }
 
@@ -111,7 +111,7 @@ std::string JsonTokenizer::decode_text(std::span<const int32_t> tokens) const {
       spelled += part;
       continue;
     }
-    append_spelled(spelled, text);
+    append_or_replace(spelled, text);
     spelled.clear();
     text += part;
   }
@@ -120,7 +120,7 @@ std::string JsonTokenizer::decode_text(std::span<const int32_t> tokens) const {
     text = utf8.push(spelled);
     return text + utf8.finish();
   }
-  append_spelled(spelled, text);
+  append_or_replace(spelled, text);
   if (strip_space_ && text.starts_with(' ')) text.erase(0, 1);
   return text;
 }

@@ -9,13 +9,11 @@
 namespace megalodon::data {
 namespace {
 
-using Json = nlohmann::json;
-
 constexpr int kDepth = 256;
 constexpr size_t kReasonBytes = 160;  // the parser's message quotes a token, however long
 
 /// Picks the one string while the parser goes by, and builds nothing else.
-class FieldPicker final : public nlohmann::json_sax<Json> {
+class FieldPicker final : public nlohmann::json_sax<nlohmann::json> {
  public:
   FieldPicker(std::string_view field, JsonlText& result) : field_(field), result_(result) {}
 
@@ -82,7 +80,7 @@ JsonlText parse_jsonl_line(std::string_view line, std::string_view field) {
     result.error = fmt::format("not JSON at byte {}: a NUL byte", at);  // where the parser would stop and be content
   } else {
     FieldPicker picker(field, result);
-    if (Json::sax_parse(line.data(), line.data() + line.size(), &picker) && !picker.found()) {
+    if (nlohmann::json::sax_parse(line.data(), line.data() + line.size(), &picker) && !picker.found()) {
       result.error = fmt::format("the field \"{}\" is missing", printable(field, kReasonBytes));
     }
   }

@@ -20,14 +20,10 @@ namespace {
   fail("[download] cannot {} '{}': {}", action, path.string(), std::strerror(errno));
 }
 
-fs::path with_suffix(const fs::path& path, const char* suffix) {
-  return path.string() + suffix;
-}
-
 }  // namespace
 
 PartFile::PartFile(const fs::path& target)
-    : target_(target), path_(with_suffix(target, ".part")), source_(with_suffix(target, ".part.json")) {
+    : target_(target), path_(target.string() + ".part"), source_(target.string() + ".part.json") {
   // A link would have us write to wherever it points.
   descriptor_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, mode_t{0666});
   if (descriptor_ < 0) fail_system("open", path_);

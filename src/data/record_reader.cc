@@ -53,7 +53,7 @@ bool RecordReader::open_source() {
     if (tar_ != nullptr && open_entry()) return true;
     if (next_file_ == files_.size()) return false;
     const InputFile& file = files_[next_file_++];
-    stream_ = open_stream(file.path, file.format.packing);
+    stream_ = open_stream(file.path, file.format.compression);
     if (file.format.layout == Layout::kTar) {
       tar_ = std::make_unique<TarReader>(std::move(stream_));
     } else {
@@ -66,7 +66,7 @@ bool RecordReader::open_source() {
 bool RecordReader::open_entry() {
   while (tar_->next()) {
     const FileFormat format = format_of(tar_->name());
-    if (format.searched && format.layout != Layout::kTar && format.packing == Packing::kNone) {
+    if (format.searched && format.layout != Layout::kTar && format.compression == Compression::kNone) {
       begin_source(files_[next_file_ - 1].path.string() + ":" + printable(tar_->name(), kNameBytes), format.layout);
       return true;
     }

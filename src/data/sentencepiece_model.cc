@@ -14,9 +14,9 @@ namespace {
 constexpr size_t kMaxPieces = size_t{1} << 22;
 
 /// Reads the messages; what concerns the model as a whole is checked at the end.
-class Parser {
+class SentencePieceParser {
  public:
-  Parser(std::string_view bytes, std::string_view name) : bytes_(bytes), name_(name) {}
+  SentencePieceParser(std::string_view bytes, std::string_view name) : bytes_(bytes), name_(name) {}
 
   SentencePieceModel parse() {
     ProtobufReader reader(bytes_, name_);
@@ -192,7 +192,7 @@ int byte_of_piece(std::string_view text) {
 }
 
 SentencePieceModel parse_sentencepiece_model(std::string_view bytes, std::string_view name) {
-  return Parser(bytes, name).parse();
+  return SentencePieceParser(bytes, name).parse();
 }
 
 }  // namespace megalodon::data

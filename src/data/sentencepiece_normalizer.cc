@@ -8,9 +8,7 @@
 namespace megalodon::data {
 namespace {
 
-constexpr std::string_view kMarkedSpace = "\xE2\x96\x81";  // U+2581
-constexpr size_t kMaxReplacementBytes = 256;               // Unicode's longest takes 33
-constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
+constexpr size_t kMaxReplacementBytes = 256;  // Unicode's longest takes 33
 
 uint32_t trie_bytes(std::string_view charsmap) {
   uint32_t size = 0;
@@ -92,7 +90,7 @@ SentencePieceNormalizer::Part SentencePieceNormalizer::first_part(std::string_vi
   const Part rule = longest_rule(text);
   if (rule.length > 0) return rule;
   const Utf8Character character = first_character(text);
-  return {character.valid ? text.substr(0, character.length) : kReplacement, character.length};
+  return {character.valid ? text.substr(0, character.length) : kReplacementCharacter, character.length};
 }
 
 /// Without rules nothing but spaces and ill-formed bytes changes, so stretches of ASCII are copied whole.
@@ -107,7 +105,7 @@ std::string SentencePieceNormalizer::replace_only(std::string_view text) const {
     if (end == text.size()) break;
     const Utf8Character character = first_character(text.substr(end));
     if (!character.valid) {
-      out += kReplacement;
+      out += kReplacementCharacter;
     } else if (character.code == 0x2581) {
       out += ' ';
     } else {

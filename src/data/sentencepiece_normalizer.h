@@ -19,6 +19,9 @@
 
 namespace megalodon::data {
 
+/// U+2581, which stands for a space in the texts of pieces.
+inline constexpr std::string_view kMarkedSpace = "\xE2\x96\x81";
+
 /// The rule that the header or the end of such a file breaks, or "". (Places inside are checked when they are used.)
 std::string charsmap_problem(std::string_view charsmap);
 

@@ -5,7 +5,7 @@
 #include "data/testing.h"
 #include "data/tokenizer_testing.h"
 
-namespace megalodon::data {
+namespace megalodon::data::sentencepiece_test {
 namespace {
 
 using Ids = std::vector<int32_t>;
@@ -349,4 +349,4 @@ TEST(SentencePieceFile, DamageNeverCrashes) {
 }
 
 }  // namespace
-}  // namespace megalodon::data
+}  // namespace megalodon::data::sentencepiece_test

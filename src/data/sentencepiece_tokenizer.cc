@@ -8,8 +8,6 @@
 namespace megalodon::data {
 namespace {
 
-constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
-
 std::vector<std::string> texts_of(const SentencePieceModel& model) {
   std::vector<std::string> texts;
   for (const SentencePiece& piece : model.pieces) {
@@ -91,7 +89,7 @@ Trie user_defined_of(const SentencePieceModel& model, const std::vector<std::str
 void append_spelled(std::string_view bytes, std::string& out) {
   while (!bytes.empty()) {
     const Utf8Character character = first_character(bytes);
-    out += character.valid ? bytes.substr(0, character.length) : kReplacement;
+    out += character.valid ? bytes.substr(0, character.length) : kReplacementCharacter;
     bytes.remove_prefix(character.length);
   }
 }

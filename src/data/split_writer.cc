@@ -10,7 +10,7 @@ namespace {
 
 constexpr uint64_t kSplitStream = 0x73706C6974;  // the split's own random numbers
 constexpr uint64_t kShuffleStream = 0x73687566;
-constexpr size_t kDocumentBytes = size_t{8} << 20;  // of a document that are kept in memory
+constexpr size_t kKeptBytes = size_t{8} << 20;  // of a document that are kept in memory
 constexpr size_t kSpoolBytes = size_t{64} << 20;
 
 }  // namespace
@@ -20,7 +20,7 @@ SplitWriter::SplitWriter(const Options& options, const Tokenizer& tokenizer)
       tokenizer_(tokenizer),
       store_(tokenizer.vocabulary()),
       folder_((options.valid > 0 || options.test > 0 ? options.output : options.output.parent_path()).string()),
-      open_(folder_, kDocumentBytes),
+      open_(folder_, kKeptBytes),
       spool_(folder_, kSpoolBytes) {
   const double valid = options.valid, test = options.test;
   check(valid >= 0 && test >= 0 && valid + test < 1,
@@ -64,7 +64,7 @@ void SplitWriter::append(std::string_view stored) {
 
 void SplitWriter::end_document(Hash128 hash_of_text) {
   if (open_.empty()) return;
-  SpillBuffer stored = std::exchange(open_, SpillBuffer(folder_, kDocumentBytes));
+  SpillBuffer stored = std::exchange(open_, SpillBuffer(folder_, kKeptBytes));
   if (options_.dedupe && !seen_.insert(hash_of_text).second) {
     ++duplicates_;
     return;

@@ -10,7 +10,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr const char* kFormat = "megalodon.cpp tokens";
 constexpr int kVersion = 1;
-constexpr uintmax_t kMaxBytes = 1 << 20;
+constexpr uintmax_t kMaxSidecarBytes = 1 << 20;
 
 int64_t count(const Json& tree, const char* key, const std::string& source) {
   const auto found = tree.find(key);
@@ -28,7 +28,7 @@ std::optional<TokenSidecar> read_sidecar(const fs::path& prefix) {
   const fs::path path = sidecar_path(prefix);
   if (!fs::exists(path)) return std::nullopt;
   const std::string source = path.string();
-  check(fs::is_regular_file(path) && fs::file_size(path) <= kMaxBytes,
+  check(fs::is_regular_file(path) && fs::file_size(path) <= kMaxSidecarBytes,
         "[{}] expected the description of the tokens beside it, not a file this large; move it away", source);
   const Json tree = parse_json<Json>(read_file(path), source);
   check(tree.is_object() && tree.value("format", Json()) == kFormat,

@@ -6,25 +6,24 @@
 namespace megalodon::data {
 namespace {
 
-using Json = nlohmann::json;
-
 /// A token is given as its text, or as an object that holds it.
-std::optional<std::string> token_of(const Json& tree, const char* key, std::string_view name) {
-  Json value = tree.value(key, Json());
-  if (value.is_object()) value = value.value("content", Json());
+std::optional<std::string> token_of(const nlohmann::json& tree, const char* key, std::string_view name) {
+  nlohmann::json value = tree.value(key, nlohmann::json());
+  if (value.is_object()) value = value.value("content", nlohmann::json());
   if (value.is_null()) return std::nullopt;
   check(value.is_string(), "[{}] {}: expected a token's text", name, key);
   return value.get<std::string>();
 }
 
 /// One template, or several with names, of which the one called "default" counts.
-std::string chat_template_of(const Json& tree, std::string_view name) {
-  const Json value = tree.value("chat_template", Json());
+std::string chat_template_of(const nlohmann::json& tree, std::string_view name) {
+  const nlohmann::json value = tree.value("chat_template", nlohmann::json());
   if (value.is_null()) return {};
   if (value.is_string()) return value.get<std::string>();
   check(value.is_array(), "[{}] chat_template: expected a text, or a list of named ones", name);
-  for (const Json& entry : value)
-    if (entry.is_object() && entry.value("name", Json()) == "default" && entry.value("template", Json()).is_string())
+  for (const nlohmann::json& entry : value)
+    if (entry.is_object() && entry.value("name", nlohmann::json()) == "default" &&
+        entry.value("template", nlohmann::json()).is_string())
       return entry["template"].get<std::string>();
   return {};
 }
@@ -32,7 +31,7 @@ std::string chat_template_of(const Json& tree, std::string_view name) {
 }  // namespace
 
 TokenizerConfig parse_tokenizer_config(std::string_view text, std::string_view name) {
-  const Json tree = parse_json(text, name);
+  const nlohmann::json tree = parse_json(text, name);
   check(tree.is_object(), "[{}] expected a JSON object", name);
   return {std::string(text),
           token_of(tree, "bos_token", name),

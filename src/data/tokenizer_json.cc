@@ -14,10 +14,6 @@
 namespace megalodon::data {
 namespace {
 
-using Json = nlohmann::json;
-
-constexpr const char* kMarkedSpace = "\xE2\x96\x81";
-
 /// Code point -> byte, plus 1; 0 where there is none. Printable Latin-1 characters stand for themselves, the 68 other
 /// bytes for U+0100 and on, in order.
 std::array<uint16_t, 0x144> spelling_table() {
@@ -30,9 +26,9 @@ std::array<uint16_t, 0x144> spelling_table() {
   return bytes;
 }
 
-class Parser {
+class TokenizerJsonParser {
  public:
-  Parser(std::string_view text, std::string_view name) : name_(name), tree_(parse_json(text, name)) {}
+  TokenizerJsonParser(std::string_view text, std::string_view name) : name_(name), tree_(parse_json(text, name)) {}
 
   TokenizerJson parse() {
     require(tree_.is_object(), "expected a JSON object");
@@ -59,13 +55,14 @@ class Parser {
   }
 
   /// The value of a key; null where it is missing.
-  static const Json& at(const Json& tree, const char* key) {
-    static const Json kNull;
+  static const nlohmann::json& at(const nlohmann::json& tree, const char* key) {
+    static const nlohmann::json kNull;
     const auto found = tree.find(key);
     return found == tree.end() ? kNull : *found;
   }
 
-  void allow_keys(const Json& tree, std::string_view where, const std::unordered_set<std::string>& known) const {
+  void allow_keys(const nlohmann::json& tree, std::string_view where,
+                  const std::unordered_set<std::string>& known) const {
     for (const auto& [key, value] : tree.items())
       require(known.contains(key),
               fmt::format("{} has the key \"{}\", which this program does not know; it could change ids", where, key));
@@ -73,14 +70,14 @@ class Parser {
 
   void check_model() const {
     require(model_.is_object(), "expected an object \"model\"");
-    const Json& type = at(model_, "type");
+    const nlohmann::json& type = at(model_, "type");
     require(type.is_null() || type == "BPE", fmt::format("expected a model of type BPE, got {}", type.dump()));
     allow_keys(model_, "the model",
                {"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
                 "byte_fallback", "ignore_merges", "vocab", "merges"});
     require(at(model_, "dropout").is_null(), "dropout must be null: it would make ids random");
     for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
-      const Json& value = at(model_, key);
+      const nlohmann::json& value = at(model_, key);
       require(value.is_null() || value == "", fmt::format("{} is not supported, got {}", key, value.dump()));
     }
     require(!flag(model_, "ignore_merges"), "ignore_merges = true is not supported");
@@ -88,13 +85,13 @@ class Parser {
             "expected \"vocab\" as an object and \"merges\" as an array");
   }
 
-  bool flag(const Json& tree, const char* key) const {
-    const Json& value = at(tree, key);
+  bool flag(const nlohmann::json& tree, const char* key) const {
+    const nlohmann::json& value = at(tree, key);
     require(value.is_null() || value.is_boolean(), fmt::format("{} must be true or false, got {}", key, value.dump()));
     return value.is_boolean() && value.get<bool>();
   }
 
-  int32_t id_of(const Json& value, const std::string& token) const {
+  int32_t id_of(const nlohmann::json& value, const std::string& token) const {
     require(value.is_number_unsigned() && value.get<uint64_t>() < uint64_t{std::numeric_limits<int32_t>::max()},
             fmt::format("expected an id in [0, 2^31) for the token '{}', got {}", token, value.dump()));
     return value.get<int32_t>();
@@ -116,12 +113,12 @@ class Parser {
 
   /// Ids must be 0, 1, 2, …: as many as there are names in the vocabulary and among the added tokens.
   void read_vocabulary() {
-    const Json& vocabulary = model_["vocab"];
-    const Json& added = at(tree_, "added_tokens");
+    const nlohmann::json& vocabulary = model_["vocab"];
+    const nlohmann::json& added = at(tree_, "added_tokens");
     require(added.is_null() || added.is_array(), "expected an array \"added_tokens\"");
     std::unordered_set<std::string> more;
-    for (const Json& token : added) {
-      const Json& content = at(token, "content");
+    for (const nlohmann::json& token : added) {
+      const nlohmann::json& content = at(token, "content");
       require(content.is_string(), "expected every added token to be an object with a text \"content\"");
       if (!vocabulary.contains(content.get_ref<const std::string&>())) more.insert(content.get<std::string>());
     }
@@ -132,8 +129,8 @@ class Parser {
 
   void read_added_tokens() {
     std::unordered_set<std::string> seen;
-    const Json& added = at(tree_, "added_tokens");
-    for (const Json& entry : added) {
+    const nlohmann::json& added = at(tree_, "added_tokens");
+    for (const nlohmann::json& entry : added) {
       const auto content = entry["content"].get<std::string>();
       const int32_t id = id_of(at(entry, "id"), content);
       require(seen.insert(content).second, fmt::format("the added token '{}' appears twice", content));
@@ -156,7 +153,7 @@ class Parser {
   }
 
   /// Compares a part of the file with what is supported, which the message shows.
-  void require_equal(const Json& got, const Json& expected, const char* what) const {
+  void require_equal(const nlohmann::json& got, const nlohmann::json& expected, const char* what) const {
     require(got == expected, fmt::format("{}: expected {}, got {}", what, expected.dump(), shorten(got.dump())));
   }
   static std::string shorten(std::string text) {
@@ -167,7 +164,7 @@ class Parser {
 
   void read_kind() {
     result_.byte_level = at(tree_, "pre_tokenizer").is_object() && at(tree_["pre_tokenizer"], "type") == "ByteLevel";
-    const Json& unknown = at(model_, "unk_token");
+    const nlohmann::json& unknown = at(model_, "unk_token");
     require(unknown.is_null() || unknown.is_string(), "unk_token must be a text or null");
     if (unknown.is_string()) result_.unknown = unknown.get<std::string>();
     require(result_.unknown.empty() || ids_.contains(result_.unknown),
@@ -180,33 +177,33 @@ class Parser {
   }
 
   void read_gpt2_kind() {
-    const Json& pre = tree_["pre_tokenizer"];
+    const nlohmann::json& pre = tree_["pre_tokenizer"];
     allow_keys(pre, "the pre-tokenizer", {"type", "add_prefix_space", "trim_offsets", "use_regex"});
     require(at(pre, "use_regex").is_null() || flag(pre, "use_regex"),
             "pre_tokenizer ByteLevel with use_regex = false is not supported");
     result_.prefix_space = at(pre, "add_prefix_space").is_null() || flag(pre, "add_prefix_space");
     require(at(tree_, "normalizer").is_null(), "a normalizer beside the pre-tokenizer ByteLevel is not supported");
-    const Json& decoder = at(tree_, "decoder");
+    const nlohmann::json& decoder = at(tree_, "decoder");
     require(decoder.is_object() && at(decoder, "type") == "ByteLevel", "expected a decoder of type ByteLevel");
     require(!flag(model_, "byte_fallback"), "byte_fallback beside the pre-tokenizer ByteLevel is not supported");
   }
 
   void read_llama_kind() {
-    const Json prepend = {{"type", "Prepend"}, {"prepend", kMarkedSpace}};
-    const Json replace = {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", kMarkedSpace}};
-    const Json both = {{"type", "Sequence"}, {"normalizers", {prepend, replace}}};
+    const nlohmann::json prepend = {{"type", "Prepend"}, {"prepend", kMarkedSpace}};
+    const nlohmann::json replace = {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", kMarkedSpace}};
+    const nlohmann::json both = {{"type", "Sequence"}, {"normalizers", {prepend, replace}}};
     require(at(tree_, "pre_tokenizer").is_null(), fmt::format("expected the pre-tokenizer ByteLevel or none, got {}",
                                                               shorten(at(tree_, "pre_tokenizer").dump())));
-    const Json& normalizer = at(tree_, "normalizer");
+    const nlohmann::json& normalizer = at(tree_, "normalizer");
     result_.prefix_space = normalizer != replace;
     if (result_.prefix_space) require_equal(normalizer, both, "normalizer");
 
-    Json steps = {{{"type", "Replace"}, {"pattern", {{"String", kMarkedSpace}}}, {"content", " "}},
-                  {{"type", "ByteFallback"}},
-                  {{"type", "Fuse"}}};
-    const Json strip = {{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}};
-    const Json& decoder = at(tree_, "decoder");
-    result_.strip_space = decoder != Json{{"type", "Sequence"}, {"decoders", steps}};
+    nlohmann::json steps = {{{"type", "Replace"}, {"pattern", {{"String", kMarkedSpace}}}, {"content", " "}},
+                            {{"type", "ByteFallback"}},
+                            {{"type", "Fuse"}}};
+    const nlohmann::json strip = {{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}};
+    const nlohmann::json& decoder = at(tree_, "decoder");
+    result_.strip_space = decoder != nlohmann::json{{"type", "Sequence"}, {"decoders", steps}};
     if (result_.strip_space) steps.push_back(strip);
     require_equal(decoder, {{"type", "Sequence"}, {"decoders", steps}}, "decoder");
     require(flag(model_, "byte_fallback") || !result_.unknown.empty(),
@@ -256,7 +253,7 @@ class Parser {
   }
 
   /// "a b", or ["a", "b"].
-  std::pair<std::string, std::string> halves(const Json& merge, size_t index) const {
+  std::pair<std::string, std::string> halves(const nlohmann::json& merge, size_t index) const {
     if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string())
       return {merge[0].get<std::string>(), merge[1].get<std::string>()};
     require(merge.is_string(), fmt::format("merge {}: expected two tokens, got {}", index, shorten(merge.dump())));
@@ -269,7 +266,7 @@ class Parser {
 
   void read_merges() {
     std::unordered_set<uint64_t> seen;
-    const Json& merges = model_["merges"];
+    const nlohmann::json& merges = model_["merges"];
     for (size_t index = 0; index < merges.size(); ++index) {
       const auto [left, right] = halves(merges[index], index);
       const auto id = [&](const std::string& token) {
@@ -287,7 +284,7 @@ class Parser {
   }
 
   std::string_view name_;
-  Json tree_, model_;
+  nlohmann::json tree_, model_;
   TokenizerJson result_;
   std::unordered_map<std::string, int32_t> ids_;
 };
@@ -307,7 +304,7 @@ bool bytes_of_spelling(std::string_view spelling, std::string& bytes) {
 }
 
 TokenizerJson parse_tokenizer_json(std::string_view text, std::string_view name) {
-  return Parser(text, name).parse();
+  return TokenizerJsonParser(text, name).parse();
 }
 
 }  // namespace megalodon::data

@@ -4,7 +4,7 @@
 #include "data/testing.h"
 #include "data/tokenizer_testing.h"
 
-namespace megalodon::data {
+namespace megalodon::data::tokenizer_json_test {
 namespace {
 
 using Ids = std::vector<int32_t>;
@@ -288,4 +288,4 @@ TEST(TokenizerConfigFile, NamesSpecialTokensAndKeepsTheTemplate) {
 }
 
 }  // namespace
-}  // namespace megalodon::data
+}  // namespace megalodon::data::tokenizer_json_test

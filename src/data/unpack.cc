@@ -21,7 +21,7 @@ namespace {
 
 constexpr uint64_t kRatio = 200;  // text compresses 20-fold at most; a bomb's layer of deflate a thousandfold
 constexpr uint64_t kAlways = uint64_t{16} << 20;  // a small archive of padding is no bomb
-constexpr size_t kNameBytes = 200;  // of a name in an error
+constexpr size_t kEntryNameBytes = 200;           // of a name in an error
 constexpr size_t kReadBytes = size_t{1} << 20;
 
 class Unpacker {
@@ -72,7 +72,7 @@ void Unpacker::expect(int code, const char* action) const {
 }
 
 void Unpacker::refuse(const char* name, std::string_view why) const {
-  fail("[unpack] '{}' is refused: its entry '{}' {}", path_.string(), printable(name, kNameBytes), why);
+  fail("[unpack] '{}' is refused: its entry '{}' {}", path_.string(), printable(name, kEntryNameBytes), why);
 }
 
 /// The entry's name without "." parts. libarchive gives names in the locale's encoding, or only as UTF-8 where that

@@ -2,7 +2,7 @@
 
 #include "io/testing.h"
 
-namespace megalodon::io {
+namespace megalodon::io::pickle_test {
 namespace {
 
 using testing::exact;
@@ -173,4 +173,4 @@ TEST(Pickle, DamagedPicklesAreRefusedOrRead) {
 }
 
 }  // namespace
-}  // namespace megalodon::io
+}  // namespace megalodon::io::pickle_test

@@ -5,7 +5,7 @@
 #include "io/testing.h"
 #include "io/zip.h"
 
-namespace megalodon::io {
+namespace megalodon::io::safetensors_test {
 namespace {
 
 using testing::exact;
@@ -289,4 +289,4 @@ TEST(Safetensors, DamagedFilesAreRefusedOrRead) {
 }
 
 }  // namespace
-}  // namespace megalodon::io
+}  // namespace megalodon::io::safetensors_test

@@ -8,7 +8,7 @@
 #include "io/testing.h"
 #include "io/zip.h"
 
-namespace megalodon::io {
+namespace megalodon::io::torch_file_test {
 namespace {
 
 using testing::error_of;
@@ -228,4 +228,4 @@ TEST(TorchFile, DamagedFilesAreRefusedOrRead) {
 }
 
 }  // namespace
-}  // namespace megalodon::io
+}  // namespace megalodon::io::torch_file_test

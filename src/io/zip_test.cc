@@ -4,7 +4,7 @@
 
 #include "io/testing.h"
 
-namespace megalodon::io {
+namespace megalodon::io::zip_test {
 namespace {
 
 using testing::exact;
@@ -181,4 +181,4 @@ TEST(Zip, DamagedFilesAreRefusedOrRead) {
 }
 
 }  // namespace
-}  // namespace megalodon::io
+}  // namespace megalodon::io::zip_test

@@ -3,7 +3,7 @@
 #include "base/check.h"
 #include "ops/testing.h"
 
-namespace megalodon::ops {
+namespace megalodon::ops::bfloat16_product_test {
 namespace {
 
 using testing::close;
@@ -41,4 +41,4 @@ TEST(Bfloat16Product, RefusesOtherTypes) {
 }
 
 }  // namespace
-}  // namespace megalodon::ops
+}  // namespace megalodon::ops::bfloat16_product_test

@@ -19,7 +19,7 @@ bool exceeds(const std::optional<double>& z, double threshold) {
   return threshold > 0 && z && *z > threshold;
 }
 
-int64_t count_at(const Json& state, const char* key) {
+int64_t guard_count(const Json& state, const char* key) {
   const auto found = state.find(key);
   check(found != state.end() && found->is_number_integer() && *found >= 0,
         "[trainer.json] guard.{} is missing or no count; the checkpoint is damaged", key);
@@ -136,12 +136,12 @@ void UpdateGuard::load_state(const Json& state) {
   losses_.load_state(state["losses"]);
   norms_.load_state(state["norms"]);
   spike_losses_.load_state(state["spike_losses"]);
-  skips_ = count_at(state, "skips");
-  skips_in_a_row_ = count_at(state, "skips_in_a_row");
-  rollbacks_ = rollbacks_saved_ = count_at(state, "rollbacks");
-  spike_length_ = count_at(state, "spike_length");
-  spike_step_ = count_at(state, "spike_step");
-  spike_first_ = count_at(state, "spike_first");
+  skips_ = guard_count(state, "skips");
+  skips_in_a_row_ = guard_count(state, "skips_in_a_row");
+  rollbacks_ = rollbacks_saved_ = guard_count(state, "rollbacks");
+  spike_length_ = guard_count(state, "spike_length");
+  spike_step_ = guard_count(state, "spike_step");
+  spike_first_ = guard_count(state, "spike_first");
 }
 
 }  // namespace megalodon

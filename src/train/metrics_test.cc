@@ -11,7 +11,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-class Metrics : public testing::Test {
+class Metrics : public ::testing::Test {
  protected:
   void SetUp() override { fs::remove(path_); }
   void TearDown() override { fs::remove(path_); }
@@ -21,8 +21,9 @@ class Metrics : public testing::Test {
   }
   std::string content() const { return read_file(path_); }
 
-  const fs::path path_ = fs::path(testing::TempDir()) /
-                         fmt::format("metrics.{}.jsonl", testing::UnitTest::GetInstance()->current_test_info()->name());
+  const fs::path path_ =
+      fs::path(::testing::TempDir()) /
+      fmt::format("metrics.{}.jsonl", ::testing::UnitTest::GetInstance()->current_test_info()->name());
 };
 
 TEST_F(Metrics, OneObjectPerLine) {

@@ -7,7 +7,7 @@
 #include "base/check.h"
 #include "ops/testing.h"
 
-namespace megalodon::ops {
+namespace megalodon::ops::adamw_test {
 namespace {
 
 using testing::close;
@@ -154,4 +154,4 @@ TEST(SumOfSquares, LargeAndBadValuesShow) {
 }
 
 }  // namespace
-}  // namespace megalodon::ops
+}  // namespace megalodon::ops::adamw_test

@@ -10,7 +10,7 @@
 #include "ops/registration.h"
 #include "ops/testing.h"
 
-namespace megalodon::ops {
+namespace megalodon::ops::chunk_attention_test {
 namespace {
 
 using megalodon::testing::check_gradients;
@@ -321,4 +321,4 @@ TEST(ChunkAttention, WrongInputsAreRefused) {
 }
 
 }  // namespace
-}  // namespace megalodon::ops
+}  // namespace megalodon::ops::chunk_attention_test

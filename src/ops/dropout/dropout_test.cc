@@ -7,7 +7,7 @@
 #include "base/philox.h"
 #include "ops/testing.h"
 
-namespace megalodon::ops {
+namespace megalodon::ops::dropout_test {
 namespace {
 
 using testing::check_gradients;
@@ -96,4 +96,4 @@ TEST(Dropout, SaysWhatIsWrong) {
 }
 
 }  // namespace
-}  // namespace megalodon::ops
+}  // namespace megalodon::ops::dropout_test

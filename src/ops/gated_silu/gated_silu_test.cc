@@ -5,7 +5,7 @@
 #include "base/check.h"
 #include "ops/testing.h"
 
-namespace megalodon::ops {
+namespace megalodon::ops::gated_silu_test {
 namespace {
 
 using testing::check_gradients;
@@ -118,4 +118,4 @@ TEST(GatedSilu, SaysWhatIsWrong) {
 }
 
 }  // namespace
-}  // namespace megalodon::ops
+}  // namespace megalodon::ops::gated_silu_test

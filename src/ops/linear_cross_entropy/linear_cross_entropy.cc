@@ -16,7 +16,7 @@ constexpr int64_t kBlockLogits = 1 << 20;
 constexpr int64_t kMinBlockTokens = 128;
 
 /// out = a b, or out += a b: sums are float32, whatever a and b are.
-void product(const Tensor& out, const Tensor& a, const Tensor& b) {
+void write_product(const Tensor& out, const Tensor& a, const Tensor& b) {
   if (a.scalar_type() == torch::kBFloat16) return bfloat16_product_out(out, a, b);
   Tensor result = out;
   at::mm_out(result, a, b);
@@ -38,7 +38,7 @@ void for_each_block(const Tensor& x_TD, const Tensor& w_VD, const Use& use) {
   for (int64_t begin = 0; begin < tokens; begin += block) {
     const int64_t count = std::min(block, tokens - begin);
     const Tensor logits = logits_TV.narrow(0, 0, count);
-    product(logits, x_TD.narrow(0, begin, count), w_VD.t());
+    write_product(logits, x_TD.narrow(0, begin, count), w_VD.t());
     use(begin, logits);
   }
 }
@@ -79,7 +79,7 @@ class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossE
                                   .rows = count,
                                   .vocabulary = logits.size(1)});
       const Tensor dlogits = logits.to(x_TD.scalar_type()), x = x_TD.narrow(0, begin, count);
-      if (dx_TD.defined()) product(dx_TD.narrow(0, begin, count), dlogits, w_VD);
+      if (dx_TD.defined()) write_product(dx_TD.narrow(0, begin, count), dlogits, w_VD);
       if (dw_VD.defined()) add_product(dw_VD, dlogits.t(), x);
     });
     return {dx_TD, dw_VD.defined() ? dw_VD.to(w_VD.scalar_type()) : dw_VD, Tensor()};

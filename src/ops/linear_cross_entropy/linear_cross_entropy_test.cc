@@ -6,7 +6,7 @@
 #include "ops/linear_cross_entropy/linear_cross_entropy_kernel.h"
 #include "ops/testing.h"
 
-namespace megalodon::ops {
+namespace megalodon::ops::linear_cross_entropy_test {
 namespace {
 
 using testing::check_gradients;
@@ -183,4 +183,4 @@ TEST(LinearCrossEntropy, SaysWhatIsWrong) {
 }
 
 }  // namespace
-}  // namespace megalodon::ops
+}  // namespace megalodon::ops::linear_cross_entropy_test

@@ -8,7 +8,7 @@
 #include "ops/registration.h"
 #include "ops/testing.h"
 
-namespace megalodon::ops {
+namespace megalodon::ops::linear_recurrence_test {
 namespace {
 
 using testing::check_gradients;
@@ -316,4 +316,4 @@ TEST(LinearRecurrenceErrors, SecondDerivativesAreRefused) {
 }
 
 }  // namespace
-}  // namespace megalodon::ops
+}  // namespace megalodon::ops::linear_recurrence_test

@@ -4,7 +4,7 @@
 #include "base/check.h"
 #include "ops/testing.h"
 
-namespace megalodon::ops {
+namespace megalodon::ops::rotary_test {
 namespace {
 
 using megalodon::testing::check_gradients;
@@ -105,4 +105,4 @@ TEST(Rotary, WrongInputsAreRefused) {
 }
 
 }  // namespace
-}  // namespace megalodon::ops
+}  // namespace megalodon::ops::rotary_test

@@ -11,7 +11,7 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-RowNormArgs kernel_args(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps, bool centered) {
+RowNormArgs row_norm_args(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps, bool centered) {
   RowNormArgs args{};
   args.size = x.size(-1);
   args.rows = args.size == 0 ? 0 : x.numel() / args.size;
@@ -32,7 +32,7 @@ class RowNormFunction : public torch::autograd::Function<RowNormFunction> {
     ctx->saved_data["eps"] = eps;
     ctx->saved_data["centered"] = centered;
     Tensor y = torch::empty_like(x);
-    row_norm_forward_cpu(kernel_args(x, weight, bias, eps, centered), y.data_ptr<float>());
+    row_norm_forward_cpu(row_norm_args(x, weight, bias, eps, centered), y.data_ptr<float>());
     return y;
   }
 
@@ -48,7 +48,7 @@ class RowNormFunction : public torch::autograd::Function<RowNormFunction> {
     out.dweight = dweight.defined() ? dweight.data_ptr<float>() : nullptr;
     out.dbias = dbias.defined() ? dbias.data_ptr<float>() : nullptr;
     row_norm_backward_cpu(
-        kernel_args(x, weight, bias, ctx->saved_data["eps"].toDouble(), ctx->saved_data["centered"].toBool()), out);
+        row_norm_args(x, weight, bias, ctx->saved_data["eps"].toDouble(), ctx->saved_data["centered"].toBool()), out);
     return {dx, dweight, dbias, {}, {}};
   }
 };

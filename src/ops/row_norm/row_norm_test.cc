@@ -7,7 +7,7 @@
 #include "base/check.h"
 #include "ops/testing.h"
 
-namespace megalodon::ops {
+namespace megalodon::ops::row_norm_test {
 namespace {
 
 using testing::close;
@@ -160,4 +160,4 @@ TEST(RowNorm, wrong_arguments_are_named) {
 }
 
 }  // namespace
-}  // namespace megalodon::ops
+}  // namespace megalodon::ops::row_norm_test

@@ -7,17 +7,17 @@
 namespace megalodon::ops {
 namespace {
 
-constexpr const char* kOp = "sequence_norm";
+constexpr const char* kSequenceNorm = "sequence_norm";
 
 void check_arguments(const Tensor& x_BLD, const Tensor& scale_D, const Tensor& bias_D,
                      const SequenceNormOptions& options) {
-  check_norm_input(kOp, x_BLD, 3, options.eps);
-  check_norm_groups(kOp, x_BLD, options.groups);
-  check(scale_D.defined() && bias_D.defined(), "[{}] expected scale and bias, got {} and {}", kOp,
+  check_norm_input(kSequenceNorm, x_BLD, 3, options.eps);
+  check_norm_groups(kSequenceNorm, x_BLD, options.groups);
+  check(scale_D.defined() && bias_D.defined(), "[{}] expected scale and bias, got {} and {}", kSequenceNorm,
         scale_D.defined() ? "scale" : "no scale", bias_D.defined() ? "bias" : "no bias");
-  check_norm_parameter(kOp, "scale", scale_D, x_BLD);
-  check_norm_parameter(kOp, "bias", bias_D, x_BLD);
-  check_norm_flags(kOp, "padding_mask", options.padding_mask_BL, x_BLD);
+  check_norm_parameter(kSequenceNorm, "scale", scale_D, x_BLD);
+  check_norm_parameter(kSequenceNorm, "bias", bias_D, x_BLD);
+  check_norm_flags(kSequenceNorm, "padding_mask", options.padding_mask_BL, x_BLD);
 }
 
 }  // namespace

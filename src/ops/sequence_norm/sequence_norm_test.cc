@@ -8,7 +8,7 @@
 #include "base/check.h"
 #include "ops/testing.h"
 
-namespace megalodon::ops {
+namespace megalodon::ops::sequence_norm_test {
 namespace {
 
 using testing::close;
@@ -96,4 +96,4 @@ TEST(SequenceNorm, wrong_arguments_are_named) {
 }
 
 }  // namespace
-}  // namespace megalodon::ops
+}  // namespace megalodon::ops::sequence_norm_test

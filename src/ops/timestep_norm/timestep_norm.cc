@@ -13,7 +13,7 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr const char* kOp = "timestep_norm";
+constexpr const char* kTimestepNorm = "timestep_norm";
 
 /// Everything the kernel reads, in the types and layout it reads. State, mask and starts may be undefined.
 struct Operands {
@@ -28,7 +28,7 @@ struct Operands {
   }
 };
 
-TimestepNormArgs kernel_args(const Operands& in, int64_t groups, double eps) {
+TimestepNormArgs timestep_norm_args(const Operands& in, int64_t groups, double eps) {
   TimestepNormArgs args{};
   args.B = in.x_BLD.size(0), args.L = in.x_BLD.size(1), args.G = groups, args.K = in.x_BLD.size(2) / groups;
   args.eps = eps;
@@ -45,7 +45,7 @@ TimestepNormArgs kernel_args(const Operands& in, int64_t groups, double eps) {
 
 /// y, count, mean, var; for a backward pass also mean and rstd per step.
 variable_list run_forward(const Operands& in, int64_t groups, double eps, bool for_backward) {
-  const TimestepNormArgs args = kernel_args(in, groups, eps);
+  const TimestepNormArgs args = timestep_norm_args(in, groups, eps);
   const auto options = in.x_BLD.options().requires_grad(false);
   const auto float64 = options.dtype(torch::kFloat64);
   variable_list out = {torch::empty_like(in.x_BLD), torch::empty({args.B}, options.dtype(torch::kInt64)),
@@ -96,7 +96,8 @@ class TimestepNormFunction : public torch::autograd::Function<TimestepNormFuncti
     refuse_second_derivatives("timestep_norm");
     const variable_list saved = ctx->get_saved_variables();
     const Operands in = Operands::from(saved);
-    const TimestepNormArgs args = kernel_args(in, ctx->saved_data["groups"].toInt(), ctx->saved_data["eps"].toDouble());
+    const TimestepNormArgs args =
+        timestep_norm_args(in, ctx->saved_data["groups"].toInt(), ctx->saved_data["eps"].toDouble());
     const Tensor dy_BLD = gradients[0].contiguous();
     const Tensor dmean_BG = gradients[2].contiguous(), dvar_BG = gradients[3].contiguous();
     const auto like = [](const Tensor& t) { return t.defined() ? torch::empty_like(t) : Tensor(); };
@@ -123,31 +124,33 @@ void check_state(const TimestepNormState& state, const Tensor& x_BLD, int64_t gr
   if (!state.defined() && !state.mean_BG.defined() && !state.var_BG.defined()) return;
   const int64_t B = x_BLD.size(0);
   check(state.count_B.defined() && state.mean_BG.defined() && state.var_BG.defined(),
-        "[{}] count, mean and var must be given together, or none for a fresh start", kOp);
-  check_norm_argument(kOp, "count", state.count_B, {B}, x_BLD);
-  check_norm_argument(kOp, "mean", state.mean_BG, {B, groups}, x_BLD);
-  check_norm_argument(kOp, "var", state.var_BG, {B, groups}, x_BLD);
-  check(state.count_B.scalar_type() == torch::kInt64, "[{}] count must be int64, got {}", kOp, describe(state.count_B));
+        "[{}] count, mean and var must be given together, or none for a fresh start", kTimestepNorm);
+  check_norm_argument(kTimestepNorm, "count", state.count_B, {B}, x_BLD);
+  check_norm_argument(kTimestepNorm, "mean", state.mean_BG, {B, groups}, x_BLD);
+  check_norm_argument(kTimestepNorm, "var", state.var_BG, {B, groups}, x_BLD);
+  check(state.count_B.scalar_type() == torch::kInt64, "[{}] count must be int64, got {}", kTimestepNorm,
+        describe(state.count_B));
   for (const Tensor& t : {state.mean_BG, state.var_BG})
     check(t.scalar_type() == torch::kFloat64 || t.scalar_type() == torch::kFloat32,
-          "[{}] mean and var must be float64 or float32 (less would lose the statistics), got {}", kOp, describe(t));
+          "[{}] mean and var must be float64 or float32 (less would lose the statistics), got {}", kTimestepNorm,
+          describe(t));
   if (!state.count_B.device().is_cpu()) return;  // reading it would stall the device
   const Tensor count_B = state.count_B.contiguous();
   const int64_t* counts = count_B.data_ptr<int64_t>();
   for (int64_t b = 0; b < B; ++b)
-    check(counts[b] >= 0, "[{}] count must not be negative, got {} for sequence {}", kOp, counts[b], b);
+    check(counts[b] >= 0, "[{}] count must not be negative, got {} for sequence {}", kTimestepNorm, counts[b], b);
 }
 
 void check_arguments(const Tensor& x_BLD, const Tensor& weight_D, const Tensor& bias_D,
                      const TimestepNormOptions& options) {
-  check_norm_input(kOp, x_BLD, 3, options.eps);
-  check_norm_groups(kOp, x_BLD, options.groups);
-  check_norm_parameter(kOp, "weight", weight_D, x_BLD);
-  check_norm_parameter(kOp, "bias", bias_D, x_BLD);
+  check_norm_input(kTimestepNorm, x_BLD, 3, options.eps);
+  check_norm_groups(kTimestepNorm, x_BLD, options.groups);
+  check_norm_parameter(kTimestepNorm, "weight", weight_D, x_BLD);
+  check_norm_parameter(kTimestepNorm, "bias", bias_D, x_BLD);
   check_state(options.state, x_BLD, options.groups);
-  check_norm_flags(kOp, "padding_mask", options.padding_mask_BL, x_BLD);
-  check_norm_flags(kOp, "starts", options.starts_BL, x_BLD);
-  check(x_BLD.size(1) > 0, "[{}] x must have one step or more, got {}", kOp, describe(x_BLD));
+  check_norm_flags(kTimestepNorm, "padding_mask", options.padding_mask_BL, x_BLD);
+  check_norm_flags(kTimestepNorm, "starts", options.starts_BL, x_BLD);
+  check(x_BLD.size(1) > 0, "[{}] x must have one step or more, got {}", kTimestepNorm, describe(x_BLD));
 }
 
 /// State, mask and starts are undefined or contiguous.

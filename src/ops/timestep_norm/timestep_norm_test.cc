@@ -10,7 +10,7 @@
 #include "base/check.h"
 #include "ops/testing.h"
 
-namespace megalodon::ops {
+namespace megalodon::ops::timestep_norm_test {
 namespace {
 
 using testing::close;
@@ -390,4 +390,4 @@ TEST(TimestepNorm, wrong_arguments_are_named) {
 }
 
 }  // namespace
-}  // namespace megalodon::ops
+}  // namespace megalodon::ops::timestep_norm_test
