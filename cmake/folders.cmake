@@ -16,7 +16,7 @@ endfunction()
 # What a file includes (torch, JSON, gtest) takes most of its time to compile: several are compiled as one. Names in the
 # anonymous namespaces of a target's files must differ therefore.
 function(megalodon_compile_together target)
-  set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 8)
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ${MEGALODON_UNITY} UNITY_BUILD_BATCH_SIZE 8)
 endfunction()
 
 # For targets whose own code is not where time goes: the later -O wins, and the build is a good deal quicker. (The
