@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <toml++/toml.h>
 
 #include <algorithm>
 #include <cmath>
@@ -12,6 +11,31 @@
 #include "base/check.h"
 #include "base/json.h"
 #include "base/utf8.h"
+
+namespace megalodon::config {
+namespace {
+
+/// A condition that toml++ takes for granted and that the text does not keep.
+struct BrokenAssertion {
+  const char* condition;
+};
+
+[[noreturn]] void throw_broken(const char* condition) {
+  throw BrokenAssertion{condition};
+}
+
+}  // namespace
+}  // namespace megalodon::config
+
+// Where assertions are off, toml++ has clang take them for granted too: undefined behaviour for texts such as
+// "[[[". So they stay on and throw, and toml++ is compiled here with them instead of being linked.
+#pragma push_macro("NDEBUG")
+#undef NDEBUG
+#undef TOML_SHARED_LIB
+#undef TOML_HEADER_ONLY
+#define TOML_ASSERT(...) ((__VA_ARGS__) ? void() : ::megalodon::config::throw_broken(#__VA_ARGS__))
+#include <toml++/toml.h>
+#pragma pop_macro("NDEBUG")
 
 namespace megalodon::config {
 namespace {
@@ -107,9 +131,8 @@ void append_table(const Tree& table, const std::string& path, std::string& out) 
 
 /// Refuses what toml++ 3.3 must not see. It bounds the nesting of values at 256 but not the parts of a dotted key, each
 /// of which nests a table, and its destructor recurses: a key of 200,000 parts overflows the stack before there is a
-/// tree to look at. It has undefined behaviour where it asks whether a character beyond ASCII is white space, which
-/// it does outside strings and comments and after a backslash that ends a line; and it takes for granted, instead of
-/// asking, that a key follows the brackets of a table's head.
+/// tree to look at. And it has undefined behaviour where it asks whether a character beyond ASCII is white space, which
+/// it does outside strings and comments and after a backslash that ends a line.
 class Guard {
  public:
   Guard(std::string_view text, std::string_view source) : text_(text), source_(source) {}
@@ -120,7 +143,6 @@ class Guard {
       const char c = text_[at_];
       if (c == '"' || c == '\'') {
         skip_string(c);
-        begins_line_ = false;
       } else if (c == '#') {
         at_ = std::min(text_.find('\n', at_), text_.size());
       } else {
@@ -140,18 +162,6 @@ class Guard {
     } else if (!is_bare(c) && c != ' ' && c != '\t') {
       parts_ = 1;
     }
-    if (c == '[' && ++open_ == 1 && begins_line_) look_at_head();
-    if (c == ']') --open_;
-    begins_line_ = c == '\n' || (begins_line_ && (c == ' ' || c == '\t'));
-  }
-
-  /// A bracket that begins a line outside of all others begins a table's head.
-  void look_at_head() const {
-    const bool of_array = text_.substr(at_, 2) == "[[";
-    const size_t key = text_.find_first_not_of(" \t", at_ + (of_array ? 2 : 1));
-    if (key == std::string_view::npos) return;
-    const char c = text_[key];
-    demand(is_bare(c) || c == '"' || c == '\'' || c == ']', "the name of a table must follow its bracket");
   }
 
   /// To behind the string, or to the end of its line where it does not end.
@@ -183,8 +193,6 @@ class Guard {
   std::string_view text_, source_;
   size_t at_ = 0;
   int parts_ = 1;  // of the key that may be here
-  int open_ = 0;   // brackets
-  bool begins_line_ = true;
 };
 
 Tree to_tree(const toml::node& node, std::string_view source, int depth);
@@ -233,6 +241,8 @@ Tree parse_toml(std::string_view text, std::string_view source) {
   } catch (const toml::parse_error& error) {
     const toml::source_position& at = error.source().begin;
     fail_usage("{}:{}:{}: {}", source, at.line, at.column, error.description());
+  } catch (const BrokenAssertion& broken) {
+    fail_usage("{}: not TOML, which toml++ notices by an assertion: {}", source, broken.condition);
   }
   return to_tree(table, source, 0);
 }

@@ -2,8 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
@@ -29,7 +27,10 @@ TEST(Toml, ErrorsHaveAPlace) {
   EXPECT_TRUE(toml_error("a = 1\nday = 2024-01-01\n").starts_with("run.toml:2:7: dates and times"))
       << toml_error("a = 1\nday = 2024-01-01\n");
   EXPECT_TRUE(toml_error("a = '\xff'").starts_with("run.toml:1:")) << toml_error("a = '\xff'");
-  EXPECT_NE(toml_error("[optim]\nlr = 1e400"), "no error");
+  EXPECT_EQ(toml_error("[optim]\nlr = 1e400"),
+            "run.toml:2:11: Error while parsing floating-point: '1e400' could not be interpreted as a value");
+  EXPECT_EQ(toml_error("lr = 1\nlr = 2"),
+            "run.toml:2:6: Error while parsing key-value pair: cannot redefine existing integer 'lr'");
 }
 
 TEST(Toml, NestingIsBounded) {
@@ -67,14 +68,9 @@ TEST(Toml, HasCharactersBeyondAsciiInQuotesAndComments) {
   }
 }
 
-TEST(Toml, ATableNeedsAName) {
-  for (const char* text :
-       {"x = 1\n[=]", "\n[[[day]]]", "x = [[1],\n[2]]\n [ [a]]", "'k' = '[' # [\n\t[[\n", "\n[\ra]"}) {
-    const std::string line = std::to_string(1 + std::count(text, text + std::strlen(text) - 1, '\n'));
-    EXPECT_EQ(toml_error(text), "run.toml:" + line + ": the name of a table must follow its bracket") << text;
-  }
-  for (const char* text : {"[", "[[", "[]", "[[]]", "[ ", "[\"\"\"a\"\"\"]"})
-    EXPECT_NE(toml_error(text), "no error") << text;
+TEST(Toml, WhatTheLibraryTakesForGrantedIsAskedFor) {
+  for (const char* text : {"[=]", "[[[day]]]", "[\n]", "day = 1979-05-27Ttrue", "day = 1979-05-27 :"})
+    EXPECT_TRUE(toml_error(text).starts_with("run.toml")) << text << ": " << toml_error(text);
   EXPECT_EQ(parse_toml("[ a . 'b' ]\nx = [\n[[1], 2],\n [[3]]]\n\t[[\"c\"]]\n[[ c ]]\n", "run.toml").dump(),
             R"({"a":{"b":{"x":[[[1],2],[[3]]]}},"c":[{},{}]})");
 }

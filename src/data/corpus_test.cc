@@ -304,9 +304,9 @@ TEST_F(Prepare, AFullDiskPublishesNothing) {
 }
 
 TEST_F(Prepare, MemoryDoesNotGrowWithTheInput) {
-  // 200 MB that take no space on the disk: as one document, and as one line that is far too long.
-  const auto peak = [&](const fs::path& input, int threads) {
-    fs::resize_file(input, size_t{200} << 20);
+  // Files that take no space on the disk: 200 MB as one document, 1 GiB as one line that is far too long.
+  const auto peak = [&](const fs::path& input, size_t bytes, int threads) {
+    fs::resize_file(input, bytes);
     PrepareOptions options{{input}, folder_ / "out" / "corpus", "", 0, 0, 0};
     options.threads = threads;
     options.bad_lines = BadLines::kSkip;
@@ -317,9 +317,9 @@ TEST_F(Prepare, MemoryDoesNotGrowWithTheInput) {
     EXPECT_EQ(result.bad, input.extension() == ".jsonl" ? 1 : 0);
     return most - before;
   };
-  EXPECT_LT(peak(put("a.txt", "x"), 1), int64_t{64} << 20);
+  EXPECT_LT(peak(put("a.txt", "x"), size_t{200} << 20, 1), int64_t{64} << 20);
   put("b.jsonl", "{\"text\":\"x\"}\n");
-  EXPECT_LT(peak(folder_ / "b.jsonl", 2), int64_t{160} << 20);
+  EXPECT_LT(peak(folder_ / "b.jsonl", size_t{1} << 30, 2), int64_t{160} << 20);
 }
 
 }  // namespace
