@@ -1,6 +1,7 @@
 // What the tests of this folder share.
 #pragma once
 
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,26 @@ class CorpusTest : public FolderTest {
     return folder_ / name;
   }
 };
+
+inline std::string from_hex(std::string_view hex) {
+  std::string bytes;
+  for (size_t i = 0; i < hex.size(); i += 2)
+    bytes += static_cast<char>(std::stoi(std::string(hex.substr(i, 2)), nullptr, 16));
+  return bytes;
+}
+
+// Documents [1, 2, 3] and [4] as u16, the .idx and .bin that Megatron and gpt-neox write.
+inline const std::string kIndex = from_hex(
+    "4d4d4944494458000001000000000000000802000000000000000300000000000000030000000100000000000000000000000600000000"
+    "000000000000000000000001000000000000000200000000000000");
+inline const std::string kTokens = from_hex("0100020003000400");
+
+/// The bytes with a value written over some of them.
+template <class T>
+std::string with(std::string bytes, size_t offset, T value) {
+  std::memcpy(bytes.data() + offset, &value, sizeof(T));
+  return bytes;
+}
 
 /// The documents of a pair whose tokens are bytes.
 inline std::vector<std::string> documents_of(const fs::path& prefix) {

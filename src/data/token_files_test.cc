@@ -4,32 +4,11 @@
 #include <fstream>
 #include <set>
 
-#include "base/philox.h"
 #include "data/testing.h"
-#include "data/token_sidecar.h"
 #include "data/tokenizer.h"
 
 namespace megalodon::data {
 namespace {
-
-std::string from_hex(std::string_view hex) {
-  std::string bytes;
-  for (size_t i = 0; i < hex.size(); i += 2)
-    bytes += static_cast<char>(std::stoi(std::string(hex.substr(i, 2)), nullptr, 16));
-  return bytes;
-}
-
-// Documents [1, 2, 3] and [4] as u16, as Megatron and gpt-neox write them.
-const std::string kIndex = from_hex(
-    "4d4d4944494458000001000000000000000802000000000000000300000000000000030000000100000000000000000000000600000000"
-    "000000000000000000000001000000000000000200000000000000");
-const std::string kTokens = from_hex("0100020003000400");
-
-template <class T>
-std::string with(std::string bytes, size_t offset, T value) {
-  std::memcpy(bytes.data() + offset, &value, sizeof(T));
-  return bytes;
-}
 
 class TokenFiles : public CorpusTest {
  protected:
@@ -37,10 +16,6 @@ class TokenFiles : public CorpusTest {
     put("a.bin", tokens);
     put("a.idx", index);
     return folder_ / "a";
-  }
-  std::string rejection(const std::string& index, const std::string& tokens = kTokens) const {
-    const fs::path prefix = put_pair(index, tokens);
-    return error_of([&] { TokenFile file(prefix); });
   }
 };
 
@@ -184,133 +159,6 @@ TEST_F(TokenFiles, ReadsEveryIntegerType) {
           from_hex("FFFFFFFFFFFFFFFF0000000000000000000000000000000002000000000000"
                    "00"),
           -1, 2);
-}
-
-TEST_F(TokenFiles, RejectsWithFileByteAndRule) {
-  const uint64_t huge = uint64_t{1} << 63;
-  expect_contains(rejection(with(kIndex, 0, 'X')), {"a.idx", "byte 0", "magic"});
-  expect_contains(rejection(with(kIndex, 8, 'X')), {"a.idx", "byte 0", "magic"});
-  expect_contains(rejection(with(kIndex, 9, uint64_t{2})), {"a.idx", "byte 9", "version 1", "got 2"});
-  for (const uint8_t code : {0, 6, 7, 9, 255})
-    expect_contains(rejection(with(kIndex, 17, code)), {"a.idx", "byte 17", "dtype", fmt::format("got {}", code)});
-  expect_contains(rejection(with(kIndex, 18, huge)), {"a.idx", "byte 18", "9223372036854775808 sequences"});
-  expect_contains(rejection(with(kIndex, 18, uint64_t{5})), {"a.idx", "byte 18", "5 sequences"});
-  expect_contains(rejection(with(kIndex, 26, huge)), {"a.idx", "byte 26", "9223372036854775808 document"});
-  expect_contains(rejection(with(kIndex, 26, uint64_t{0})), {"a.idx", "byte 26", "at least one"});
-  expect_contains(rejection(with(kIndex, 26, uint64_t{2})), {"a.idx", "byte 74", "8 bytes"});
-  expect_contains(rejection(with(kIndex, 34, int32_t{-1})), {"a.idx", "byte 34", "sequence 0", "negative"});
-  expect_contains(rejection(with(kIndex, 38, int32_t{2})), {"a.idx", "byte 50", "sequence 1", "beyond"});
-  expect_contains(rejection(with(kIndex, 50, int64_t{-2})), {"a.idx", "byte 50", "negative"});
-  expect_contains(rejection(with(kIndex, 50, int64_t{5})), {"a.idx", "byte 50", "multiple of 2"});
-  expect_contains(rejection(with(kIndex, 50, int64_t{8})), {"a.idx", "byte 50", "beyond the 8 bytes"});
-  expect_contains(rejection(with(kIndex, 50, int64_t{0x7FFFFFFFFFFFFFFE})), {"a.idx", "byte 50", "beyond"});
-  expect_contains(rejection(with(kIndex, 58, int64_t{1})), {"a.idx", "byte 58", "first document"});
-  expect_contains(rejection(with(kIndex, 66, int64_t{3})), {"a.idx", "byte 66", "document 1", "[0, 2]"});
-  expect_contains(rejection(with(kIndex, 66, int64_t{-1})), {"a.idx", "byte 66", "document 1", "decrease"});
-  expect_contains(rejection(with(with(kIndex, 66, int64_t{2}), 74, int64_t{1})), {"a.idx", "byte 74", "[2, 2]"});
-  expect_contains(rejection(with(kIndex, 74, int64_t{1})), {"a.idx", "byte 74", "number of sequences, 2"});
-  expect_contains(rejection(kIndex + "x"), {"a.idx", "byte 82", "end of the file"});
-  expect_contains(rejection(kIndex, kTokens.substr(0, 7)), {"a.idx", "byte 50", "beyond the 7 bytes"});
-  expect_contains(rejection(kIndex, ""), {"a.idx", "byte 42", "beyond the 0 bytes"});
-}
-
-TEST_F(TokenFiles, RejectsEveryTruncation) {
-  for (size_t size = 0; size < kIndex.size(); ++size) expect_contains(rejection(kIndex.substr(0, size)), {"a.idx"});
-  fs::remove(folder_ / "a.bin");
-  expect_contains(error_of([&] { TokenFile file(folder_ / "a"); }), {"a.bin", "No such file"});
-}
-
-TEST_F(TokenFiles, FlippedBitsAreRejectedOrReadable) {
-  std::vector<std::vector<int32_t>> documents(20);
-  for (size_t i = 0; i < documents.size(); ++i) documents[i].assign(i % 7, static_cast<int32_t>(i));
-  const fs::path prefix = put_documents("b", documents, 1000);
-  const std::string index = read_file(prefix.string() + ".idx");
-  int rejected = 0, accepted = 0;
-  for (uint64_t i = 0; i < 3000; ++i) {
-    std::string damaged = index;
-    const Philox4 random = philox(derive_key(5, 0), i);
-    for (uint32_t flip = 0; flip <= random[3] % 3; ++flip) {
-      char& byte = damaged[random[flip] % damaged.size()];
-      byte = static_cast<char>(byte ^ static_cast<char>(1 + (random[flip] >> 20) % 255));
-    }
-    put("b.idx", damaged);
-    try {
-      const TokenFile file(prefix);
-      EXPECT_EQ(all_tokens(file).size(), static_cast<size_t>(file.tokens()));
-      ++accepted;
-    } catch (const Error&) {
-      ++rejected;
-    }
-  }
-  EXPECT_GT(rejected, 1000);
-  EXPECT_GT(accepted, 10);
-}
-
-/// A tokenizer that is only a description.
-class OtherTokenizer final : public Tokenizer {
- public:
-  int64_t vocabulary() const override { return 300; }
-  std::vector<int32_t> encode(std::string_view) const override { return {}; }
-  std::string decode(int32_t) const override { return {}; }
-  std::string decode_text(std::span<const int32_t>) const override { return {}; }
-  nlohmann::ordered_json describe() const override {
-    return {{"type", "sentencepiece"}, {"file", "tokenizer.model"}, {"sha256", fingerprint()}, {"vocabulary", 300}};
-  }
-  std::string fingerprint() const override { return std::string(64, 'a'); }
-};
-
-TEST_F(TokenFiles, RememberTheirTokenizer) {
-  const auto write = [&](const Tokenizer& tokenizer) {
-    TokenFileWriter writer(folder_ / "a", tokenizer);
-    writer.add_document(std::vector<int32_t>{1, 2});
-    writer.finish();
-    return TokenFile(folder_ / "a");
-  };
-  const ByteTokenizer bytes;
-  const OtherTokenizer other;
-  const TokenFile of_bytes = write(bytes), of_other = write(other);
-  EXPECT_EQ(of_bytes.tokenizer(), bytes.describe());
-  EXPECT_EQ(of_other.tokenizer(), other.describe());
-  EXPECT_EQ(read_file(folder_ / "a.json"), nlohmann::ordered_json({{"format", "megalodon.cpp tokens"},
-                                                                   {"format_version", 1},
-                                                                   {"tokenizer", other.describe()},
-                                                                   {"documents", 1},
-                                                                   {"tokens", 2}})
-                                                   .dump(2) +
-                                               "\n");
-  check_tokenizer(of_bytes, bytes);
-  check_tokenizer(of_other, other);
-  expect_contains(error_of([&] { check_tokenizer(of_other, bytes); }), {"/a'", "aaaaaaaaaaaa… (300", "bytes"});
-  error_of([&] { check_tokenizer(of_bytes, other); });
-
-  const TokenFile silent(put_documents("a", {{1}}, 300));
-  EXPECT_TRUE(silent.tokenizer().is_null());
-  EXPECT_FALSE(fs::exists(folder_ / "a.json"));
-  check_tokenizer(silent, bytes);
-}
-
-TEST_F(TokenFiles, RefuseADescriptionOfOtherTokens) {
-  const ByteTokenizer bytes;
-  put_documents("a", {{1, 2}}, 256);
-  const auto rejection_of = [&](const std::string& text) {
-    put("a.json", text);
-    return error_of([&] { TokenFile file(folder_ / "a"); });
-  };
-  put("a.json", sidecar_text({bytes.describe(), 1, 2}));
-  EXPECT_EQ(TokenFile(folder_ / "a").tokenizer(), bytes.describe());
-  put("a.json", sidecar_text({bytes.describe(), 1, 3}));
-  expect_contains(error_of([&] { TokenFile file(folder_ / "a"); }), {"a.json", "3 tokens", "has 2"});
-  expect_contains(rejection_of("{}"), {"a.json", "move what is there away"});
-  expect_contains(rejection_of("[1]"), {"move what is there away"});
-  expect_contains(rejection_of("{\"text\": 1}\n{}"), {"a.json", "not JSON"});
-  expect_contains(rejection_of(R"({"format": "megalodon.cpp tokens", "format_version": 2})"), {"format_version 1"});
-  expect_contains(rejection_of(R"({"format": "megalodon.cpp tokens", "format_version": 1})"), {"\"tokenizer\""});
-  const std::string head = R"({"format": "megalodon.cpp tokens", "format_version": 1, "tokenizer": {}, )";
-  expect_contains(rejection_of(head + R"("documents": -1, "tokens": 2})"), {"\"documents\""});
-  expect_contains(rejection_of(head + R"("documents": 1})"), {"\"tokens\""});
-  expect_contains(rejection_of(std::string(2 << 20, ' ')), {"this large"});
-  // Nor is a file of another kind written over.
-  error_of([&] { TokenFileWriter writer(folder_ / "a", bytes); });
 }
 
 TEST_F(TokenFiles, FingerprintsTellDataApart) {
