@@ -110,8 +110,7 @@ std::string UpdateGuard::watch_for_spikes(int64_t step, double loss, int64_t fir
     if (spike_length_ == config_.spike_patience)
       warning = fmt::format(
           "warning: the loss has been above {} times its mean of {:.4f} since step {} and is {:.4f} at step {}; look "
-          "at "
-          "sequences {} to {} of the data's order",
+          "at sequences {} to {} of the data's order",
           config_.spike_factor, mean, spike_step_, loss, step, spike_first_, last - 1);
   }
   spike_losses_.push(loss);
