@@ -2,7 +2,6 @@
 
 #include <fmt/ranges.h>
 
-#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "base/progress.h"
@@ -11,8 +10,6 @@ namespace megalodon {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-constexpr auto kPoll = std::chrono::milliseconds(50);  // how soon a stop is noticed while the disk is slow
 
 std::vector<data::TokenFile> open(const std::vector<data::MixtureEntry>& entries, const data::Tokenizer& tokenizer) {
   std::vector<data::TokenFile> files;
@@ -39,40 +36,32 @@ TrainingData::TrainingData(const DataConfig& config, const data::Tokenizer& toke
                                              .length = config.seq_len,
                                              .seed = seed,
                                              .packing = data::parse_packing(config.packing),
-                                             .segment = config.segment}) {}
+                                             .segment = config.segment}),
+      ahead_([this] { return read(); }) {}
 
 std::optional<std::vector<BatchTensors>> TrainingData::next(const ModelConfig& model,
                                                             const std::function<bool()>& stop) {
-  if (!ahead_.valid()) read_ahead();
-  while (ahead_.wait_for(kPoll) != std::future_status::ready)
-    if (stop && stop()) return {};
-  const std::vector<data::Batch> batches = ahead_.get();
+  const auto batches = ahead_.take(stop);
+  if (!batches) return {};
   position_ = loader_.position();
-  read_ahead();
+  ahead_.begin();
   std::vector<BatchTensors> tensors;
-  for (const data::Batch& batch : batches)
+  for (const data::Batch& batch : *batches)
     tensors.push_back(to_tensors(batch, model, fmt::format("{}", fmt::join(config_.train, ", "))));
   return tensors;
 }
 
 void TrainingData::seek(int64_t position) {
-  drop_read_ahead();
+  ahead_.drop();
   loader_.seek(position);
   position_ = position;
 }
 
-void TrainingData::read_ahead() {
-  // Plain arrays: libtorch would start threads of its own for every thread that touches a tensor.
-  ahead_ = std::async(std::launch::async, [this] {
-    std::vector<data::Batch> batches;
-    for (int64_t i = 0; i < accumulate_; ++i) batches.push_back(loader_.next());
-    return batches;
-  });
-}
-
-void TrainingData::drop_read_ahead() {
-  if (ahead_.valid()) ahead_.wait();
-  ahead_ = {};
+/// Plain arrays: libtorch would start threads of its own for every thread that touches a tensor.
+std::vector<data::Batch> TrainingData::read() {
+  std::vector<data::Batch> batches;
+  for (int64_t i = 0; i < accumulate_; ++i) batches.push_back(loader_.next());
+  return batches;
 }
 
 /// Where a corpus lies may change, and what it is called.

@@ -3,12 +3,12 @@
 #pragma once
 
 #include <functional>
-#include <future>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "train/prefetch.h"
 #include "train/run_config.h"
 #include "train/step.h"
 
@@ -18,9 +18,6 @@ class TrainingData {
  public:
   /// Batches of `accumulate` forward passes. Throws Error where the token files do not fit, or are another tokenizer's.
   TrainingData(const DataConfig& config, const data::Tokenizer& tokenizer, int64_t accumulate, uint64_t seed);
-  ~TrainingData() { drop_read_ahead(); }
-  TrainingData(const TrainingData&) = delete;
-  TrainingData& operator=(const TrainingData&) = delete;
 
   /// The batches of the step at the current position, which moves on. None, with the position as it was, where `stop`
   /// says so before they are there.
@@ -28,6 +25,8 @@ class TrainingData {
   /// Sequences handed out: all there is to save.
   int64_t position() const { return position_; }
   void seek(int64_t position);
+  /// Batches that continue each other; 1 where none do.
+  int64_t segment() const { return loader_.segment(); }
 
   /// What must stay the same for a run to continue; goes into TrainerState::fixed.
   nlohmann::ordered_json fixed() const;
@@ -35,16 +34,15 @@ class TrainingData {
   std::vector<std::string> describe(int64_t sequences) const;
 
  private:
-  void read_ahead();
-  void drop_read_ahead();
+  std::vector<data::Batch> read();
 
   DataConfig config_;
   int64_t accumulate_;
   std::vector<data::MixtureEntry> entries_;
   std::vector<data::TokenFile> corpora_;
-  data::Loader loader_;  // the reading thread's own while ahead_ is valid
-  std::future<std::vector<data::Batch>> ahead_;
+  data::Loader loader_;  // the reading thread's own while it reads
   int64_t position_ = 0;
+  Prefetch ahead_;  // last: it is waited for before what it reads from goes
 };
 
 }  // namespace megalodon
