@@ -24,10 +24,6 @@ bool has_news_of_starts(const data::Batch& batch) {
   return false;
 }
 
-int64_t count_targets(const Tensor& targets_BL) {
-  return (targets_BL != data::kIgnoreTarget).sum().item<int64_t>();
-}
-
 /// Bytes of text that the targets stand for.
 int64_t count_bytes(const Tensor& targets_BL, const data::Tokenizer& tokenizer) {
   const Tensor flat = targets_BL.contiguous();
@@ -39,7 +35,38 @@ int64_t count_bytes(const Tensor& targets_BL, const data::Tokenizer& tokenizer) 
   return bytes;
 }
 
+/// The batch after what `carry` holds, if it goes on from there. Null: every row begins from nothing, and nobody pays
+/// for final states.
+Tensor nll_after(Model& model, const ModelInput& input, const Tensor& targets_BL, bool continues, StreamCarry* carry) {
+  NoCarry none;
+  if (carry != nullptr && !continues) carry->slots().clear();
+  return model.nll(input, targets_BL, carry != nullptr ? static_cast<Carry&>(*carry) : none);
+}
+
+/// What an evaluation covers: the corpus's first `segments`, each of `sequences` that go on.
+struct Extent {
+  int64_t segments = 0, sequences = 1;
+  int64_t total() const { return segments * sequences; }
+};
+
+Extent extent(const data::TokenFile& corpus, const EvaluationOptions& options) {
+  int64_t total = data::Loader(corpus, {1, options.length, /*seed=*/0, /*shuffle=*/false}).sequences_per_epoch();
+  if (options.tokens > 0) total = std::min(total, std::max<int64_t>(options.tokens / options.length, 1));
+  const int64_t sequences = std::clamp<int64_t>(total / options.batch, 1, options.segment);
+  return {total / sequences, sequences};
+}
+
 }  // namespace
+
+int64_t count_targets(const Tensor& targets_BL) {
+  return (targets_BL != data::kIgnoreTarget).sum().item<int64_t>();
+}
+
+int64_t count_targets(const std::vector<BatchTensors>& batches) {
+  int64_t targets = 0;
+  for (const BatchTensors& batch : batches) targets += count_targets(batch.targets_BL);
+  return targets;
+}
 
 BatchTensors to_tensors(const data::Batch& batch, const ModelConfig& config, const std::string& source) {
   for (const int64_t token : batch.tokens)
@@ -60,17 +87,14 @@ BatchTensors to_tensors(const data::Batch& batch, const ModelConfig& config, con
 std::optional<double> backward_mean_loss(Model& model, const std::vector<BatchTensors>& micro_batches,
                                          StreamCarry* carry, const std::function<void(size_t)>& before,
                                          const std::function<bool()>& stop) {
-  int64_t targets = 0;
-  for (const BatchTensors& batch : micro_batches) targets += count_targets(batch.targets_BL);
+  const int64_t targets = count_targets(micro_batches);
   check(targets > 0, "[train] no position of the batch has a target: its documents are one token long");
   double loss = 0;
   for (size_t i = 0; i < micro_batches.size(); ++i) {
     if (i > 0 && stop && stop()) return {};
     before(i);
     const BatchTensors& batch = micro_batches[i];
-    NoCarry none;
-    if (carry != nullptr && !batch.continues) carry->slots().clear();
-    const Tensor nll_BL = model.nll(batch.input, batch.targets_BL, carry ? static_cast<Carry&>(*carry) : none);
+    const Tensor nll_BL = nll_after(model, batch.input, batch.targets_BL, batch.continues, carry);
     loss += nll_BL.detach().sum(torch::kFloat64).item<double>() / static_cast<double>(targets);
     if (!std::isfinite(loss)) break;
     (nll_BL.sum() / static_cast<double>(targets)).backward();
@@ -78,32 +102,41 @@ std::optional<double> backward_mean_loss(Model& model, const std::vector<BatchTe
   return loss;
 }
 
+void check_can_evaluate(const data::TokenFile& corpus, const EvaluationOptions& options) {
+  const int64_t end = extent(corpus, options).total() * options.length;  // the last target is the token at `end`
+  for (int64_t i = 0; i < corpus.documents() && corpus.document_begin(i) < end; ++i)
+    if (corpus.document_length(i) > 1) return;
+  fail("[data.valid] '{}' has no token that follows another among its first {}", corpus.prefix().string(), end + 1);
+}
+
 std::optional<Evaluation> evaluate(Model& model, const data::TokenFile& corpus, const data::Tokenizer& tokenizer,
                                    const EvaluationOptions& options) {
   torch::NoGradGuard no_grad;
   const EvaluationMode mode(model);
-  data::Loader loader(corpus, {options.batch, options.length, /*seed=*/0, /*shuffle=*/false});
-  int64_t sequences = loader.sequences_per_epoch();
-  if (options.tokens > 0) sequences = std::min(sequences, std::max<int64_t>(options.tokens / options.length, 1));
-
+  check_can_evaluate(corpus, options);
+  const auto [segments, sequences] = extent(corpus, options);
+  data::Loader loader(
+      corpus, {options.batch, options.length, /*seed=*/0, /*shuffle=*/false, data::Packing::kStateful, sequences});
+  const int64_t batches = (segments + options.batch - 1) / options.batch * sequences;
   double sum = 0;
   int64_t bytes = 0;
+  StreamCarry carry;
   Evaluation result;
-  for (int64_t done = 0; done < sequences; done += options.batch) {
+  for (int64_t done = 0; done < batches; ++done) {
     if (options.stop && options.stop()) return {};
     BatchTensors batch = to_tensors(loader.next(), model.config(), corpus.prefix().string());
     // The loader would begin anew where the corpus ends; nothing is counted twice.
-    const int64_t rows = std::min(options.batch, sequences - done);
+    const int64_t rows = std::min(options.batch, segments - done / sequences * options.batch);
     const Tensor targets_BL = batch.targets_BL.narrow(0, 0, rows);
     batch.input.tokens_BL = batch.input.tokens_BL.narrow(0, 0, rows);
     if (batch.input.starts_BL.defined()) batch.input.starts_BL = batch.input.starts_BL.narrow(0, 0, rows);
-    NoCarry carry;
-    sum += model.nll(batch.input, targets_BL, carry).sum(torch::kFloat64).item<double>();
+    sum += nll_after(model, batch.input, targets_BL, batch.continues, sequences > 1 ? &carry : nullptr)
+               .sum(torch::kFloat64)
+               .item<double>();
     result.tokens += count_targets(targets_BL);
     bytes += count_bytes(targets_BL, tokenizer);
-    if (options.progress) options.progress(done + rows, sequences);
+    if (options.progress) options.progress(done + 1, batches);
   }
-  check(result.tokens > 0, "[data.valid] '{}' has no token that follows another", corpus.prefix().string());
   result.loss = sum / static_cast<double>(result.tokens);
   result.bits_per_byte = sum / std::log(2.0) / static_cast<double>(bytes);
   return result;

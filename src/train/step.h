@@ -21,6 +21,10 @@ struct BatchTensors {
 /// Throws Error for tokens that the model does not know; `source` names the corpus in it.
 BatchTensors to_tensors(const data::Batch& batch, const ModelConfig& config, const std::string& source);
 
+/// Positions with a loss.
+int64_t count_targets(const Tensor& targets_BL);
+int64_t count_targets(const std::vector<BatchTensors>& batches);
+
 /// Forward and backward over the micro-batches of one step. What they leave in the parameters' gradients is the
 /// gradient of the mean loss over all their targets, whatever the split: each one's sum is divided by the targets of
 /// all. `before(i)` is called ahead of micro-batch i. Returns that mean; as soon as it is not finite, without going on.
@@ -51,12 +55,17 @@ struct Evaluation {
 
 struct EvaluationOptions {
   int64_t batch = 1, length = 0;
-  int64_t tokens = 0;                                              // from the beginning of the corpus; 0: all
-  std::function<void(int64_t done, int64_t total)> progress = {};  // sequences
+  int64_t tokens = 0;   // from the beginning of the corpus; 0: all
+  int64_t segment = 1;  // sequences that a row may go on for, with its state, before it begins anew
+  std::function<void(int64_t done, int64_t total)> progress = {};  // batches
   std::function<bool()> stop = {};                                 // polled between batches
 };
 
-/// The loss on the corpus in order, in evaluation mode. None if it was stopped.
+/// Throws Error where the corpus has nothing to evaluate: too short for a sequence, or no token that follows another.
+void check_can_evaluate(const data::TokenFile& corpus, const EvaluationOptions& options);
+
+/// The loss on the corpus in order, in evaluation mode. Rows go on for as many sequences as their number leaves each of
+/// them, at most options.segment. None if it was stopped.
 std::optional<Evaluation> evaluate(Model& model, const data::TokenFile& corpus, const data::Tokenizer& tokenizer,
                                    const EvaluationOptions& options);
 

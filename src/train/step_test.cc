@@ -119,11 +119,30 @@ TEST_F(Step, ContinuingBatchesSeeTheirPast) {
   EXPECT_EQ(*backward_mean_loss(*net, {list[0]}, &carry, [](size_t) {}), first);
 }
 
+TEST_F(Step, EvaluationCarriesRowsOn) {
+  const auto net = model(true);
+  const data::ByteTokenizer bytes;
+  const fs::path prefix = put_documents("long", {std::vector<int32_t>(16 * 14 + 1)}, 256);
+  put("long.bin", read_file(folder_ / "train.bin").substr(0, 16 * 14 + 1));
+  const data::TokenFile corpus(prefix);
+  const auto loss = [&](EvaluationOptions options) { return evaluate(*net, corpus, bytes, options)->loss; };
+  // One row that goes on from sequence to sequence is one long sequence.
+  const double whole = loss({.batch = 1, .length = 16 * 14});
+  EXPECT_NEAR(loss({.batch = 1, .length = 16, .segment = 14}), whole, 1e-5);
+  EXPECT_NEAR(loss({.batch = 1, .length = 16, .segment = 99}), whole, 1e-5);
+  EXPECT_GT(std::abs(loss({.batch = 1, .length = 16}) - whole), 1e-4) << "the past makes a difference";
+  // 14 sequences for four rows: four rows of three and, once more, none; two rows are left out.
+  EXPECT_EQ(evaluate(*net, corpus, bytes, {.batch = 4, .length = 16, .segment = 99})->tokens, 4 * 3 * 16);
+  EXPECT_NEAR(loss({.batch = 4, .length = 16, .segment = 99}),
+              loss({.batch = 1, .length = 16, .tokens = 192, .segment = 3}), 1e-5);
+  // Seven segments of two sequences: four rows, then three.
+  EXPECT_NEAR(loss({.batch = 4, .length = 16, .segment = 2}), loss({.batch = 1, .length = 32}), 1e-5);
+}
+
 TEST_F(Step, TokensOutsideTheVocabularyAreNamed) {
   const auto net = model(false);
   data::Batch batch{1, 2, {5, 256}, {256, data::kIgnoreTarget}, {1, 0}};
-  expect_contains(error_of([&] { to_tensors(batch, net->config(), "corpus/x"); }),
-                        {"corpus/x", "256", "vocabulary"});
+  expect_contains(error_of([&] { to_tensors(batch, net->config(), "corpus/x"); }), {"corpus/x", "256", "vocabulary"});
   batch.tokens = {5, -1};
   expect_contains(error_of([&] { to_tensors(batch, net->config(), "corpus/x"); }), {"-1"});
   batch.tokens = {5, 6};

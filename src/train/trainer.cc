@@ -67,7 +67,11 @@ Trainer::Trainer(RunConfig config, TrainerOptions options)
       options_(std::move(options)),
       tokenizer_(data::make_tokenizer(config_.data.tokenizer)),
       data_(config_.data, *tokenizer_, config_.train.accumulate, static_cast<uint64_t>(config_.train.seed)),
-      valid_(config_.data.valid, *tokenizer_),
+      valid_(config_.data.valid, *tokenizer_,
+             {.batch = config_.data.batch,
+              .length = config_.data.seq_len,
+              .tokens = config_.train.eval_tokens,
+              .segment = data_.segment()}),
       model_(config_.model->build()),
       optimizer_(named_weights(*model_), config_.optimizer),
       guard_(config_.train.guard),
@@ -291,13 +295,9 @@ void Trainer::roll_back(const StepReport& bad) {
 void Trainer::evaluate_now() {
   const Stopwatch watch;
   const auto evaluate = [&](const char* what) {
-    return valid_.evaluate(
-        *model_, *tokenizer_,
-        {.batch = config_.data.batch,
-         .length = config_.data.seq_len,
-         .tokens = config_.train.eval_tokens,
-         .stop = SignalGuard::stopping},
-        [&](double share) { monitor_.busy(state_.step, fmt::format("evaluating {} {:.0f}%", what, 100 * share)); });
+    return valid_.evaluate(*model_, *tokenizer_, SignalGuard::stopping, [&](double share) {
+      monitor_.busy(state_.step, fmt::format("evaluating {} {:.0f}%", what, 100 * share));
+    });
   };
   const auto list = evaluate("the model");
   std::optional<std::vector<NamedEvaluation>> of_average{std::in_place};

@@ -4,6 +4,7 @@
 #include <limits>
 #include <set>
 
+#include "models/weights.h"
 #include "train/trainer_testing.h"
 
 namespace megalodon {
@@ -122,6 +123,28 @@ TEST_F(TrainingPolicy, EvaluatesSeveralSets) {
   for (const char* key : {"eval_loss/valid", "eval_loss/seen", "perplexity/seen", "bits_per_byte/seen"})
     EXPECT_TRUE(last.contains(key)) << key;
   EXPECT_NE(last["eval_loss/valid"], last["eval_loss/seen"]);
+}
+
+TEST_F(TrainingPolicy, AValidationSetThatIsTooShortIsRefusedBeforeTheRun) {
+  RunConfig run = tiny_run("run");
+  put_documents("short", {std::vector<int32_t>(16, 'x')}, 256);
+  run.data.valid.push_back((folder_ / "short").string());
+  expect_contains(error_of([&] { trainer(run); }), {"short", "16 tokens"});
+  EXPECT_FALSE(fs::exists(run.train.out));
+}
+
+TEST_F(TrainingPolicy, StatefulRunsAreEvaluatedWithState) {
+  RunConfig run = tiny_run("run");
+  run.data.packing = "stateful", run.train.eval_tokens = 0;
+  train(run);
+  const auto net = load_model(run.train.out).model;
+  const data::TokenFile corpus(run.data.valid[0]);
+  const data::ByteTokenizer bytes;
+  const auto loss = [&](int64_t segment) {
+    return evaluate(*net, corpus, bytes, {.batch = 2, .length = 16, .segment = segment})->loss;
+  };
+  ASSERT_NE(loss(4), loss(1));
+  EXPECT_EQ(records(run).back()["eval_loss/valid"], loss(4));
 }
 
 TEST_F(TrainingPolicy, EveryStepIsMeasured) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <nlohmann/json.hpp>
 
 #include "base/check.h"
 #include "base/progress.h"
@@ -29,13 +30,16 @@ std::pair<std::string, std::string> split_valid_entry(const std::string& entry) 
   return split;
 }
 
-ValidationSets::ValidationSets(const std::vector<std::string>& list, const data::Tokenizer& tokenizer) {
+ValidationSets::ValidationSets(const std::vector<std::string>& list, const data::Tokenizer& tokenizer,
+                               EvaluationOptions options)
+    : options_(std::move(options)) {
   for (const std::string& entry : list) {
     const auto [name, prefix] = split_valid_entry(entry);
     for (const Set& other : sets_)
       if (other.name == name) fail_usage("[data.valid] two corpora are called \"{}\"; give names: NAME=PREFIX", name);
     sets_.push_back({name, data::TokenFile(prefix)});
     data::check_tokenizer(sets_.back().corpus, tokenizer);
+    check_can_evaluate(sets_.back().corpus, options_);
   }
 }
 
@@ -47,9 +51,18 @@ std::vector<std::string> ValidationSets::describe() const {
   return lines;
 }
 
+nlohmann::ordered_json ValidationSets::identity() const {
+  auto list = nlohmann::ordered_json::object();
+  for (const Set& set : sets_)
+    list[fmt::format("{}", list.size() + 1)] = {{"name", set.name}, {"fingerprint", set.corpus.fingerprint()}};
+  return list;
+}
+
 std::optional<std::vector<NamedEvaluation>> ValidationSets::evaluate(
-    Model& model, const data::Tokenizer& tokenizer, EvaluationOptions options,
+    Model& model, const data::Tokenizer& tokenizer, const std::function<bool()>& stop,
     const std::function<void(double)>& progress) const {
+  EvaluationOptions options = options_;
+  options.stop = stop;
   std::vector<NamedEvaluation> list;
   for (const Set& set : sets_) {
     options.progress = [&](int64_t done, int64_t total) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -20,15 +21,18 @@ struct NamedEvaluation {
 class ValidationSets {
  public:
   /// Throws UsageError for names that are empty, not unique or unfit for a metric's name, Error where a file is
-  /// missing or is another tokenizer's.
-  ValidationSets(const std::vector<std::string>& list, const data::Tokenizer& tokenizer);
+  /// missing, is another tokenizer's, or has nothing to evaluate as `options` say.
+  ValidationSets(const std::vector<std::string>& list, const data::Tokenizer& tokenizer, EvaluationOptions options);
 
   bool empty() const { return sets_.empty(); }
   /// For people: one line for each.
   std::vector<std::string> describe() const;
-  /// The loss on each. `progress` gets the share of everything that is done, in [0, 1]. None if it was stopped.
+  /// What losses are compared by: name and fingerprint of each, by its number from "1" on.
+  nlohmann::ordered_json identity() const;
+  /// The loss on each. `stop` is polled between batches; `progress` gets the share of everything that is done, in
+  /// [0, 1]. None if it was stopped.
   std::optional<std::vector<NamedEvaluation>> evaluate(Model& model, const data::Tokenizer& tokenizer,
-                                                       EvaluationOptions options,
+                                                       const std::function<bool()>& stop,
                                                        const std::function<void(double)>& progress) const;
 
  private:
@@ -37,6 +41,7 @@ class ValidationSets {
     data::TokenFile corpus;
   };
   std::vector<Set> sets_;
+  EvaluationOptions options_;
 };
 
 /// {name, prefix} of an entry of data.valid.

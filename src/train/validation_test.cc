@@ -5,7 +5,6 @@
 namespace megalodon {
 namespace {
 
-
 TEST(ValidEntry, NameAndPrefix) {
   using Split = std::pair<std::string, std::string>;
   EXPECT_EQ(split_valid_entry("corpora/gcide/valid"), Split("valid", "corpora/gcide/valid"));
@@ -24,35 +23,58 @@ class Validation : public testing::TrainingTest {
   }
   std::string prefix(const char* name) const { return (folder_ / name).string(); }
 
+  const EvaluationOptions options_ = {.batch = 2, .length = 16};
   std::unique_ptr<Model> model_;
   data::ByteTokenizer bytes_;
 };
 
 TEST_F(Validation, EverySetHasItsOwnLoss) {
-  const ValidationSets sets({prefix("valid"), "seen=" + prefix("train")}, bytes_);
+  const ValidationSets sets({prefix("valid"), "seen=" + prefix("train")}, bytes_, options_);
   std::vector<double> shares;
-  const auto list = sets.evaluate(*model_, bytes_, {.batch = 2, .length = 16}, [&](double s) { shares.push_back(s); });
+  const auto list = sets.evaluate(*model_, bytes_, {}, [&](double s) { shares.push_back(s); });
   ASSERT_TRUE(list);
   ASSERT_EQ(list->size(), 2U);
   EXPECT_EQ((*list)[0].name, "valid");
   EXPECT_EQ((*list)[1].name, "seen");
   EXPECT_NE((*list)[0].result.loss, (*list)[1].result.loss);
   const data::TokenFile corpus(folder_ / "train");
-  EXPECT_EQ((*list)[1].result.loss, evaluate(*model_, corpus, bytes_, {.batch = 2, .length = 16})->loss);
+  EXPECT_EQ((*list)[1].result.loss, evaluate(*model_, corpus, bytes_, options_)->loss);
   EXPECT_TRUE(std::is_sorted(shares.begin(), shares.end()));
   EXPECT_EQ(shares.back(), 1.0);
   int64_t polls = 0;
-  EXPECT_FALSE(sets.evaluate(*model_, bytes_, {.batch = 2, .length = 16, .stop = [&] { return ++polls > 5; }}, {}))
-      << "stopped in the second set";
+  EXPECT_FALSE(sets.evaluate(*model_, bytes_, [&] { return ++polls > 5; }, {})) << "stopped in the second set";
 }
 
 TEST_F(Validation, RefusesEqualNamesAndMissingFiles) {
   expect_contains(error_of([&] {
-                    ValidationSets({prefix("valid"), "valid=" + prefix("train")}, bytes_);
+                    ValidationSets({prefix("valid"), "valid=" + prefix("train")}, bytes_, options_);
                   }),
                   {"data.valid", "\"valid\"", "NAME=PREFIX"});
-  expect_contains(error_of([&] { ValidationSets({prefix("absent")}, bytes_); }), {"absent"});
-  EXPECT_TRUE(ValidationSets({}, bytes_).empty());
+  expect_contains(error_of([&] { ValidationSets({prefix("absent")}, bytes_, options_); }), {"absent"});
+  EXPECT_TRUE(ValidationSets({}, bytes_, options_).empty());
+}
+
+TEST_F(Validation, RefusesAtOnceWhatHasNothingToEvaluate) {
+  const auto open = [&](const std::vector<std::vector<int32_t>>& documents, int64_t length, int64_t tokens) {
+    put_documents("odd", documents, 256);
+    ValidationSets({prefix("valid"), prefix("odd")}, bytes_, {.batch = 2, .length = length, .tokens = tokens});
+  };
+  const std::vector<int32_t> text(10, 'x');
+  expect_contains(error_of([&] { open({text, text}, 20, 0); }), {"odd", "20 tokens"});
+  EXPECT_NO_THROW(open({text, text}, 19, 0));
+  // Nothing but single tokens where the only sequence lies.
+  std::vector<std::vector<int32_t>> singles(8, {'x'});
+  singles.push_back(text);
+  expect_contains(error_of([&] { open(singles, 8, 8); }), {"data.valid", "odd", "no token that follows another"});
+  EXPECT_NO_THROW(open(singles, 8, 16));
+}
+
+TEST_F(Validation, AnotherTextHasAnotherIdentity) {
+  const auto identity = [&](const std::string& entry) { return ValidationSets({entry}, bytes_, options_).identity(); };
+  const auto valid = identity(prefix("valid"));
+  EXPECT_EQ(valid["1"]["name"], "valid");
+  EXPECT_EQ(identity("other=" + prefix("valid"))["1"]["fingerprint"], valid["1"]["fingerprint"]);
+  EXPECT_NE(identity(prefix("train"))["1"]["fingerprint"], valid["1"]["fingerprint"]);
 }
 
 }  // namespace
