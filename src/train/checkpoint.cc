@@ -21,6 +21,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr std::string_view kPrefix = "step-";
 constexpr int kFormatVersion = 1;
+constexpr int64_t kAnyStep = std::numeric_limits<int64_t>::max();
 
 std::string checkpoint_name(int64_t step) {
   return fmt::format("{}{:08}", kPrefix, step);
@@ -102,17 +103,25 @@ std::vector<std::pair<int64_t, fs::path>> checkpoints_up_to(const fs::path& fold
   return found;
 }
 
+void move_folder(const fs::path& from, const fs::path& to) {
+  std::error_code error;
+  fs::rename(from, to, error);
+  check(!error, "[train] cannot rename '{}' to '{}': {}", from.string(), to.string(), error.message());
+}
+
+/// "abandoned-step-00001000", or with ".2" and so on behind it where that is taken.
+fs::path abandoned_name(const fs::path& checkpoint) {
+  const fs::path path = checkpoint.parent_path() / fmt::format("abandoned-{}", checkpoint.filename().string());
+  fs::path free = path;
+  for (int i = 2; fs::exists(free); ++i) free = fmt::format("{}.{}", path.string(), i);
+  return free;
+}
+
 /// The newest older checkpoint beside this one whose files are all as they were written.
 std::optional<fs::path> whole_checkpoint_before(const fs::path& checkpoint) {
-  const int64_t newest = std::numeric_limits<int64_t>::max();  // where the name is none of a checkpoint
-  for (const auto& [step, older] : checkpoints_up_to(checkpoint.parent_path(), step_of(checkpoint).value_or(newest))) {
-    if (older.filename() == checkpoint.filename()) continue;
-    try {
-      verify_manifest(older);
-      return older;
-    } catch (const Error&) {  // damaged too
-    }
-  }
+  // Where the name is none of a checkpoint, any step is older.
+  for (const auto& [step, older] : checkpoints_up_to(checkpoint.parent_path(), step_of(checkpoint).value_or(kAnyStep)))
+    if (older.filename() != checkpoint.filename() && is_whole(older)) return older;
   return {};
 }
 
@@ -169,6 +178,15 @@ void load_checkpoint(const fs::path& checkpoint, Model& model, AdamW& optimizer)
   optimizer.load_state(io::read_tensors(checkpoint, "optimizer"), read_trainer_state(checkpoint).updates);
 }
 
+bool is_whole(const fs::path& checkpoint) {
+  try {
+    verify_manifest(checkpoint);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 void verify_checkpoint(const fs::path& checkpoint) {
   try {
     verify_manifest(checkpoint);
@@ -182,6 +200,10 @@ void verify_checkpoint(const fs::path& checkpoint) {
 std::optional<fs::path> RunFolder::latest() const {
   if (!fs::exists(checkpoints() / "latest")) return {};
   return model_folder(path_);
+}
+
+std::vector<std::pair<int64_t, fs::path>> RunFolder::list() const {
+  return checkpoints_up_to(checkpoints(), kAnyStep);
 }
 
 void RunFolder::open() {
@@ -224,9 +246,20 @@ void RunFolder::set_latest(const fs::path& checkpoint) const {
   write_file_atomically(checkpoints() / "latest", checkpoint.filename().string() + "\n");
 }
 
+std::vector<fs::path> RunFolder::go_on_from(const fs::path& checkpoint, int64_t step) const {
+  set_latest(checkpoint);  // first: whoever loads from the run meanwhile finds what it names
+  std::vector<fs::path> abandoned;
+  for (const auto& [later, path] : list()) {
+    if (later < step) break;
+    if (path.filename() != checkpoint.filename()) move_folder(path, abandoned.emplace_back(abandoned_name(path)));
+  }
+  const fs::path target = checkpoints() / checkpoint_name(step);
+  if (checkpoint.filename() != target.filename()) move_folder(checkpoint, target);  // it had been abandoned itself
+  set_latest(target);  // also brings the new names to the disk
+  return abandoned;
+}
+
 void RunFolder::prune(int64_t step, const SaveOptions& options) const {
-  // Later steps than this are of a continuation that was abandoned by resuming from an older checkpoint: they are not
-  // this run's, so they neither count nor go, until this run gets there and replaces them.
   clear_unfinished();
   const auto own = checkpoints_up_to(checkpoints(), step);
   for (size_t i = static_cast<size_t>(options.keep); i < own.size(); ++i) {

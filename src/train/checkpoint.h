@@ -53,6 +53,8 @@ FolderParts checkpoint_parts(const Model& model, const nlohmann::ordered_json& t
 TrainerState read_trainer_state(const fs::path& checkpoint);
 /// Model and optimizer. Further parts: io::read_tensors(checkpoint, name).
 void load_checkpoint(const fs::path& checkpoint, Model& model, AdamW& optimizer);
+/// Whether every file of it is as it was written.
+bool is_whole(const fs::path& checkpoint);
 /// Compares every file with the manifest. Throws Error naming what is damaged and the newest older checkpoint of the
 /// run that is whole.
 void verify_checkpoint(const fs::path& checkpoint);
@@ -73,6 +75,9 @@ class RunFolder {
   /// The checkpoint that `latest` names; none where nothing was saved yet.
   std::optional<fs::path> latest() const;
 
+  /// The checkpoints there, whole or not, the newest first: steps with their folders.
+  std::vector<std::pair<int64_t, fs::path>> list() const;
+
   /// Makes the folder, claims it for this process (Error where another one trains in it), clears what a crash left.
   void open();
   void write_config(const std::string& toml) const;
@@ -80,10 +85,12 @@ class RunFolder {
   /// Error where the checkpoint was not published; then the ones before are untouched. An old one that cannot be
   /// deleted is left for the next save to try. Returns the bytes written.
   uint64_t save(const FolderParts& parts, int64_t step, const SaveOptions& options) const;
-  /// Lets `latest` name this checkpoint of this folder: a run that goes back to it goes on from there.
-  void set_latest(const fs::path& checkpoint) const;
+  /// Lets the run go on from this checkpoint of this folder, which `latest` then names. Later ones are abandoned: they
+  /// are called abandoned-step-… from here on, which nothing but --resume PATH ever reads. Returns their new paths.
+  std::vector<fs::path> go_on_from(const fs::path& checkpoint, int64_t step) const;
 
  private:
+  void set_latest(const fs::path& checkpoint) const;
   void clear_unfinished() const;
   void prune(int64_t step, const SaveOptions& options) const;
 

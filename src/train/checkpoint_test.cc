@@ -60,9 +60,12 @@ TEST_F(Checkpoint, KeepsTheNewest) {
 
 TEST_F(Checkpoint, GoingBackDoesNotDeleteWhatIsNewlyWritten) {
   for (const int64_t step : {5, 10, 15}) save(step);
-  run_->set_latest(run_->checkpoints() / "step-00000005");
+  const auto abandoned = run_->go_on_from(run_->checkpoints() / "step-00000005", 5);
+  EXPECT_EQ(abandoned.size(), 2U);
+  EXPECT_EQ(choose_checkpoint(*run_, "auto")->filename(), "step-00000005");
   save(7, 1);
-  EXPECT_EQ(names(), (std::vector<std::string>{"latest", "step-00000007", "step-00000010", "step-00000015"}));
+  EXPECT_EQ(names(), (std::vector<std::string>{"abandoned-step-00000010", "abandoned-step-00000015", "latest",
+                                               "step-00000007"}));
   EXPECT_EQ(run_->latest()->filename(), "step-00000007");
 }
 
@@ -117,6 +120,58 @@ TEST_F(Checkpoint, ChoosesWhereToBegin) {
   TrainerState state;
   other.save(checkpoint_parts(*model_, {{"type", "bytes"}}, *optimizer_, state), 0, {});
   expect_contains(error_of([&] { choose_checkpoint(other, older); }), {"another run", "--train.out"});
+}
+
+/// The newest step that `auto` finds, and what it says about the choice.
+TEST_F(Checkpoint, TheNewestWholeOneIsFoundWhereLatestIsLostOrOld) {
+  const auto chosen = [&] {
+    const fs::path path = *choose_checkpoint(*run_, "auto");
+    return std::pair(read_trainer_state(path).step, note_of_choice(*run_, path));
+  };
+  using Choice = std::pair<int64_t, std::string>;
+  const fs::path latest = run_->checkpoints() / "latest";
+  for (const int64_t step : {5, 10}) save(step);
+  EXPECT_EQ(chosen(), Choice(10, ""));
+  put("run/checkpoints/latest", "step-00000005\n");
+  EXPECT_EQ(chosen().first, 10) << "killed between a checkpoint and its name in `latest`";
+  expect_contains(chosen().second, {"latest names step-00000005", "step-00000010 is the newest"});
+  fs::remove(latest);
+  EXPECT_EQ(chosen().first, 10);
+  expect_contains(chosen().second, {"latest is missing"});
+  expect_contains(error_of([&] { choose_checkpoint(*run_, "never"); }), {"already holds a run"});
+  put("run/checkpoints/latest", "step-00000012\n");
+  EXPECT_EQ(chosen().first, 10) << "it names nothing";
+
+  // A newer one that is damaged is no choice.
+  put("run/checkpoints/step-00000010/trainer.json", "{}");
+  put("run/checkpoints/latest", "step-00000005\n");
+  EXPECT_EQ(chosen(), Choice(5, ""));
+  fs::remove(latest);
+  EXPECT_EQ(chosen().first, 5);
+  put("run/checkpoints/step-00000005/trainer.json", "{}");
+  expect_contains(error_of([&] { choose_checkpoint(*run_, "auto"); }), {"none of the 2 checkpoints", "--train.out"});
+}
+
+TEST_F(Checkpoint, WhatWasAbandonedCanBeReturnedTo) {
+  for (const int64_t step : {5, 10}) save(step);
+  run_->go_on_from(run_->checkpoints() / "step-00000005", 5);
+  for (const int64_t step : {10, 11}) save(step);
+  const fs::path old = run_->checkpoints() / "abandoned-step-00000010";
+  EXPECT_EQ(*choose_checkpoint(*run_, old.string()), old);
+  run_->go_on_from(old, 10);
+  EXPECT_EQ(names(), (std::vector<std::string>{"abandoned-step-00000010.2", "abandoned-step-00000011", "latest",
+                                               "step-00000005", "step-00000010"}));
+  EXPECT_EQ(run_->latest()->filename(), "step-00000010");
+}
+
+TEST_F(Checkpoint, AnotherRunsMetricsAreNotContinued) {
+  save(2);
+  const std::string checkpoint = (run_->checkpoints() / "step-00000002").string();
+  put("other/metrics.jsonl", "{\"step\":1}\n{\"step\":2}\n");
+  expect_contains(error_of([&] { choose_checkpoint(RunFolder(folder_ / "other"), checkpoint); }),
+                  {"another run", "metrics", "--train.out"});
+  put("run/metrics.jsonl", "{\"step\":1}\n{\"step\":2}\n");
+  EXPECT_EQ(choose_checkpoint(*run_, checkpoint)->string(), checkpoint) << "its own are";
 }
 
 TEST_F(Checkpoint, DifferencesAreListed) {

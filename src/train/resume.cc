@@ -2,19 +2,44 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
+
 #include "base/check.h"
 #include "models/weights.h"
 
 namespace megalodon {
+namespace {
+
+/// The checkpoint that `latest` names; a newer one that is whole where a crash came between the two, or where `latest`
+/// is lost.
+std::optional<fs::path> newest_checkpoint(const RunFolder& folder) {
+  const auto latest = folder.latest();
+  const auto list = folder.list();
+  const auto is_latest = [&](const auto& entry) { return latest && entry.second.filename() == latest->filename(); };
+  const auto end = std::find_if(list.begin(), list.end(), is_latest);
+  const bool elsewhere = end == list.end() && latest && fs::is_directory(*latest);  // under a name of its own
+  if (!elsewhere) {
+    const auto newer = std::find_if(list.begin(), end, [](const auto& entry) { return is_whole(entry.second); });
+    if (newer != end) return newer->second;
+  }
+  if (latest) verify_checkpoint(*latest);
+  check(latest || list.empty(),
+        "[--resume] none of the {} checkpoints in '{}' is whole: move the folder away to begin afresh, or name another "
+        "with --train.out",
+        list.size(), folder.checkpoints().string());
+  return latest;
+}
+
+bool holds_a_run(const RunFolder& folder) {
+  return folder.latest() || !folder.list().empty() || fs::exists(folder.metrics());
+}
+
+}  // namespace
 
 std::optional<fs::path> choose_checkpoint(const RunFolder& folder, const std::string& mode) {
-  const auto latest = folder.latest();
-  if (mode == "auto") {
-    if (latest) verify_checkpoint(*latest);
-    return latest;
-  }
+  if (mode == "auto") return newest_checkpoint(folder);
   if (mode == "never") {
-    check(!latest && !fs::exists(folder.metrics()),
+    check(!holds_a_run(folder),
           "[train.out] '{}' already holds a run: continue it with --resume auto, or name another folder with "
           "--train.out",
           folder.path().string());
@@ -23,13 +48,25 @@ std::optional<fs::path> choose_checkpoint(const RunFolder& folder, const std::st
   check(fs::is_directory(mode), "[--resume] expected auto, never or a checkpoint folder; '{}' does not exist", mode);
   fs::path checkpoint = model_folder(mode);
   if (!checkpoint.has_filename()) checkpoint = checkpoint.parent_path();  // "step-00001000/"
-  const auto home = fs::weakly_canonical(fs::absolute(checkpoint)).parent_path();
-  check(!latest || home == fs::weakly_canonical(fs::absolute(folder.checkpoints())),
-        "[--resume] '{}' is of another run than '{}', which has checkpoints of its own: name another folder with "
-        "--train.out",
+  check(is_of_run(checkpoint, folder) || !holds_a_run(folder),
+        "[--resume] '{}' is of another run than '{}', which holds checkpoints or metrics of its own: name another "
+        "folder with --train.out",
         checkpoint.string(), folder.path().string());
   verify_checkpoint(checkpoint);
   return checkpoint;
+}
+
+bool is_of_run(const fs::path& checkpoint, const RunFolder& folder) {
+  const auto canonical = [](const fs::path& path) { return fs::weakly_canonical(fs::absolute(path)); };
+  return canonical(checkpoint).parent_path() == canonical(folder.checkpoints());
+}
+
+std::string note_of_choice(const RunFolder& folder, const fs::path& chosen) {
+  const auto latest = folder.latest();
+  if (latest && latest->filename() == chosen.filename()) return "";
+  return fmt::format("note: checkpoints/latest {}, {} is the newest checkpoint that is whole",
+                     latest ? fmt::format("names {}", latest->filename().string()) : "is missing",
+                     chosen.filename().string());
 }
 
 std::vector<std::string> resume_notes(const TrainerState& saved, const TrainerState& now) {

@@ -9,10 +9,16 @@
 
 namespace megalodon {
 
-/// `mode` is "auto" (the folder's latest checkpoint, if it has one), "never", or the path of a checkpoint or run
-/// folder. None: begin afresh. Throws Error where that would overwrite a run, where there is no such checkpoint, or
-/// where it is damaged.
+/// `mode` is "auto" (the folder's newest checkpoint that is whole, if it has one), "never", or the path of a checkpoint
+/// or run folder. None: begin afresh. Throws Error where that would overwrite a run, where there is no such checkpoint,
+/// or where it is damaged.
 std::optional<fs::path> choose_checkpoint(const RunFolder& folder, const std::string& mode);
+
+/// Whether it lies among the run's checkpoints.
+bool is_of_run(const fs::path& checkpoint, const RunFolder& folder);
+
+/// A line where "auto" chose another checkpoint than `latest` names; else "".
+std::string note_of_choice(const RunFolder& folder, const fs::path& chosen);
 
 /// A line for everything that differs, may, and is better said.
 std::vector<std::string> resume_notes(const TrainerState& saved, const TrainerState& now);

@@ -128,6 +128,7 @@ void Trainer::resume(const fs::path& checkpoint) {
   TrainerState saved = read_trainer_state(checkpoint);
   check_same_run(checkpoint, saved, state_.fixed);
   notes_ = resume_notes(saved, state_);
+  if (options_.resume == "auto") notes_.push_back(note_of_choice(folder_, checkpoint));
   load(checkpoint, std::move(saved));
   state_.evaluation_pending = state_.evaluation_pending && !valid_.empty();  // data.valid may have been taken away
   data_.seek(state_.loader_position);
@@ -152,7 +153,16 @@ bool Trainer::done() const {
   return !state_.evaluation_pending && (state_.step >= config_.train.last_step() || early_stop_.reached());
 }
 
+/// Makes the choice of a checkpoint of this run last.
+void Trainer::go_on() {
+  if (!resumed_from_ || !is_of_run(*resumed_from_, folder_)) return;
+  for (const fs::path& path : folder_.go_on_from(*resumed_from_, state_.step))
+    notes_.push_back(fmt::format("note: a later checkpoint, which this run does not go on from, is now called {}",
+                                 path.filename().string()));
+}
+
 Outcome Trainer::run() {
+  go_on();
   if (done()) {
     monitor_.print(fmt::format("{}: nothing to do after step {} of {}", folder_.path().string(), state_.step,
                                config_.train.steps));
@@ -197,9 +207,6 @@ Outcome Trainer::finish() {
 
 void Trainer::start() {
   folder_.write_config(to_toml(config_));
-  // Going back to an older checkpoint of this run: what the later ones hold is abandoned.
-  if (resumed_from_ && fs::equivalent(fs::absolute(*resumed_from_).parent_path(), folder_.checkpoints()))
-    folder_.set_latest(*resumed_from_);
   const TrainConfig& train = config_.train;
   writer_.emplace(folder_, SaveOptions{train.keep, train.major_every, static_cast<uint64_t>(train.shard_gb * 1e9)},
                   train.async_save);
@@ -224,7 +231,8 @@ std::string Trainer::overview() const {
   text += fmt::format("run    {}, {}, {} threads\n", folder_.path().string(),
                       resumed_from_ ? fmt::format("resumed from {}", resumed_from_->filename().string()) : "new",
                       at::get_num_threads());
-  for (const std::string& note : notes_) text += note + "\n";
+  for (const std::string& note : notes_)
+    if (!note.empty()) text += note + "\n";
   return text;
 }
 

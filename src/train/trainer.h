@@ -67,6 +67,7 @@ class Trainer {
   void begin();
   void resume(const fs::path& checkpoint);
   void load(const fs::path& checkpoint, TrainerState saved);
+  void go_on();
   void start();
   std::string overview() const;
   void advance();

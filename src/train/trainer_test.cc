@@ -74,6 +74,22 @@ TEST_F(Training, ARunGoesBackToAnOlderCheckpoint) {
   expect_same_run(whole, parts);
 }
 
+TEST_F(Training, ALostLatestCostsNothing) {
+  const RunConfig whole = busy_run("whole");
+  train(whole);
+  RunConfig parts = busy_run("parts");
+  parts.train.stop_after = 7;
+  train(parts);
+  const fs::path latest = RunFolder(parts.train.out).checkpoints() / "latest";
+  fs::remove(latest);
+  parts.train.stop_after = 0;
+  EXPECT_EQ(train(parts), Outcome::kFinished);
+  expect_same_run(whole, parts);
+  fs::remove(latest);
+  EXPECT_EQ(train(parts), Outcome::kFinished);
+  EXPECT_TRUE(fs::exists(latest)) << "also where there is nothing left to do";
+}
+
 TEST_F(Training, SignalsEndTheRunAfterTheStep) {
   const RunConfig whole = busy_run("whole");
   train(whole);

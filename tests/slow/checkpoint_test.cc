@@ -58,7 +58,7 @@ class Attack : public testing::TrainingTest {
     if (!newest) return 0;
     const int64_t step = read_trainer_state(*newest).step;
     EXPECT_EQ(newest->filename(), fmt::format("step-{:08}", step));
-    const LoadedModel loaded = load_model(folder_ / "run");
+    const LoadedModel loaded = load_model(*newest);
     for (const auto& [name, parameter] : named_weights(*loaded.model))
       EXPECT_TRUE(parameter.eq(static_cast<double>(step)).all().item<bool>()) << name;
     load_checkpoint(*newest, *model_, *optimizer_);
