@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/system_call.h"
 
 namespace megalodon {
 namespace {
@@ -25,14 +26,6 @@ constexpr size_t kBufferBytes = size_t{1} << 20;  // large enough that system ca
 
 void check_system(bool ok, const char* action, const fs::path& path) {
   if (!ok) fail_system(action, path, errno);
-}
-
-/// Repeats a system call that a signal interrupted.
-template <class Call>
-auto retry(const Call& call) {
-  auto result = call();
-  while (result < 0 && errno == EINTR) result = call();
-  return result;
 }
 
 class Descriptor {
@@ -60,11 +53,6 @@ fs::path folder_of(const fs::path& path) {
 
 fs::path sibling(const fs::path& path, const char* role) {
   return path.parent_path() / fmt::format(".{}.{}-{}", path.filename().string(), role, ::getpid());
-}
-
-void sync(const fs::path& path) {
-  const Descriptor descriptor(path, O_RDONLY);
-  check_system(retry([&] { return ::fsync(descriptor.get()); }) == 0, "sync", path);
 }
 
 void rename_or_fail(const fs::path& from, const fs::path& to) {
@@ -114,6 +102,11 @@ std::string read_file(const fs::path& path) {
   }
   content.resize(used);
   return content;
+}
+
+void sync_path(const fs::path& path) {
+  const Descriptor descriptor(path, O_RDONLY);
+  check_system(retry([&] { return ::fsync(descriptor.get()); }) == 0, "sync", path);
 }
 
 void write_file_atomically(const fs::path& path, std::string_view content) {
@@ -200,7 +193,7 @@ void AtomicFile::publish() {
   seal();
   rename_or_fail(temporary_, path_);
   published_ = true;
-  sync(folder_of(path_));
+  sync_path(folder_of(path_));
 }
 
 void write_folder_atomically(const fs::path& folder, const std::function<void(const fs::path&)>& fill) {
@@ -214,9 +207,9 @@ void write_folder_atomically(const fs::path& folder, const std::function<void(co
     fs::create_directory(temporary);
     fill(temporary);
     for (const auto& entry : fs::recursive_directory_iterator(temporary)) {
-      if (entry.is_regular_file() || entry.is_directory()) sync(entry.path());
+      if (entry.is_regular_file() || entry.is_directory()) sync_path(entry.path());
     }
-    sync(temporary);
+    sync_path(temporary);
     old = put_in_place(temporary, path);
   } catch (const std::exception& error) {
     fs::remove_all(temporary, ignored);
@@ -224,7 +217,7 @@ void write_folder_atomically(const fs::path& folder, const std::function<void(co
       fail_system("write folder", path, system->code().value());
     throw;
   }
-  sync(folder_of(path));  // where this fails, the old folder stays beside the new one
+  sync_path(folder_of(path));  // where this fails, the old folder stays beside the new one
   // The new folder is there for good; that the old one's remains cannot be deleted is no failure of writing.
   if (!old.empty()) fs::remove_all(old, ignored);
 }

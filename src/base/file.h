@@ -16,6 +16,9 @@ namespace fs = std::filesystem;
 /// The whole file. Throws Error with the path and the system's reason.
 std::string read_file(const fs::path& path);
 
+/// Returns when what was written to a file, or to the list of a folder, is on the disk.
+void sync_path(const fs::path& path);
+
 /// Writes a sibling temporary file, syncs it, renames it over `path` and syncs the folder: after a crash at any byte
 /// `path` holds the old content or the new.
 void write_file_atomically(const fs::path& path, std::string_view content);

@@ -7,9 +7,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <cstdarg>
+#include <cstring>
 
 namespace megalodon::faults {
 namespace {
@@ -21,9 +23,16 @@ Fault fault;  // changes only while inactive
 
 enum class Effect { kNone, kFail, kShort };
 
+bool is_of(int descriptor, const char* file) {
+  if (*file == '\0') return true;
+  std::array<char, 4096> path{};  // ends with a zero
+  const std::string link = "/proc/self/fd/" + std::to_string(descriptor);
+  return readlink(link.c_str(), path.data(), path.size() - 1) > 0 && std::strstr(path.data(), file) != nullptr;
+}
+
 /// What happens to this call; sets errno where it fails. Interrupts strike only calls that POSIX lets be interrupted.
-Effect strike(const char* name, bool writes, bool interruptible) {
-  if (!active) return Effect::kNone;
+Effect strike(const char* name, bool writes, bool interruptible, int descriptor = -1) {
+  if (!active || !is_of(descriptor, fault.file)) return Effect::kNone;
   const int64_t number = count++;
   if (fault.at < 0 || (fault.lasting ? number < fault.at || !writes : number != fault.at)) return Effect::kNone;
   if (fault.error == EINTR && !interruptible) return Effect::kNone;
@@ -86,27 +95,32 @@ int open(const char* path, int flags, ...) {
 
 ssize_t write(int descriptor, const void* data, size_t bytes) {
   NEXT(write);
-  const Effect effect = strike("write", true, true);
+  const Effect effect = strike("write", true, true, descriptor);
   if (effect == Effect::kFail) return -1;
   return libc(descriptor, data, effect == Effect::kShort ? std::max<size_t>(bytes / 2, 1) : bytes);
 }
 
 ssize_t pwrite(int descriptor, const void* data, size_t bytes, off_t offset) {
   NEXT(pwrite);
-  const Effect effect = strike("pwrite", true, true);
+  const Effect effect = strike("pwrite", true, true, descriptor);
   if (effect == Effect::kFail) return -1;
   return libc(descriptor, data, effect == Effect::kShort ? std::max<size_t>(bytes / 2, 1) : bytes, offset);
 }
 
+int ftruncate(int descriptor, off_t bytes) noexcept {
+  NEXT(ftruncate);
+  return strike("ftruncate", false, true, descriptor) == Effect::kNone ? libc(descriptor, bytes) : -1;
+}
+
 int fsync(int descriptor) {
   NEXT(fsync);
-  if (strike("fsync", false, true) != Effect::kNone) return -1;
+  if (strike("fsync", false, true, descriptor) != Effect::kNone) return -1;
   return active ? 0 : libc(descriptor);
 }
 
 int close(int descriptor) {
   NEXT(close);
-  const bool fails = strike("close", false, true) != Effect::kNone;
+  const bool fails = strike("close", false, true, descriptor) != Effect::kNone;
   const int error = errno;
   const int result = libc(descriptor);  // closed in any case, as Linux does it
   if (!fails) return result;

@@ -15,6 +15,8 @@ struct Fault {
   int error = 0;    // errno; kShortWrite: write() and pwrite() take half of the bytes, which is no failure
   /// As on a full disk: from that call on, whatever would write or create fails, and only that.
   bool lasting = false;
+  /// "": any call; otherwise only those on open files whose path contains this count and fail.
+  const char* file = "";
 };
 
 /// Counts the calls of all threads, and lets one fail, from construction to destruction. One at a time. fsync() does
