@@ -66,6 +66,17 @@ int64_t count_at(const Json& tree, const char* key, const fs::path& path) {
   return found->get<int64_t>();
 }
 
+/// None in checkpoints of before there were any.
+std::vector<std::string> lines_at(const Json& tree, const char* key, const fs::path& path) {
+  std::vector<std::string> lines;
+  for (const Json& line : tree.value(key, Json::array())) {
+    check(line.is_string() && line.get_ref<const std::string&>().ends_with('\n'),
+          "[{}] {} holds {}, which is no line; the checkpoint is damaged", path.string(), key, line.dump());
+    lines.push_back(line);
+  }
+  return lines;
+}
+
 std::string to_text(const TrainerState& state) {
   const Json tree = {{"format", "megalodon.cpp trainer"},
                      {"format_version", kFormatVersion},
@@ -74,6 +85,7 @@ std::string to_text(const TrainerState& state) {
                      {"micro_batches", state.micro_batches},
                      {"loader_position", state.loader_position},
                      {"records", state.records},
+                     {"unwritten", state.unwritten},
                      {"evaluation_pending", state.evaluation_pending},
                      {"fixed", state.fixed},
                      {"environment", state.environment},
@@ -165,6 +177,7 @@ TrainerState read_trainer_state(const fs::path& checkpoint) {
   state.micro_batches = count_at(tree, "micro_batches", path);
   state.loader_position = count_at(tree, "loader_position", path);
   state.records = count_at(tree, "records", path);
+  state.unwritten = lines_at(tree, "unwritten", path);
   state.evaluation_pending = tree.value("evaluation_pending", Json()) == true;
   state.fixed = tree["fixed"];
   state.environment = tree["environment"];
@@ -237,6 +250,10 @@ uint64_t RunFolder::save(const FolderParts& parts, int64_t step, const SaveOptio
     for (const FileSum& file : files) bytes += file.bytes;
     write_manifest(folder, files);
   });
+  try {
+    sync_path(metrics());   // the lines that the checkpoint counts must outlive a loss of power as it does
+  } catch (const Error&) {  // which is the log's to report
+  }
   set_latest(target);
   prune(step, options);
   return bytes;

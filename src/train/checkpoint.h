@@ -33,6 +33,8 @@ struct TrainerState {
   int64_t loader_position = 0;      // sequences consumed
   int64_t records = 0;              // lines of metrics.jsonl
   bool evaluation_pending = false;  // a signal cut short the evaluation that belongs to this step
+  /// The last of these lines, where the disk had not taken them: they are nowhere else.
+  std::vector<std::string> unwritten;
   /// What must be the same for the run to go on as if never stopped: model, data, batch sizes, seed.
   nlohmann::ordered_json fixed;
   /// What changes results in the last bits only: threads, library version.

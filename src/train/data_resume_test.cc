@@ -6,7 +6,6 @@
 namespace megalodon {
 namespace {
 
-
 struct Kind {
   const char* name;
   const char* packing;
@@ -39,8 +38,13 @@ class DataResume : public testing::Training {
   }
   static void expect_same_end(const RunConfig& a, const RunConfig& b) {
     expect_same_run(a, b);
-    if (a.data.packing != "stateful") return;
-    EXPECT_TRUE(file_of_latest(a, "carry.safetensors") == file_of_latest(b, "carry.safetensors"));
+    if (a.data.packing == "stateful") {
+      EXPECT_TRUE(file_of_latest(a, "carry.safetensors") == file_of_latest(b, "carry.safetensors"));
+    }
+    if (a.train.ema_decay > 0) {
+      EXPECT_TRUE(file_of_latest(a, "ema/model.safetensors") == file_of_latest(b, "ema/model.safetensors"));
+      EXPECT_FALSE(file_of_latest(a, "ema/model.safetensors") == file_of_latest(a, "model.safetensors"));
+    }
   }
 };
 
@@ -74,6 +78,41 @@ TEST_F(DataResume, ACrashInTheMiddleOfAnAccumulationIsMadeUpFor) {
         EXPECT_STREQ(error.what(), "crash");
       }
     }
+    EXPECT_EQ(train(parts), Outcome::kFinished);
+    expect_same_end(whole, parts);
+  }
+}
+
+/// What a run may keep beside weights and moments, one by one and all at once.
+TEST_F(DataResume, AveragesSeveralSetsAndLowPrecisionAreBitIdentical) {
+  struct Extra {
+    const char* name;
+    void (*add)(RunConfig& run);
+  };
+  static constexpr auto kAverage = [](RunConfig& r) { r.train.ema_decay = 0.7, r.train.eval_ema = true; };
+  static constexpr auto kSets = [](RunConfig& r) {
+    for (const std::string name : {"one=", "two="})
+      r.data.valid.push_back(name + r.data.train[0].substr(0, r.data.train[0].find('*')));
+    r.train.eval_every = 2, r.train.early_stop_patience = 9;
+  };
+  static constexpr auto kLow = [](RunConfig& r) { r.train.precision = "bfloat16"; };
+  static constexpr auto kPolicies = [](RunConfig& r) {
+    r.train.guard.skip_grad_z = 1.2, r.train.guard.z_window = 4, r.train.guard.spike_window = 3;
+  };
+  constexpr Extra kExtras[] = {
+      {"average", kAverage},
+      {"sets", kSets},
+      {"bfloat16", kLow},
+      {"policies", kPolicies},
+      {"all", [](RunConfig& r) { kAverage(r), kSets(r), kLow(r), kPolicies(r); }},
+  };
+  for (const Extra& extra : kExtras) {
+    SCOPED_TRACE(extra.name);
+    RunConfig whole = run_of(kKinds[2], fmt::format("-{}-whole", extra.name));
+    RunConfig parts = run_of(kKinds[2], fmt::format("-{}-parts", extra.name));
+    extra.add(whole), extra.add(parts);
+    train(whole);
+    for (const int64_t stop : {1, 4, 5, 8}) EXPECT_EQ(train_until(parts, stop), Outcome::kStopped);
     EXPECT_EQ(train(parts), Outcome::kFinished);
     expect_same_end(whole, parts);
   }

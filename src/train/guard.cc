@@ -91,11 +91,18 @@ Judgement UpdateGuard::reject(int64_t step, Verdict verdict, std::string reason)
           "[train] step {}: {}, and the {} steps before it were skipped (train.max_skips); {}", step, reason,
           config_.max_skips, kHint);
   } else {
-    check(++rollbacks_ - rollbacks_saved_ <= config_.max_skips,
-          "[train] step {}: {}, after {} returns to the same checkpoint (train.max_skips); {}", step, reason,
-          config_.max_skips, kHint);
+    ++rollbacks_;
   }
   return {.verdict = verdict, .reason = std::move(reason), .loss_z = {}, .norm_z = {}, .warning = {}};
+}
+
+void UpdateGuard::returned(const UpdateGuard& before, int64_t to, int64_t bad, const std::string& reason) {
+  rollbacks_ = before.rollbacks_;
+  returns_ = before.returns_ > 0 && before.returned_to_ == to ? before.returns_ + 1 : 1;
+  returned_to_ = to;
+  check(returns_ <= config_.max_skips,
+        "[train] step {}: {}, after {} returns to the same checkpoint (train.max_skips); {}", bad, reason,
+        config_.max_skips, kHint);
 }
 
 /// Compares the loss with the mean of those before it; says once per rise where it began.
@@ -124,6 +131,8 @@ Json UpdateGuard::state() const {
           {"skips", skips_},
           {"skips_in_a_row", skips_in_a_row_},
           {"rollbacks", rollbacks_},
+          {"returned_to", returned_to_},
+          {"returns", returns_},
           {"spike_length", spike_length_},
           {"spike_step", spike_step_},
           {"spike_first", spike_first_}};
@@ -137,7 +146,9 @@ void UpdateGuard::load_state(const Json& state) {
   spike_losses_.load_state(state["spike_losses"]);
   skips_ = guard_count(state, "skips");
   skips_in_a_row_ = guard_count(state, "skips_in_a_row");
-  rollbacks_ = rollbacks_saved_ = guard_count(state, "rollbacks");
+  rollbacks_ = guard_count(state, "rollbacks");
+  returned_to_ = guard_count(state, "returned_to");
+  returns_ = guard_count(state, "returns");
   spike_length_ = guard_count(state, "spike_length");
   spike_step_ = guard_count(state, "spike_step");
   spike_first_ = guard_count(state, "spike_first");

@@ -41,17 +41,16 @@ class UpdateGuard {
   explicit UpdateGuard(const GuardConfig& config);
 
   /// Of the step's loss and gradient norm, computed on the sequences [first, last) of the data's order. Throws Error
-  /// where the policy is to raise, and where more than train.max_skips steps in succession were to be skipped, or where
-  /// the run has been rolled back to the same checkpoint that often.
+  /// where the policy is to raise, and where more than train.max_skips steps in succession were to be skipped.
   Judgement judge(int64_t step, double loss, double norm, int64_t first, int64_t last);
 
   /// Since the run began.
   int64_t skips() const { return skips_; }
   int64_t rollbacks() const { return rollbacks_; }
-  /// After the state of a checkpoint was loaded because judge() said so: counts what that state cannot know of.
-  void rolled_back(int64_t rollbacks) { rollbacks_ = rollbacks; }
-  /// A checkpoint was saved: rollbacks from here on have another target.
-  void saved() { rollbacks_saved_ = rollbacks_; }
+  /// After load_state() of the checkpoint of step `to`, where the run went because of step `bad`: goes on with the
+  /// counts of `before`, which that state does not know of. Throws Error where the run has been there train.max_skips
+  /// times already, whether or not it was saved there again.
+  void returned(const UpdateGuard& before, int64_t to, int64_t bad, const std::string& reason);
 
   nlohmann::ordered_json state() const;
   void load_state(const nlohmann::ordered_json& state);
@@ -63,7 +62,7 @@ class UpdateGuard {
   GuardConfig config_;
   Window losses_, norms_, spike_losses_;
   int64_t skips_ = 0, skips_in_a_row_ = 0;
-  int64_t rollbacks_ = 0, rollbacks_saved_ = 0;
+  int64_t rollbacks_ = 0, returned_to_ = 0, returns_ = 0;        // the step of the last rollback, and how often to it
   int64_t spike_length_ = 0, spike_step_ = 0, spike_first_ = 0;  // of the rise that is under way
 };
 

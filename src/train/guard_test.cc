@@ -11,7 +11,6 @@
 namespace megalodon {
 namespace {
 
-
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr double kInf = std::numeric_limits<double>::infinity();
 
@@ -69,17 +68,26 @@ TEST(UpdateGuard, ReturnsToOneCheckpointUpToALimit) {
   config.nonfinite = "rollback";
   UpdateGuard guard(config);
   feed(guard, 1, 3);
-  guard.saved();
-  const auto checkpoint = guard.state();
-  for (int64_t i = 1; i <= 2; ++i) {
+  const auto go_back = [&](const auto& checkpoint, int64_t step) {
     EXPECT_EQ(guard.judge(5, kNan, kNan, 0, 1).verdict, Verdict::kRollback);
-    const int64_t rollbacks = guard.rollbacks();
-    EXPECT_EQ(rollbacks, i);
+    const UpdateGuard before = guard;
     guard.load_state(checkpoint);
-    guard.rolled_back(rollbacks);
+    guard.returned(before, step, 5, "the loss is nan");
     feed(guard, 4, 4);
-  }
-  expect_contains(error_of([&] { guard.judge(5, kNan, kNan, 0, 1); }), {"step 5", "same checkpoint"});
+  };
+  const auto first = guard.state();
+  for (int64_t i = 1; i <= 2; ++i) go_back(first, 3);
+  EXPECT_EQ(guard.rollbacks(), 2);
+  const auto again = guard.state();  // saving there anew does not make it another checkpoint, nor does a resumption
+  UpdateGuard resumed(config);
+  resumed.load_state(again);
+  std::swap(guard, resumed);
+  expect_contains(error_of([&] { go_back(again, 3); }),
+                  {"step 5: the loss is nan", "2 returns to the same checkpoint"});
+  std::swap(guard, resumed);
+  for (int64_t i = 3; i <= 4; ++i) go_back(guard.state(), 4);
+  EXPECT_EQ(guard.rollbacks(), 4);
+  expect_contains(error_of([&] { go_back(first, 4); }), {"2 returns to the same checkpoint"});
 }
 
 TEST(UpdateGuard, WarnsOnceOfARisingLoss) {

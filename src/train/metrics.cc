@@ -1,10 +1,6 @@
 #include "train/metrics.h"
 
-#include <cerrno>
-#include <cstring>
 #include <nlohmann/json.hpp>
-
-#include "base/check.h"
 
 namespace megalodon {
 namespace {
@@ -28,22 +24,26 @@ std::pair<std::string_view, int64_t> kept_part(std::string_view text, int64_t la
 
 }  // namespace
 
-MetricsLog::MetricsLog(const fs::path& path, int64_t last_step, int64_t records) : path_(path) {
-  if (fs::exists(path)) {
-    const std::string text = read_file(path);
-    const auto [kept, count] = kept_part(text, last_step, records);
-    records_ = count;
-    if (kept.size() != text.size()) write_file_atomically(path, kept);
-  }
-  file_.reset(std::fopen(path.c_str(), "ae"));
-  check(file_ != nullptr, "[metrics] cannot open '{}': {}", path.string(), std::strerror(errno));
+MetricsLog::MetricsLog(const fs::path& path, const Position& position) : file_(path) {
+  rewind(position);
+}
+
+void MetricsLog::rewind(const Position& position) {
+  const std::string text = read_file(file_.path());
+  const auto [kept, count] = kept_part(text, position.step, position.records);
+  file_.cut(kept.size());
+  records_ = count;
+  int64_t number = position.records - static_cast<int64_t>(position.unwritten.size());
+  for (const std::string& line : position.unwritten)
+    if (number++ == records_) add(line);
 }
 
 void MetricsLog::append(const Json& record) {
-  const std::string line = record.dump() + "\n";
-  const bool written =
-      std::fwrite(line.data(), 1, line.size(), file_.get()) == line.size() && std::fflush(file_.get()) == 0;
-  check(written, "[metrics] cannot write to '{}': {}", path_.string(), std::strerror(errno));
+  add(record.dump() + "\n");
+}
+
+void MetricsLog::add(std::string line) {
+  file_.append(std::move(line));
   ++records_;
 }
 

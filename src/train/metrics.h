@@ -1,30 +1,39 @@
 // metrics.jsonl: one JSON object per line, for steps and for evaluations, each with its "step". After any number of
-// interruptions the file is that of one uninterrupted run: a checkpoint remembers how many lines came before it.
+// interruptions the file is that of one uninterrupted run: a checkpoint remembers how many lines came before it, and
+// holds those of them that the disk had not taken yet.
 #pragma once
 
-#include <cstdio>
-#include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
 
-#include "base/file.h"
+#include "base/log_file.h"
 
 namespace megalodon {
 
 class MetricsLog {
  public:
-  /// Opens for appending behind the first `records` lines that belong to steps up to `last_step`; what comes after them
-  /// is dropped, like a line that a crash cut short.
-  MetricsLog(const fs::path& path, int64_t last_step, int64_t records);
-  int64_t records() const { return records_; }
+  /// What a checkpoint knows of the file.
+  struct Position {
+    int64_t step = 0;                    // of the checkpoint
+    int64_t records = 0;                 // lines before it
+    std::vector<std::string> unwritten;  // the last of these, where the file lacked them
+  };
+
+  /// Opens for appending at a position: what comes behind is dropped, like a line that a crash cut short.
+  MetricsLog(const fs::path& path, const Position& position);
+  /// Back to an earlier one.
+  void rewind(const Position& position);
   void append(const nlohmann::ordered_json& record);
 
+  int64_t records() const { return records_; }
+  LogFile& file() { return file_; }
+
  private:
-  struct Close {
-    void operator()(std::FILE* file) const { std::fclose(file); }
-  };
-  fs::path path_;
+  void add(std::string line);
+
+  LogFile file_;
   int64_t records_ = 0;
-  std::unique_ptr<std::FILE, Close> file_;
 };
 
 }  // namespace megalodon

@@ -1,10 +1,11 @@
 #include "train/monitor.h"
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "base/check.h"
 #include "base/process.h"
 
 namespace megalodon {
@@ -23,6 +24,10 @@ double mebibytes(int64_t bytes) {
   return static_cast<double>(bytes) / (1 << 20);
 }
 
+MetricsLog::Position metrics_position(const TrainerState& state) {
+  return {.step = state.step, .records = state.records, .unwritten = state.unwritten};
+}
+
 void add(Json& record, const std::string& suffix, const Evaluation& result) {
   record["eval_loss" + suffix] = result.loss;
   record["perplexity" + suffix] = std::exp(result.loss);
@@ -36,14 +41,44 @@ Monitor::Monitor(const TrainConfig& config, StepSize size, std::FILE* out)
     : config_(config), size_(size), progress_("train", "steps", out, Progress::Plain::kNothing) {}
 
 void Monitor::open(const RunFolder& folder, const TrainerState& state) {
-  metrics_.emplace(folder.metrics(), state.step, state.records);
+  const bool goes_on = fs::exists(folder.metrics());
+  metrics_.emplace(folder.metrics(), metrics_position(state));
+  if (goes_on && metrics_->records() < state.records)
+    print(fmt::format("warning: '{}' lost its last {} records of steps up to {}", folder.metrics().string(),
+                      state.records - metrics_->records(), state.step));
   if (config_.tensorboard) events_.emplace(folder.path() / "tensorboard", state.step + 1);
 }
 
-void Monitor::rewind(const RunFolder& folder, const TrainerState& state) {
-  metrics_.reset();
-  metrics_.emplace(folder.metrics(), state.step, state.records);
+void Monitor::complete(const RunFolder& folder, const TrainerState& state) {
+  if (!state.unwritten.empty()) MetricsLog(folder.metrics(), metrics_position(state)).file().finish();
+}
+
+void Monitor::rewind(const TrainerState& state) {
+  metrics_->rewind(metrics_position(state));
   if (events_) events_->restart(state.step + 1);
+}
+
+void Monitor::mark(TrainerState& state) {
+  state.records = metrics_->records();
+  state.unwritten.assign(metrics_->file().unwritten().begin(), metrics_->file().unwritten().end());
+}
+
+std::vector<LogFile*> Monitor::files() {
+  std::vector<LogFile*> list = {&metrics_->file()};
+  if (events_) list.push_back(&events_->file());
+  return list;
+}
+
+void Monitor::close() {
+  std::vector<std::string> errors;
+  for (LogFile* file : files()) {
+    try {
+      file->finish();
+    } catch (const Error& error) {
+      errors.emplace_back(error.what());
+    }
+  }
+  check(errors.empty(), "{}", fmt::join(errors, "; "));
 }
 
 void Monitor::configuration(int64_t step, const std::string& toml) {
@@ -53,11 +88,14 @@ void Monitor::configuration(int64_t step, const std::string& toml) {
 /// A line of metrics.jsonl, whose numbers are TensorBoard's scalars.
 void Monitor::record(const Json& record) {
   metrics_->append(record);
-  if (!events_) return;
-  std::vector<Scalar> scalars;
-  for (const auto& [key, value] : record.items())
-    if (key != "step" && value.is_number()) scalars.push_back({key, value.get<double>()});
-  events_->scalars(record["step"].get<int64_t>(), scalars);
+  if (events_) {
+    std::vector<Scalar> scalars;
+    for (const auto& [key, value] : record.items())
+      if (key != "step" && value.is_number()) scalars.push_back({key, value.get<double>()});
+    events_->scalars(record["step"].get<int64_t>(), scalars);
+  }
+  for (LogFile* file : files())
+    if (const std::string news = file->take_news(); !news.empty()) print(news);
 }
 
 void Monitor::step(const StepReport& report) {

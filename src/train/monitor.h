@@ -42,14 +42,16 @@ class Monitor {
 
   /// Goes on with the run folder's files behind what `state` knows of.
   void open(const RunFolder& folder, const TrainerState& state);
+  /// Writes what a run that ended at `state` had no room for.
+  static void complete(const RunFolder& folder, const TrainerState& state);
   /// The run goes back to `state`: what was written after it is dropped.
-  void rewind(const RunFolder& folder, const TrainerState& state);
+  void rewind(const TrainerState& state);
   /// Floating-point operations a second that steps are compared with; 0: nothing is.
   void set_peak(double flops) { peak_flops_ = flops; }
   /// The effective configuration, where curves are looked at.
   void configuration(int64_t step, const std::string& toml);
-  /// Lines of metrics.jsonl so far.
-  int64_t records() const { return metrics_ ? metrics_->records() : 0; }
+  /// Notes in `state` where its metrics.jsonl stands.
+  void mark(TrainerState& state);
 
   void step(const StepReport& report);
   /// One record for all sets; `ema` are those of the averaged weights, if there are any.
@@ -63,8 +65,11 @@ class Monitor {
   void busy(int64_t step, std::string_view detail) { progress_.update(step, config_.steps, detail); }
   void print(std::string_view text) { progress_.print(text); }
   void finish() { progress_.finish(); }
+  /// Ends the files. Throws Error naming those that the disk did not take all of.
+  void close();
 
  private:
+  std::vector<LogFile*> files();
   void record(const nlohmann::ordered_json& record);
   void show(const StepReport& report);
 

@@ -3,12 +3,48 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "base/check.h"
 #include "models/weights.h"
 
 namespace megalodon {
 namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// What must stay as it is for a run to continue: all that decides the next gradient besides the checkpoint's tensors.
+Json fixed(const RunConfig& config, const TrainingData& data, const data::Tokenizer& tokenizer, bool overfit_batch) {
+  Json model = config::write(config)["model"];
+  model.erase("preset");  // the fields it filled are all there
+  Json corpora = data.fixed();
+  corpora["tokenizer"] = tokenizer.describe();
+  return {{"model", model},
+          {"data", corpora},
+          {"train",
+           {{"accumulate", config.train.accumulate},
+            {"seed", config.train.seed},
+            {"precision", config.train.precision},
+            {"world_size", 1},  // processes that share the work
+            {"overfit_batch", overfit_batch}}}};
+}
+
+/// What changes results in the last bits only.
+Json environment() {
+  const char* kernels = std::getenv("MEGALODON_KERNELS");
+  return {{"threads", at::get_num_threads()},
+          {"libtorch", TORCH_VERSION},
+          {"MEGALODON_KERNELS", kernels == nullptr ? "" : kernels}};
+}
+
+/// What a continued run may do otherwise than before: what decides updates, without what only shows or stores them.
+Json settings(const RunConfig& config) {
+  const Json all = config::write(config);
+  Json train;
+  for (const char* key : {"steps", "ema_decay", "nonfinite", "skip_loss_z", "skip_grad_z", "max_skips", "z_window"})
+    train[key] = all["train"][key];
+  return {{"optim", all["optim"]}, {"train", train}};
+}
 
 /// The checkpoint that `latest` names; a newer one that is whole where a crash came between the two, or where `latest`
 /// is lost.
@@ -35,6 +71,15 @@ bool holds_a_run(const RunFolder& folder) {
 }
 
 }  // namespace
+
+TrainerState describe_run(const RunConfig& config, const TrainingData& data, const data::Tokenizer& tokenizer,
+                          bool overfit_batch) {
+  TrainerState state;
+  state.fixed = fixed(config, data, tokenizer, overfit_batch);
+  state.environment = environment();
+  state.settings = settings(config);
+  return state;
+}
 
 std::optional<fs::path> choose_checkpoint(const RunFolder& folder, const std::string& mode) {
   if (mode == "auto") return newest_checkpoint(folder);

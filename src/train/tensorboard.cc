@@ -1,13 +1,11 @@
 #include "train/tensorboard.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include <array>
 #include <atomic>
 #include <bit>
-#include <cerrno>
 #include <chrono>
 #include <cstring>
 
@@ -100,12 +98,15 @@ std::string record(const Message& message) {
 }
 
 /// As TensorBoard's own writers name files: readers take those with "tfevents" in their names, in this order.
-std::string file_name() {
+fs::path new_file(const fs::path& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  check(!error, "[tensorboard] cannot create '{}': {}", folder.string(), error.message());
   static std::atomic<int> count = 0;
   std::array<char, 256> host{};
   if (gethostname(host.data(), host.size() - 1) != 0 || host[0] == '\0') std::strcpy(host.data(), "localhost");
-  return fmt::format("events.out.tfevents.{:010}.{}.{}.{}", static_cast<int64_t>(now()), host.data(), getpid(),
-                     count++);
+  return folder / fmt::format("events.out.tfevents.{:010}.{}.{}.{}", static_cast<int64_t>(now()), host.data(), getpid(),
+                              count++);
 }
 
 }  // namespace
@@ -137,40 +138,21 @@ std::string text(double wall_time, int64_t step, std::string_view tag, std::stri
 
 }  // namespace event_record
 
-EventWriter::EventWriter(const fs::path& folder, int64_t first_step) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  check(!error, "[tensorboard] cannot create '{}': {}", folder.string(), error.message());
-  path_ = folder / file_name();
-  descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, mode_t{0666});
-  check(descriptor_ >= 0, "[tensorboard] cannot create '{}': {}", path_.string(), std::strerror(errno));
-  write(event_record::version(now()));
+EventWriter::EventWriter(const fs::path& folder, int64_t first_step) : file_(new_file(folder)) {
+  file_.append(event_record::version(now()));
   restart(first_step);
 }
 
-EventWriter::~EventWriter() {
-  if (descriptor_ >= 0) ::close(descriptor_);
-}
-
 void EventWriter::restart(int64_t step) {
-  write(event_record::restart(now(), step));
+  file_.append(event_record::restart(now(), step));
 }
 
 void EventWriter::scalars(int64_t step, std::span<const Scalar> list) {
-  write(event_record::scalars(now(), step, list));
+  file_.append(event_record::scalars(now(), step, list));
 }
 
 void EventWriter::text(int64_t step, std::string_view tag, std::string_view markdown) {
-  write(event_record::text(now(), step, tag, markdown));
-}
-
-void EventWriter::write(std::string_view records) {
-  while (!records.empty()) {
-    const ssize_t written = ::write(descriptor_, records.data(), records.size());
-    if (written < 0 && errno == EINTR) continue;
-    check(written > 0, "[tensorboard] cannot write to '{}': {}", path_.string(), std::strerror(errno));
-    records.remove_prefix(static_cast<size_t>(written));
-  }
+  file_.append(event_record::text(now(), step, tag, markdown));
 }
 
 }  // namespace megalodon

@@ -12,7 +12,7 @@
 #include <string_view>
 #include <utility>
 
-#include "base/file.h"
+#include "base/log_file.h"
 
 namespace megalodon {
 
@@ -35,20 +35,13 @@ class EventWriter {
  public:
   /// A new file in `folder`, which is made if need be; the next step written will be `first_step`.
   EventWriter(const fs::path& folder, int64_t first_step);
-  ~EventWriter();
-  EventWriter(const EventWriter&) = delete;
-  EventWriter& operator=(const EventWriter&) = delete;
-
   void restart(int64_t step);
   void scalars(int64_t step, std::span<const Scalar> list);
   void text(int64_t step, std::string_view tag, std::string_view markdown);
-  const fs::path& path() const { return path_; }
+  LogFile& file() { return file_; }
 
  private:
-  void write(std::string_view records);
-
-  fs::path path_;
-  int descriptor_ = -1;
+  LogFile file_;
 };
 
 }  // namespace megalodon

@@ -79,23 +79,23 @@ TEST_F(EventFile, HoldsWholeRecords) {
   const fs::path folder = folder_ / "run" / "tensorboard";
   EventWriter writer(folder, 8);
   const std::vector<Scalar> scalars = {{"loss", 2.5}, {"lr", 1e-3}};
-  const auto count = [&] { return messages(read_file(writer.path())).size(); };
+  const auto count = [&] { return messages(read_file(writer.file().path())).size(); };
   EXPECT_EQ(count(), 2U);
   writer.scalars(8, scalars);
   EXPECT_EQ(count(), 3U) << "written at once";
   writer.text(8, "config", std::string(100'000, 'x'));
   writer.restart(4);
-  const auto list = messages(read_file(writer.path()));
+  const auto list = messages(read_file(writer.file().path()));
   ASSERT_EQ(list.size(), 5U);
   expect_contains(list[0], {"brain.Event:2"});
   expect_contains(list[2], {"loss", "lr"});
-  expect_contains(writer.path().filename().string(), {"events.out.tfevents.", std::to_string(getpid())});
+  expect_contains(writer.file().path().filename().string(), {"events.out.tfevents.", std::to_string(getpid())});
 }
 
 TEST_F(EventFile, EveryWriterHasItsOwn) {
-  const EventWriter first(folder_, 1), second(folder_, 1);
-  EXPECT_NE(first.path(), second.path());
-  EXPECT_LT(first.path(), second.path()) << "readers take files in the order of their names";
+  EventWriter first(folder_, 1), second(folder_, 1);
+  EXPECT_NE(first.file().path(), second.file().path());
+  EXPECT_LT(first.file().path(), second.file().path()) << "readers take files in the order of their names";
 }
 
 TEST_F(EventFile, AFolderThatCannotBeIsNamed) {

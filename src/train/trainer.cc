@@ -2,10 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <cmath>
 #include <csignal>
-#include <cstdlib>
 
 #include "base/check.h"
 #include "base/philox.h"
@@ -18,35 +15,11 @@
 namespace megalodon {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 constexpr uint64_t kDropoutStream = 0x64726F706F7574;  // dropout's random numbers, apart from the seed's other uses
 
 RunConfig validated(RunConfig config) {
   config.validate();
   return config;
-}
-
-/// What changes results in the last bits only.
-Json environment() {
-  const char* kernels = std::getenv("MEGALODON_KERNELS");
-  return {{"threads", at::get_num_threads()},
-          {"libtorch", TORCH_VERSION},
-          {"MEGALODON_KERNELS", kernels == nullptr ? "" : kernels}};
-}
-
-/// What a continued run may do otherwise than before: what decides updates, without what only shows or stores them.
-Json settings(const RunConfig& config) {
-  const Json all = config::write(config);
-  Json train;
-  for (const char* key : {"steps", "ema_decay", "nonfinite", "skip_loss_z", "skip_grad_z", "max_skips", "z_window"})
-    train[key] = all["train"][key];
-  return {{"optim", all["optim"]}, {"train", train}};
-}
-
-/// A checkpoint is a model folder, which holds its tokenizer's files.
-void add_files(const data::Tokenizer& tokenizer, FolderParts& parts) {
-  for (auto& [name, text] : tokenizer.files()) parts.texts.push_back({name, std::move(text)});
 }
 
 }  // namespace
@@ -90,31 +63,13 @@ Trainer::Trainer(RunConfig config, TrainerOptions options)
 
 /// At the checkpoint that is to be resumed, or at the seed.
 void Trainer::begin() {
-  state_.fixed = fixed();
-  state_.environment = environment();
-  state_.settings = settings(config_);
+  state_ = describe_run(config_, data_, *tokenizer_, options_.overfit_batch);
   // Claimed before the choice: another trainer could move on between the two.
   if (!options_.dry_run) folder_.open();
   resumed_from_ = choose_checkpoint(folder_, options_.resume);
   if (resumed_from_) return resume(*resumed_from_);
   model_->init_weights(static_cast<uint64_t>(config_.train.seed));
   if (average_) average_->reset();
-}
-
-/// What must stay as it is for a run to continue: all that decides the next gradient besides the checkpoint's tensors.
-Json Trainer::fixed() const {
-  Json model = config::write(config_)["model"];
-  model.erase("preset");  // the fields it filled are all there
-  Json data = data_.fixed();
-  data["tokenizer"] = tokenizer_->describe();
-  return {{"model", model},
-          {"data", data},
-          {"train",
-           {{"accumulate", config_.train.accumulate},
-            {"seed", config_.train.seed},
-            {"precision", config_.train.precision},
-            {"world_size", 1},  // processes that share the work
-            {"overfit_batch", options_.overfit_batch}}}};
 }
 
 /// The backward pass costs two forward passes. That activations may be computed twice is no progress and does not
@@ -124,46 +79,14 @@ StepSize Trainer::step_size() const {
   return {tokens, 3 * model_->info().forward_flops_per_token * static_cast<double>(tokens)};
 }
 
-void Trainer::resume(const fs::path& checkpoint) {
-  TrainerState saved = read_trainer_state(checkpoint);
-  check_same_run(checkpoint, saved, state_.fixed);
-  notes_ = resume_notes(saved, state_);
-  if (options_.resume == "auto") notes_.push_back(note_of_choice(folder_, checkpoint));
-  load(checkpoint, std::move(saved));
-  state_.evaluation_pending = state_.evaluation_pending && !valid_.empty();  // data.valid may have been taken away
-  data_.seek(state_.loader_position);
-}
-
-/// The checkpoint's tensors and counts, except where the data stands.
-void Trainer::load(const fs::path& checkpoint, TrainerState saved) {
-  load_checkpoint(checkpoint, *model_, optimizer_);
-  if (average_) {
-    const fs::path ema = checkpoint / "ema";
-    io::has_tensors(ema, "model") ? average_->load(io::read_tensors(ema, "model")) : average_->reset();
-  }
-  if (carry_) carry_->load(io::read_tensors(checkpoint, "carry"));
-  guard_.load_state(saved.more.value("guard", Json()));
-  early_stop_.load_state(saved.more.value("early_stop", Json()));
-  saved.environment = state_.environment;
-  saved.settings = state_.settings;
-  state_ = std::move(saved);
-}
-
 bool Trainer::done() const {
   return !state_.evaluation_pending && (state_.step >= config_.train.last_step() || early_stop_.reached());
-}
-
-/// Makes the choice of a checkpoint of this run last.
-void Trainer::go_on() {
-  if (!resumed_from_ || !is_of_run(*resumed_from_, folder_)) return;
-  for (const fs::path& path : folder_.go_on_from(*resumed_from_, state_.step))
-    notes_.push_back(fmt::format("note: a later checkpoint, which this run does not go on from, is now called {}",
-                                 path.filename().string()));
 }
 
 Outcome Trainer::run() {
   go_on();
   if (done()) {
+    monitor_.complete(folder_, state_);
     monitor_.print(fmt::format("{}: nothing to do after step {} of {}", folder_.path().string(), state_.step,
                                config_.train.steps));
     return finish();
@@ -173,7 +96,10 @@ Outcome Trainer::run() {
     if (!done() && !SignalGuard::stopping()) advance();
     const bool stop = done() || SignalGuard::stopping();
     save_if_due(stop);
-    if (stop) return finish();
+    if (!stop) continue;
+    const Outcome outcome = finish();
+    monitor_.close();
+    return outcome;
   }
 }
 
@@ -282,24 +208,6 @@ std::optional<StepReport> Trainer::train_step() {
   return report;
 }
 
-/// Back to the newest checkpoint, on with the data after the step that went wrong.
-void Trainer::roll_back(const StepReport& bad) {
-  writer_->wait();
-  report_saves();
-  const auto latest = folder_.latest();
-  check(latest.has_value(), "[train] step {}: {}, and there is no checkpoint yet to go back to", bad.step,
-        bad.judgement.reason);
-  verify_checkpoint(*latest);
-  const int64_t micro_batches = state_.micro_batches, position = state_.loader_position;
-  load(*latest, read_trainer_state(*latest));
-  state_.micro_batches = micro_batches;
-  state_.loader_position = position;
-  if (carry_) carry_.emplace();  // the checkpoint's is of other text
-  guard_.rolled_back(bad.rollbacks);
-  monitor_.rewind(folder_, state_);
-  monitor_.rollback(state_.step, bad);
-}
-
 void Trainer::evaluate_now() {
   const Stopwatch watch;
   const auto evaluate = [&](const char* what) {
@@ -325,45 +233,6 @@ void Trainer::sample_now() {
   const std::string text =
       sample_text(*model_, *tokenizer_, train.sample_prompt, train.sample_tokens, train.seed, SignalGuard::stopping);
   monitor_.print(fmt::format("step {}, a sample:\n{}\n", state_.step, text));
-}
-
-void Trainer::save() {
-  const Stopwatch watch;
-  state_.records = monitor_.records();
-  state_.more["guard"] = guard_.state();
-  state_.more["early_stop"] = early_stop_.state();
-  const Json tokenizer = tokenizer_->describe();
-  FolderParts parts = checkpoint_parts(*model_, tokenizer, optimizer_, state_);
-  add_files(*tokenizer_, parts);
-  if (average_) {
-    FolderParts ema = model_parts(*config_.model, average_->tensors(), tokenizer);
-    add_files(*tokenizer_, ema);
-    parts.add("ema", std::move(ema));
-  }
-  if (carry_) parts.tensors.push_back({"carry", carry_->tensors()});
-  writer_->save(std::move(parts), state_.step);
-  guard_.saved();
-  unsaved_ = false;
-  save_wait_ += watch.seconds();
-}
-
-/// A save that failed is made up for by the next one; where there is no next one, it is the run that failed.
-void Trainer::save_if_due(bool last) {
-  if (last) writer_->wait();
-  report_saves();
-  if (unsaved_ && (last || is_due(config_.train.save_every))) save();
-  if (!last) return;
-  writer_->wait();
-  report_saves();
-  check(!unsaved_, "[train] the last step, {}, could not be saved: {}", state_.step, save_error_);
-}
-
-void Trainer::report_saves() {
-  for (const SaveReport& report : writer_->reports()) {
-    monitor_.saved(report);
-    save_error_ = report.error;
-    if (report.step == state_.step && !report.error.empty()) unsaved_ = true;
-  }
 }
 
 }  // namespace megalodon

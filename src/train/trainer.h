@@ -59,27 +59,28 @@ class Trainer {
   int64_t step() const { return state_.step; }
 
  private:
-  nlohmann::ordered_json fixed() const;
   StepSize step_size() const;
   bool done() const;
   bool is_due(int64_t every) const { return every > 0 && state_.step % every == 0; }
 
   void begin();
-  void resume(const fs::path& checkpoint);
-  void load(const fs::path& checkpoint, TrainerState saved);
-  void go_on();
   void start();
   std::string overview() const;
   void advance();
   std::optional<StepReport> train_step();
   std::optional<double> backward(const std::vector<BatchTensors>& batches, StreamCarry* carry);
-  void roll_back(const StepReport& bad);
   void evaluate_now();
   void sample_now();
+  Outcome finish();
+
+  // In trainer_checkpoints.cc:
+  void resume(const fs::path& checkpoint);
+  void load(const fs::path& checkpoint, TrainerState saved);
+  void go_on();
   void save();
   void save_if_due(bool last);
   void report_saves();
-  Outcome finish();
+  void roll_back(const StepReport& bad);
 
   RunConfig config_;
   TrainerOptions options_;

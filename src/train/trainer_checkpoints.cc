@@ -1,0 +1,112 @@
+// The trainer and its checkpoints: resuming from one, saving one beside training, going back to the last.
+#include <fmt/format.h>
+
+#include "base/check.h"
+#include "base/process.h"
+#include "models/weights.h"
+#include "train/resume.h"
+#include "train/trainer.h"
+
+namespace megalodon {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// A checkpoint is a model folder, which holds its tokenizer's files.
+void add_files(const data::Tokenizer& tokenizer, FolderParts& parts) {
+  for (auto& [name, text] : tokenizer.files()) parts.texts.push_back({name, std::move(text)});
+}
+
+}  // namespace
+
+void Trainer::resume(const fs::path& checkpoint) {
+  TrainerState saved = read_trainer_state(checkpoint);
+  check_same_run(checkpoint, saved, state_.fixed);
+  notes_ = resume_notes(saved, state_);
+  if (options_.resume == "auto") notes_.push_back(note_of_choice(folder_, checkpoint));
+  load(checkpoint, std::move(saved));
+  state_.evaluation_pending = state_.evaluation_pending && !valid_.empty();  // data.valid may have been taken away
+  data_.seek(state_.loader_position);
+}
+
+/// The checkpoint's tensors and counts, except where the data stands.
+void Trainer::load(const fs::path& checkpoint, TrainerState saved) {
+  load_checkpoint(checkpoint, *model_, optimizer_);
+  if (average_) {
+    const fs::path ema = checkpoint / "ema";
+    io::has_tensors(ema, "model") ? average_->load(io::read_tensors(ema, "model")) : average_->reset();
+  }
+  if (carry_) carry_->load(io::read_tensors(checkpoint, "carry"));
+  guard_.load_state(saved.more.value("guard", Json()));
+  early_stop_.load_state(saved.more.value("early_stop", Json()));
+  saved.environment = state_.environment;
+  saved.settings = state_.settings;
+  state_ = std::move(saved);
+}
+
+/// Makes the choice of a checkpoint of this run last.
+void Trainer::go_on() {
+  if (!resumed_from_ || !is_of_run(*resumed_from_, folder_)) return;
+  for (const fs::path& path : folder_.go_on_from(*resumed_from_, state_.step))
+    notes_.push_back(fmt::format("note: a later checkpoint, which this run does not go on from, is now called {}",
+                                 path.filename().string()));
+}
+
+void Trainer::save() {
+  const Stopwatch watch;
+  monitor_.mark(state_);
+  state_.more["guard"] = guard_.state();
+  state_.more["early_stop"] = early_stop_.state();
+  const Json tokenizer = tokenizer_->describe();
+  FolderParts parts = checkpoint_parts(*model_, tokenizer, optimizer_, state_);
+  add_files(*tokenizer_, parts);
+  if (average_) {
+    FolderParts ema = model_parts(*config_.model, average_->tensors(), tokenizer);
+    add_files(*tokenizer_, ema);
+    parts.add("ema", std::move(ema));
+  }
+  if (carry_) parts.tensors.push_back({"carry", carry_->tensors()});
+  writer_->save(std::move(parts), state_.step);
+  unsaved_ = false;
+  save_wait_ += watch.seconds();
+}
+
+/// A save that failed is made up for by the next one; where there is no next one, it is the run that failed.
+void Trainer::save_if_due(bool last) {
+  if (last) writer_->wait();
+  report_saves();
+  if (unsaved_ && (last || is_due(config_.train.save_every))) save();
+  if (!last) return;
+  writer_->wait();
+  report_saves();
+  check(!unsaved_, "[train] the last step, {}, could not be saved: {}", state_.step, save_error_);
+}
+
+void Trainer::report_saves() {
+  for (const SaveReport& report : writer_->reports()) {
+    monitor_.saved(report);
+    save_error_ = report.error;
+    if (report.step == state_.step && !report.error.empty()) unsaved_ = true;
+  }
+}
+
+/// Back to the newest checkpoint, on with the data after the step that went wrong.
+void Trainer::roll_back(const StepReport& bad) {
+  writer_->wait();
+  report_saves();
+  const auto latest = folder_.latest();
+  check(latest.has_value(), "[train] step {}: {}, and there is no checkpoint yet to go back to", bad.step,
+        bad.judgement.reason);
+  verify_checkpoint(*latest);
+  const int64_t micro_batches = state_.micro_batches, position = state_.loader_position;
+  const UpdateGuard before = guard_;
+  load(*latest, read_trainer_state(*latest));
+  guard_.returned(before, state_.step, bad.step, bad.judgement.reason);
+  state_.micro_batches = micro_batches;
+  state_.loader_position = position;
+  if (carry_) carry_.emplace();  // the checkpoint's is of other text
+  monitor_.rewind(state_);
+  monitor_.rollback(state_.step, bad);
+}
+
+}  // namespace megalodon
