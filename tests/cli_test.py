@@ -4,16 +4,13 @@
 usage: cli_test.py PATH_TO_MEGALODON
 """
 import json
-import os
-import pathlib
 import signal
 import subprocess
-import sys
-import tempfile
 import time
 import unittest
 
-PROGRAM = os.path.abspath(sys.argv.pop(1))
+from run_testing import PROGRAM, ProgramTest
+
 RUN_FILE = """
 [model]
 num_layers = 2
@@ -45,17 +42,9 @@ save_every = 5
 """
 
 
-class Program(unittest.TestCase):
-    def setUp(self):
-        self.folder = tempfile.TemporaryDirectory()
-        self.path = pathlib.Path(self.folder.name)
-        for i in range(12):
-            text = "".join(f"entry {i * 40 + j}: a word, n. Its meaning is {j * j} of {i}.\n" for j in range(40))
-            (self.path / f"text{i:02}.txt").write_text(text)
-        (self.path / "run.toml").write_text(RUN_FILE)
-
-    def tearDown(self):
-        self.folder.cleanup()
+class Program(ProgramTest):
+    run_file = RUN_FILE
+    lines = 40
 
     def run_program(self, *arguments, code=0, stdin=""):
         done = subprocess.run([PROGRAM, *arguments], cwd=self.path, input=stdin.encode(), capture_output=True, timeout=300)

@@ -5,95 +5,19 @@ everything saved, and the run that is continued after all of them is the uninter
 usage: signals_test.py PATH_TO_MEGALODON
 """
 import json
-import os
-import pathlib
 import random
 import signal
-import subprocess
-import sys
-import tempfile
 import time
 import unittest
 
-PROGRAM = os.path.abspath(sys.argv.pop(1))
+from run_testing import PROGRAM, RunTest
+
 SEED = 8
 SIGNALS = 20
 CODES = {signal.SIGTERM: 75, signal.SIGUSR1: 75, signal.SIGINT: 130}
-# An epoch is a few steps; evaluations, samples and saves take most of the time, so most signals come inside one.
-RUN_FILE = """
-[model]
-num_layers = 2
-model_dim = 32
-z_dim = 16
-value_dim = 32
-num_heads = 2
-ffn_hidden_dim = 48
-cema_ndim = 4
-chunk_size = 32
-norm_num_groups = 4
-vocab_size = 256
-dropout = 0.1
-[data]
-train = "corpus/train"
-valid = ["corpus/valid", "test=corpus/test"]
-seq_len = 64
-batch = 2
-[optim]
-lr = 1e-2
-[train]
-steps = 120
-accumulate = 2
-out = "run"
-threads = 1
-eval_every = 4
-eval_tokens = 2048
-sample_every = 7
-sample_tokens = 40
-save_every = 3
-ema_decay = 0.9
-eval_ema = true
-skip_grad_z = 2.0
-z_window = 8
-measure_peak = false
-"""
 
 
-class Signals(unittest.TestCase):
-    def setUp(self):
-        self.folder = tempfile.TemporaryDirectory()
-        self.path = pathlib.Path(self.folder.name)
-        for i in range(12):
-            text = "".join(f"entry {i * 40 + j}: a word, n. Its meaning is {j * j} of {i}.\n" for j in range(20))
-            (self.path / f"text{i:02}.txt").write_text(text)
-        (self.path / "run.toml").write_text(RUN_FILE)
-        self.finish([PROGRAM, "data", "prepare", ".", "--output", "corpus", "--valid", "0.2", "--test", "0.2"], 0)
-
-    def tearDown(self):
-        self.folder.cleanup()
-
-    def start(self, run):
-        return subprocess.Popen([PROGRAM, "train", "run.toml", f"--train.out={run}", "--resume", "auto"], cwd=self.path,
-                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-    def finish(self, command, code):
-        done = subprocess.run(command, cwd=self.path, capture_output=True, timeout=600)
-        self.assertEqual(done.returncode, code, (done.stdout + done.stderr).decode(errors="replace"))
-
-    def records(self, run):
-        """metrics.jsonl without what clocks and memory decide."""
-        measured = ("tokens_per_s", "step_s", "data_wait_s", "save_wait_s", "rss_mb", "peak_rss_mb", "eval_s")
-        lines = (self.path / run / "metrics.jsonl").read_text().splitlines()
-        return [{k: v for k, v in json.loads(line).items() if k not in measured} for line in lines]
-
-    def latest(self, run):
-        folder = self.path / run / "checkpoints"
-        return folder / (folder / "latest").read_text().strip()
-
-    def saved(self, run):
-        """The bytes of every file of tensors in the newest checkpoint."""
-        folder = self.latest(run)
-        return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*.safetensors"))}
-
+class Signals(RunTest):
     def check_saved(self, run, output):
         """The step that was under way is finished and saved, and no later one was begun."""
         if not (self.path / run / "checkpoints" / "latest").exists():
@@ -134,8 +58,7 @@ class Signals(unittest.TestCase):
 
     def test_a_second_interrupt_ends_it_at_once(self):
         for wait in (0.2, 1, 5):  # until the first step is under way: before it, one signal is enough
-            process = subprocess.Popen([PROGRAM, "train", "run.toml", "--train.accumulate=20000", f"--train.out=run{wait}"], cwd=self.path,
-                                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            process = self.start(f"run{wait}", "--train.accumulate=20000")
             process.stdout.readline()
             time.sleep(wait)
             process.send_signal(signal.SIGINT)
@@ -148,8 +71,16 @@ class Signals(unittest.TestCase):
         self.assertNotIn(b"stopped by a signal", output)
 
     def test_grace_goes_to_saving(self):
-        process = subprocess.Popen([PROGRAM, "train", "run.toml", "--train.accumulate=20000", "--train.grace_seconds=0.2",
-                                    "--train.out=run"], cwd=self.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        process = self.start("run", "--train.accumulate=20000", "--train.grace_seconds=0.2")
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 75, output)
+        self.assertIn(b"stopped by a signal after step 0", output)
+
+    def test_while_it_waits_for_data(self):
+        """The batches of a step as large as this one take seconds to read."""
+        process = self.start("run", "--train.accumulate=1000000", "--data.batch=1", "--data.seq_len=8")
         process.stdout.readline()
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=60)

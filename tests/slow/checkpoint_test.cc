@@ -67,6 +67,32 @@ class Attack : public testing::TrainingTest {
     return step;
   }
 
+  /// A process that saves one step after another, until it is ended. Returns when the first save has begun.
+  pid_t start_saving(int64_t first, const SaveOptions& options, bool async) {
+    int pipe_ends[2];
+    if (pipe(pipe_ends) != 0) fail("no pipe");
+    const pid_t child = fork();
+    if (child < 0) fail("no process");
+    if (child == 0) {
+      run_.emplace(folder_ / "run");
+      run_->open();
+      CheckpointWriter writer(*run_, options, async);
+      for (int64_t step = first;; ++step) {
+        writer.save(parts(step), step);
+        if (step == first) (void)!::write(pipe_ends[1], "s", 1);
+      }
+    }
+    char byte = 0;
+    if (read(pipe_ends[0], &byte, 1) != 1) fail("the process has ended");
+    close(pipe_ends[0]);
+    close(pipe_ends[1]);
+    return child;
+  }
+  static void end(pid_t child) {
+    kill(child, SIGKILL);
+    EXPECT_EQ(waitpid(child, nullptr, 0), child);
+  }
+
   std::set<std::string> names() const {
     std::set<std::string> found;
     for (const auto& entry : fs::directory_iterator(run_->checkpoints())) found.insert(entry.path().filename());
@@ -85,26 +111,9 @@ TEST_F(Attack, KilledWhileSavingTheNewestCheckpointLoads) {
   run_.reset();
   int64_t last = 0, progress = 0;
   for (int kill_number = 0; kill_number < kKills; ++kill_number) {
-    int pipe_ends[2];
-    ASSERT_EQ(pipe(pipe_ends), 0);
-    const pid_t child = fork();
-    ASSERT_GE(child, 0);
-    if (child == 0) {
-      run_.emplace(folder_ / "run");
-      run_->open();
-      CheckpointWriter writer(*run_, options(), /*async=*/kill_number % 2 == 0);
-      for (int64_t step = last + 1;; ++step) {
-        writer.save(parts(step), step);
-        if (step == last + 1) (void)!::write(pipe_ends[1], "s", 1);  // saving has begun
-      }
-    }
-    char byte = 0;
-    ASSERT_EQ(read(pipe_ends[0], &byte, 1), 1);
+    const pid_t child = start_saving(last + 1, options(), /*async=*/kill_number % 2 == 0);
     usleep(std::uniform_int_distribution<useconds_t>(0, 20'000)(random));
-    kill(child, SIGKILL);
-    ASSERT_EQ(waitpid(child, nullptr, 0), child);
-    close(pipe_ends[0]);
-    close(pipe_ends[1]);
+    end(child);
 
     // As it lies there, and after the cleaning up of the next run.
     run_.emplace(folder_ / "run");
@@ -119,6 +128,29 @@ TEST_F(Attack, KilledWhileSavingTheNewestCheckpointLoads) {
     if (HasFailure()) FAIL() << "after kill " << kill_number;
   }
   EXPECT_GT(progress, kKills / 2) << "the kills came before anything was saved";
+}
+
+/// C6. Only the newest checkpoint is kept, and it comes and goes all the time.
+TEST_F(Attack, WhoLoadsBesideTrainingSeesWholeCheckpointsOnly) {
+  constexpr int kLoads = 500;
+  run_->save(parts(1), 1, options());
+  run_.reset();
+  const pid_t child = start_saving(2, {.keep = 1, .major_every = 0, .max_shard_bytes = 8000}, /*async=*/true);
+  std::set<int64_t> steps;
+  for (int i = 0; i < kLoads && !HasFailure(); ++i) {
+    with_model_folder(folder_ / "run", [&](const fs::path& folder) {
+      const LoadedModel model = load_model(folder);
+      const auto moments = io::read_tensors(folder, "optimizer");
+      const int64_t step = read_trainer_state(folder).step;
+      verify_manifest(folder);  // what was read just now is what was published
+      for (const auto& [name, parameter] : named_weights(*model.model))
+        EXPECT_TRUE(parameter.eq(static_cast<double>(step)).all().item<bool>()) << name;
+      EXPECT_GE(step, steps.empty() ? 1 : *steps.rbegin());
+      steps.insert(step);
+    });
+  }
+  end(child);
+  EXPECT_GT(steps.size(), 20U);
 }
 
 /// C2. Every call on a file fails in turn while a checkpoint is saved beside an old one.
@@ -237,41 +269,6 @@ TEST_F(Attack, FlippedBytesOfModelsWithoutAManifestDoNoHarm) {
   }
   EXPECT_GT(refused, 1000);
   EXPECT_NO_THROW(load_model(folder));
-}
-
-/// A whole run on a disk that fails: warnings, the same numbers, and an error only where the last save fails.
-TEST_F(Attack, TrainingGoesOnWithoutTheCheckpointsThatFailed) {
-  RunConfig run = tiny_run("training");
-  run.train.steps = 8, run.train.save_every = 1, run.train.keep = 3;
-  run.train.tensorboard = false;  // whose own file would fail too
-  run.train.measure_peak = false;
-  std::FILE* out = std::tmpfile();
-  const auto printed = [&] {
-    std::string text(static_cast<size_t>(std::ftell(out)), '\0');
-    std::rewind(out);
-    text.resize(std::fread(text.data(), 1, text.size(), out));
-    return text;
-  };
-  Trainer trainer(run, {.out = out});
-  std::optional<Faults> faults;
-  trainer.model().set_observer([&](int64_t, const Tensor&) {
-    // Full from the third step to the fifth.
-    if (trainer.step() == 2 && !faults) faults.emplace(Fault{.at = 0, .error = ENOSPC, .lasting = true});
-    if (trainer.step() == 5) faults.reset();
-  });
-  EXPECT_EQ(trainer.run(), Outcome::kFinished);
-  expect_contains(printed(), {"warning: step 4 could not be saved", "No space left"});
-  EXPECT_EQ(read_trainer_state(*choose_checkpoint(RunFolder(run.train.out), "auto")).step, 8);
-
-  run.train.out = (folder_ / "full").string();
-  Trainer full(run, {.out = out});
-  full.model().set_observer([&](int64_t, const Tensor&) {
-    if (full.step() == 7) faults.emplace(Fault{.at = 0, .error = ENOSPC, .lasting = true});
-  });
-  expect_contains(error_of([&] { full.run(); }), {"the last step, 8, could not be saved", "No space left"});
-  faults.reset();
-  EXPECT_GE(read_trainer_state(*choose_checkpoint(RunFolder(run.train.out), "auto")).step, 6);
-  std::fclose(out);
 }
 
 }  // namespace

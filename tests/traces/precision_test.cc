@@ -23,6 +23,8 @@ TEST_F(Precision, Bfloat16LosesNothing) {
     for (const double loss : losses) ASSERT_TRUE(std::isfinite(loss));
     training[low] = std::accumulate(losses.end() - kLast, losses.end(), 0.0) / kLast;
     EXPECT_LT(training[low], 0.5 * losses.front());
+    EXPECT_LT(evaluation[low], 0.5 * losses.front());
+    ASSERT_GT(evaluation[low], 0);
     RecordProperty(low ? "bfloat16" : "float32", std::to_string(evaluation[low]));
   }
   EXPECT_NEAR(training[1], training[0], 0.02 * training[0]);

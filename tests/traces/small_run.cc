@@ -139,7 +139,8 @@ std::vector<double> SmallRunTest::losses_of(const RunConfig& run, double* evalua
   for (std::string line; std::getline(metrics, line);) {
     const auto record = nlohmann::json::parse(line);
     if (record.contains("grad_norm")) losses.push_back(record.at("loss").get<double>());
-    if (evaluation != nullptr && record.contains("eval_loss")) *evaluation = record.at("eval_loss").get<double>();
+    if (evaluation != nullptr && record.contains("eval_loss/valid"))
+      *evaluation = record.at("eval_loss/valid").get<double>();
   }
   EXPECT_EQ(static_cast<int64_t>(losses.size()), run.train.steps);
   return losses;
