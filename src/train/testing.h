@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/testing.h"
+#include "tests/support/faults.h"
 #include "train/run_config.h"
 
 namespace megalodon::testing {
@@ -57,6 +58,9 @@ class TrainingTest : public data::CorpusTest {
     run.train.threads = 1;  // tiny tensors: more threads would only wait for each other
     return run;
   }
+
+ private:
+  faults::NoSync fast_;
 };
 
 }  // namespace megalodon::testing

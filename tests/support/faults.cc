@@ -17,6 +17,7 @@ namespace megalodon::faults {
 namespace {
 
 std::atomic<bool> active = false;
+std::atomic<int> unsynced = 0;  // how many live that want it so
 std::atomic<int64_t> count = 0;
 std::atomic<const char*> failed_call = nullptr;
 Fault fault;  // changes only while inactive
@@ -52,6 +53,14 @@ Function* next(Function*, const char* name) {
 
 }  // namespace
 
+NoSync::NoSync() {
+  ++unsynced;
+}
+
+NoSync::~NoSync() {
+  --unsynced;
+}
+
 Faults::Faults(Fault wanted) {
   fault = wanted;
   count = 0;
@@ -80,6 +89,7 @@ std::string Faults::failed() const {
 using megalodon::faults::active;
 using megalodon::faults::Effect;
 using megalodon::faults::strike;
+using megalodon::faults::unsynced;
 
 extern "C" {
 
@@ -115,7 +125,7 @@ int ftruncate(int descriptor, off_t bytes) noexcept {
 int fsync(int descriptor) {
   NEXT(fsync);
   if (strike("fsync", false, true, descriptor) != Effect::kNone) return -1;
-  return active ? 0 : libc(descriptor);
+  return unsynced > 0 ? 0 : libc(descriptor);
 }
 
 int close(int descriptor) {
