@@ -102,6 +102,8 @@ void Trainer::roll_back(const StepReport& bad) {
   const UpdateGuard before = guard_;
   load(*latest, read_trainer_state(*latest));
   guard_.returned(before, state_.step, bad.step, bad.judgement.reason);
+  // One that is there, but was not published whole: nobody is to go on from it.
+  if (folder_.list().front().first > state_.step) folder_.go_on_from(*latest, state_.step);
   state_.micro_batches = micro_batches;
   state_.loader_position = position;
   if (carry_) carry_.emplace();  // the checkpoint's is of other text

@@ -42,17 +42,6 @@ TEST_F(ReadAhead, ChangesNeitherOrderNorPosition) {
   for (size_t i = 0; i < rest.size(); ++i) EXPECT_TRUE(torch::equal(rest[i], got[i + 6])) << i;
 }
 
-TEST_F(ReadAhead, AStopEndsTheWaitAndLosesNothing) {
-  TrainingData data(run_.data, bytes_, /*accumulate=*/100'000, /*seed=*/7);  // more than is read until the first poll
-  int polls = 0;
-  EXPECT_FALSE(data.next(*run_.model, [&] { return ++polls == 1; }));
-  EXPECT_EQ(polls, 1);
-  EXPECT_EQ(data.position(), 0);
-  TrainingData small(run_.data, bytes_, 1, 7);
-  EXPECT_TRUE(torch::equal(data.next(*run_.model)->front().input.tokens_BL, tokens(small, 1).front()));
-  EXPECT_EQ(data.position(), 100'000 * run_.data.batch);
-}
-
 TEST_F(ReadAhead, TokensOutsideTheVocabularyAreNamed) {
   put_documents("large", {std::vector<int32_t>(40, 300)}, 512);
   DataConfig config = run_.data;
