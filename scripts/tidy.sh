@@ -9,7 +9,8 @@ cd "$(dirname "$0")/.."
 
 # Each file by itself, as an editor or a reader sees it.
 database=build/tidy/compile_commands.json
-cmake -S . -B build/tidy -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_EXPORT_COMPILE_COMMANDS=ON -DMEGALODON_UNITY=OFF >/dev/null
+cmake -S . -B build/tidy -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_EXPORT_COMPILE_COMMANDS=ON -DMEGALODON_UNITY=OFF \
+  -DMEGALODON_FUZZ=ON >/dev/null
 
 tidy=$(command -v clang-tidy || command -v clang-tidy-14) || {
   echo "tidy: clang-tidy not found; install it: apt-get install clang-tidy" >&2

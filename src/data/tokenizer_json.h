@@ -33,8 +33,4 @@ struct TokenizerJson {
 /// Throws Error with `name` and the rule for a file that is damaged or not of these kinds.
 TokenizerJson parse_tokenizer_json(std::string_view text, std::string_view name);
 
-/// Byte-level tokens spell every byte as a printable character: the bytes of such a spelling. False where a character
-/// stands for none.
-bool bytes_of_spelling(std::string_view spelling, std::string& bytes);
-
 }  // namespace megalodon::data
