@@ -86,7 +86,6 @@ std::string Faults::failed() const {
 // libc's function of the same name.
 #define NEXT(name) static auto* const libc = megalodon::faults::next(&::name, #name)
 
-using megalodon::faults::active;
 using megalodon::faults::Effect;
 using megalodon::faults::strike;
 using megalodon::faults::unsynced;
