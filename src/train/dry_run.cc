@@ -20,8 +20,15 @@ void reset_peak_memory() {
   std::ofstream("/proc/self/clear_refs") << "5";
 }
 
+double bytes_of(const FolderParts& parts) {
+  double bytes = 0;
+  for (const TensorPart& part : parts.tensors)
+    for (const auto& [name, tensor] : part.tensors) bytes += static_cast<double>(tensor.nbytes());
+  return bytes;
+}
+
 std::string gib(double bytes) {
-  return fmt::format("{:.3f} GiB", bytes / kGiB);
+  return fmt::format("{:.4g} GiB", bytes / kGiB);
 }
 
 }  // namespace
@@ -36,6 +43,7 @@ std::string Trainer::dry_run() {
   const auto step = train_step();
   const auto peak = static_cast<double>(peak_resident_bytes());
 
+  const double copies = config_.train.async_save ? bytes_of(parts()) : 0;
   const double copy = sizeof(float) * static_cast<double>(model_->info().parameters);
   const StepSize size = step_size();
   const auto tokens = static_cast<double>(size.tokens);
@@ -47,7 +55,9 @@ std::string Trainer::dry_run() {
   row("two moments", gib(2 * copy));
   if (average_) row("averaged weights", gib(copy));
   row("activations and workspace, measured", gib(std::max(0.0, peak - before - copy)));
+  if (copies > 0) row("copies for saving beside training", gib(copies));
   row("peak memory of the process, measured", gib(peak));
+  if (copies > 0) row("peak memory from the first save on", gib(peak + copies));
   row("first loss", fmt::format("{:.4f}", first->loss));
   row("first gradient norm", fmt::format("{:.4f}", first->norm));
   row("a full step, measured", fmt::format("{:.3f} s, {:.0f} tokens/s, {:.1f} GFLOP/s", step->seconds,

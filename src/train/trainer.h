@@ -78,6 +78,7 @@ class Trainer {
   void load(const fs::path& checkpoint, TrainerState saved);
   void go_on();
   void save();
+  FolderParts parts() const;
   void save_if_due(bool last);
   void report_saves();
   void roll_back(const StepReport& bad);

@@ -52,11 +52,8 @@ void Trainer::go_on() {
                                  path.filename().string()));
 }
 
-void Trainer::save() {
-  const Stopwatch watch;
-  monitor_.mark(state_);
-  state_.more["guard"] = guard_.state();
-  state_.more["early_stop"] = early_stop_.state();
+/// All that a checkpoint consists of.
+FolderParts Trainer::parts() const {
   const Json tokenizer = tokenizer_->describe();
   FolderParts parts = checkpoint_parts(*model_, tokenizer, optimizer_, state_);
   add_files(*tokenizer_, parts);
@@ -66,7 +63,15 @@ void Trainer::save() {
     parts.add("ema", std::move(ema));
   }
   if (carry_) parts.tensors.push_back({"carry", carry_->tensors()});
-  writer_->save(std::move(parts), state_.step);
+  return parts;
+}
+
+void Trainer::save() {
+  const Stopwatch watch;
+  monitor_.mark(state_);
+  state_.more["guard"] = guard_.state();
+  state_.more["early_stop"] = early_stop_.state();
+  writer_->save(parts(), state_.step);
   unsaved_ = false;
   save_wait_ += watch.seconds();
 }

@@ -230,5 +230,26 @@ TEST_F(Training, ADryRunWritesNothing) {
   EXPECT_FALSE(fs::exists(run.train.out));
 }
 
+TEST_F(Training, ADryRunCountsTheCopiesForSaving) {
+  const auto gibibytes = [&](const RunConfig& run, const std::string& name) {
+    const std::string text = Trainer(run, {.dry_run = true, .out = null_}).dry_run();
+    const size_t at = text.find("\n" + name);
+    return at == std::string::npos ? 0 : std::stod(text.substr(at + 39));
+  };
+  const char* const kCopies = "copies for saving beside training";
+  RunConfig run = tiny_run("run");
+  const double weights = gibibytes(run, "weights");
+  EXPECT_GT(weights, 0);
+  EXPECT_NEAR(gibibytes(run, kCopies) / weights, 3, 0.01) << "with two moments";
+  run.train.ema_decay = 0.9;
+  EXPECT_NEAR(gibibytes(run, kCopies) / weights, 4, 0.01);
+  run.data.packing = "stateful";
+  EXPECT_GT(gibibytes(run, kCopies) / weights, 4.01) << "and the state of the rows";
+  EXPECT_GT(gibibytes(run, "peak memory from the first save on"), 0);
+  run.train.async_save = false;
+  EXPECT_EQ(gibibytes(run, kCopies), 0);
+  EXPECT_EQ(gibibytes(run, "peak memory from the first save on"), 0);
+}
+
 }  // namespace
 }  // namespace megalodon
