@@ -14,6 +14,8 @@ class EarlyStop {
   EarlyStop(int64_t patience, double min_delta) : patience_(patience), min_delta_(min_delta) {}
 
   void add(int64_t step, double loss);
+  /// Losses are of another text from here on.
+  void reset() { best_.reset(), best_step_ = without_ = 0; }
   bool reached() const { return patience_ > 0 && without_ >= patience_; }
   double best() const { return best_.value_or(0); }
   int64_t best_step() const { return best_step_; }

@@ -38,12 +38,19 @@ Json environment() {
 }
 
 /// What a continued run may do otherwise than before: what decides updates, without what only shows or stores them.
-Json settings(const RunConfig& config) {
+Json settings(const RunConfig& config, const ValidationSets& valid) {
   const Json all = config::write(config);
   Json train;
-  for (const char* key : {"steps", "ema_decay", "nonfinite", "skip_loss_z", "skip_grad_z", "max_skips", "z_window"})
-    train[key] = all["train"][key];
-  return {{"optim", all["optim"]}, {"train", train}};
+  for (const char* key :
+       {"steps", "ema_decay", "nonfinite", "skip_loss_z", "skip_grad_z", "max_skips", "z_window", "spike_window",
+        "spike_factor", "spike_patience", "eval_every", "eval_tokens", "early_stop_patience", "early_stop_min_delta"})
+    train[key] = all["train"].at(key);
+  return {{"optim", all["optim"]}, {"train", train}, {"data", {{"valid", valid.identity()}}}};
+}
+
+Json setting(const TrainerState& state, const char* pointer) {
+  const Json::json_pointer at(pointer);
+  return state.settings.contains(at) ? state.settings.at(at) : Json();
 }
 
 /// The checkpoint that `latest` names; a newer one that is whole where a crash came between the two, or where `latest`
@@ -72,12 +79,12 @@ bool holds_a_run(const RunFolder& folder) {
 
 }  // namespace
 
-TrainerState describe_run(const RunConfig& config, const TrainingData& data, const data::Tokenizer& tokenizer,
-                          bool overfit_batch) {
+TrainerState describe_run(const RunConfig& config, const TrainingData& data, const ValidationSets& valid,
+                          const data::Tokenizer& tokenizer, bool overfit_batch) {
   TrainerState state;
   state.fixed = fixed(config, data, tokenizer, overfit_batch);
   state.environment = environment();
-  state.settings = settings(config);
+  state.settings = settings(config, valid);
   return state;
 }
 
@@ -114,10 +121,17 @@ std::string note_of_choice(const RunFolder& folder, const fs::path& chosen) {
                      chosen.filename().string());
 }
 
+bool has_same_headline(const TrainerState& saved, const TrainerState& now) {
+  const auto same = [&](const char* pointer) { return setting(saved, pointer) == setting(now, pointer); };
+  return same("/data/valid/1/fingerprint") && same("/train/eval_tokens");
+}
+
 std::vector<std::string> resume_notes(const TrainerState& saved, const TrainerState& now) {
   std::vector<std::string> notes;
   for (const std::string& difference : differences(saved.settings, now.settings))
     notes.push_back(fmt::format("note: {}, from step {} on", difference, saved.step + 1));
+  if (!has_same_headline(saved, now) && setting(now, "/train/early_stop_patience") != 0)
+    notes.push_back("note: held-out losses are of another text than before: early stopping begins anew");
   for (const std::string& difference : differences(saved.environment, now.environment))
     notes.push_back(
         fmt::format("note: {}; results may differ from those of an uninterrupted run in the last bits", difference));

@@ -7,12 +7,13 @@
 
 #include "train/checkpoint.h"
 #include "train/training_data.h"
+#include "train/validation.h"
 
 namespace megalodon {
 
 /// Before the first step: with all that later checkpoints say about the run they are of.
-TrainerState describe_run(const RunConfig& config, const TrainingData& data, const data::Tokenizer& tokenizer,
-                          bool overfit_batch);
+TrainerState describe_run(const RunConfig& config, const TrainingData& data, const ValidationSets& valid,
+                          const data::Tokenizer& tokenizer, bool overfit_batch);
 
 /// `mode` is "auto" (the folder's newest checkpoint that is whole, if it has one), "never", or the path of a checkpoint
 /// or run folder. None: begin afresh. Throws Error where that would overwrite a run, where there is no such checkpoint,
@@ -24,6 +25,9 @@ bool is_of_run(const fs::path& checkpoint, const RunFolder& folder);
 
 /// A line where "auto" chose another checkpoint than `latest` names; else "".
 std::string note_of_choice(const RunFolder& folder, const fs::path& chosen);
+
+/// Whether losses on the headline set compare: it is the same text, as far as it is evaluated.
+bool has_same_headline(const TrainerState& saved, const TrainerState& now);
 
 /// A line for everything that differs, may, and is better said.
 std::vector<std::string> resume_notes(const TrainerState& saved, const TrainerState& now);

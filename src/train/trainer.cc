@@ -63,7 +63,7 @@ Trainer::Trainer(RunConfig config, TrainerOptions options)
 
 /// At the checkpoint that is to be resumed, or at the seed.
 void Trainer::begin() {
-  state_ = describe_run(config_, data_, *tokenizer_, options_.overfit_batch);
+  state_ = describe_run(config_, data_, valid_, *tokenizer_, options_.overfit_batch);
   // Claimed before the choice: another trainer could move on between the two.
   if (!options_.dry_run) folder_.open();
   resumed_from_ = choose_checkpoint(folder_, options_.resume);

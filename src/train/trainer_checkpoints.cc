@@ -38,7 +38,11 @@ void Trainer::load(const fs::path& checkpoint, TrainerState saved) {
   }
   if (carry_) carry_->load(io::read_tensors(checkpoint, "carry"));
   guard_.load_state(saved.more.value("guard", Json()));
-  early_stop_.load_state(saved.more.value("early_stop", Json()));
+  if (has_same_headline(saved, state_)) {
+    early_stop_.load_state(saved.more.value("early_stop", Json()));
+  } else {
+    early_stop_.reset();
+  }
   saved.environment = state_.environment;
   saved.settings = state_.settings;
   state_ = std::move(saved);

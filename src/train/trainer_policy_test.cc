@@ -118,6 +118,39 @@ TEST_F(TrainingPolicy, StopsEarly) {
 TEST_F(TrainingPolicy, EvaluatesSeveralSets) {
   RunConfig run = tiny_run("run");
   run.data.valid = {(folder_ / "valid").string(), "seen=" + (folder_ / "train").string()};
+TEST_F(TrainingPolicy, EarlyStoppingBeginsAnewWithAnotherHeadline) {
+  RunConfig run = tiny_run("run");
+  run.optimizer.lr = 1e-30;
+  run.train.eval_every = 1, run.train.early_stop_patience = 2;
+  EXPECT_EQ(train(run), Outcome::kEarlyStopped);
+  run.data.valid.push_back("seen=" + run.data.train[0]);
+  EXPECT_EQ(printed(run).find("begins anew"), std::string::npos) << "the first set decides";
+  EXPECT_EQ(trainer_json(run)["step"], 3);
+  std::swap(run.data.valid[0], run.data.valid[1]);
+  expect_contains(printed(run), {"data.valid.1.fingerprint is", "data.valid.1.name is \"seen\"", "begins anew",
+                                 "stopped early after step 6", "of step 4"});
+  run.train.eval_tokens = 32;
+  expect_contains(printed(run), {"train.eval_tokens is 32, was 64", "begins anew", "stopped early after step 9"});
+}
+
+TEST_F(TrainingPolicy, AnErrorCostsNoStepThatWasApplied) {
+  RunConfig whole = tiny_run("whole"), run = tiny_run("run");
+  whole.train.eval_every = run.train.eval_every = 5;
+  train(whole);
+  for (const bool in_evaluation : {true, false}) {
+    Trainer broken = trainer(run);
+    broken.model().set_observer([&](int64_t, const Tensor&) {
+      if (broken.model().is_training() != in_evaluation && broken.step() == (in_evaluation ? 5 : 8))
+        fail("[test] broken");
+    });
+    EXPECT_EQ(error_of([&] { broken.run(); }), "[test] broken");
+    EXPECT_EQ(trainer_json(run)["step"], in_evaluation ? 5 : 8);
+    EXPECT_EQ(trainer_json(run)["evaluation_pending"], in_evaluation);
+  }
+  EXPECT_EQ(train(run), Outcome::kFinished);
+  expect_same_run(whole, run);
+}
+
   EXPECT_EQ(train(run), Outcome::kFinished);
   const Json last = records(run).back();
   for (const char* key : {"eval_loss/valid", "eval_loss/seen", "perplexity/seen", "bits_per_byte/seen"})
@@ -195,8 +228,9 @@ TEST_F(TrainingPolicy, AResumptionSaysWhatChanged) {
   run.train.stop_after = 3;
   EXPECT_EQ(printed(run).find("note:"), std::string::npos);
   run.train.stop_after = 4, run.optimizer.lr = 5e-3, run.schedule.warmup = 1, run.train.steps = 8;
-  run.train.guard.nonfinite = "skip";
-  expect_contains(printed(run), {"note: optim.lr is 0.005, was 0.01, from step 4 on", "optim.schedule.warmup is 1",
+  run.train.guard.nonfinite = "skip", run.train.guard.spike_factor = 3, run.train.eval_every = 2;
+  expect_contains(printed(run), {"train.spike_factor is 3", "train.eval_every is 2",
+                                 "note: optim.lr is 0.005, was 0.01, from step 4 on", "optim.schedule.warmup is 1",
                                  "train.steps is 8, was 12", "train.nonfinite"});
 }
 
