@@ -20,7 +20,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::string_view kPrefix = "step-";
-constexpr int kFormatVersion = 1;
+constexpr int kFormatVersion = 2;
 constexpr int64_t kAnyStep = std::numeric_limits<int64_t>::max();
 
 std::string checkpoint_name(int64_t step) {
@@ -84,6 +84,7 @@ std::string to_text(const TrainerState& state) {
                      {"updates", state.updates},
                      {"micro_batches", state.micro_batches},
                      {"loader_position", state.loader_position},
+                     {"tokens", state.tokens},
                      {"records", state.records},
                      {"unwritten", state.unwritten},
                      {"evaluation_pending", state.evaluation_pending},
@@ -176,6 +177,7 @@ TrainerState read_trainer_state(const fs::path& checkpoint) {
   state.updates = count_at(tree, "updates", path);
   state.micro_batches = count_at(tree, "micro_batches", path);
   state.loader_position = count_at(tree, "loader_position", path);
+  state.tokens = count_at(tree, "tokens", path);
   state.records = count_at(tree, "records", path);
   state.unwritten = lines_at(tree, "unwritten", path);
   state.evaluation_pending = tree.value("evaluation_pending", Json()) == true;

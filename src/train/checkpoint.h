@@ -31,6 +31,7 @@ struct TrainerState {
   int64_t updates = 0;              // of these, those whose update was applied
   int64_t micro_batches = 0;        // forward passes done: names the dropout masks of the next
   int64_t loader_position = 0;      // sequences consumed
+  int64_t tokens = 0;               // targets in them, and in those that a rollback left behind
   int64_t records = 0;              // lines of metrics.jsonl
   bool evaluation_pending = false;  // a signal cut short the evaluation that belongs to this step
   /// The last of these lines, where the disk had not taken them: they are nowhere else.

@@ -125,9 +125,9 @@ TEST_F(FullDisk, ACrashLosesNoRecordThatTheCheckpointCounts) {
     Trainer crashing = trainer(run);
     crashing.model().set_observer([&](int64_t, const Tensor&) {
       if (crashing.step() == 2 && !faults) faults.emplace(full("metrics.jsonl"));
-      if (crashing.step() == 6) throw std::runtime_error("crash");
+      if (crashing.step() == 6) throw testing::Killed();
     });
-    EXPECT_THROW(crashing.run(), std::runtime_error);
+    EXPECT_THROW(crashing.run(), testing::Killed);
   }
   EXPECT_LE(records(run).size(), 3U);
   EXPECT_EQ(train(run), Outcome::kFinished);

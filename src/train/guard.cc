@@ -97,7 +97,7 @@ Judgement UpdateGuard::reject(int64_t step, Verdict verdict, std::string reason)
 }
 
 void UpdateGuard::returned(const UpdateGuard& before, int64_t to, int64_t bad, const std::string& reason) {
-  rollbacks_ = before.rollbacks_;
+  rollbacks_ = before.rollbacks_ + 1;
   returns_ = before.returns_ > 0 && before.returned_to_ == to ? before.returns_ + 1 : 1;
   returned_to_ = to;
   check(returns_ <= config_.max_skips,

@@ -48,8 +48,8 @@ class UpdateGuard {
   int64_t skips() const { return skips_; }
   int64_t rollbacks() const { return rollbacks_; }
   /// After load_state() of the checkpoint of step `to`, where the run went because of step `bad`: goes on with the
-  /// counts of `before`, which that state does not know of. Throws Error where the run has been there train.max_skips
-  /// times already, whether or not it was saved there again.
+  /// counts of `before`, the guard that had not judged that step yet, and this rollback. Throws Error where the run has
+  /// been there train.max_skips times already, whether or not it was saved there again.
   void returned(const UpdateGuard& before, int64_t to, int64_t bad, const std::string& reason);
 
   nlohmann::ordered_json state() const;

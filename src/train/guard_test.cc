@@ -69,8 +69,8 @@ TEST(UpdateGuard, ReturnsToOneCheckpointUpToALimit) {
   UpdateGuard guard(config);
   feed(guard, 1, 3);
   const auto go_back = [&](const auto& checkpoint, int64_t step) {
-    EXPECT_EQ(guard.judge(5, kNan, kNan, 0, 1).verdict, Verdict::kRollback);
     const UpdateGuard before = guard;
+    EXPECT_EQ(guard.judge(5, kNan, kNan, 0, 1).verdict, Verdict::kRollback);
     guard.load_state(checkpoint);
     guard.returned(before, step, 5, "the loss is nan");
     feed(guard, 4, 4);

@@ -99,13 +99,12 @@ void Monitor::record(const Json& record) {
 }
 
 void Monitor::step(const StepReport& report) {
-  const auto tokens = static_cast<double>(size_.tokens);
   Json line = {{"step", report.step},
                {"loss", report.loss},
                {"grad_norm", report.norm},
                {"lr", report.lr},
-               {"tokens", report.step * size_.tokens},
-               {"tokens_per_s", std::round(tokens / report.seconds)},
+               {"tokens", report.total_tokens},
+               {"tokens_per_s", std::round(static_cast<double>(report.tokens) / report.seconds)},
                {"step_s", report.seconds},
                {"data_wait_s", report.data_wait},
                {"save_wait_s", report.save_wait},
@@ -127,9 +126,9 @@ void Monitor::step(const StepReport& report) {
 void Monitor::show(const StepReport& report) {
   smooth_loss_ = smooth(smooth_loss_, report.loss);
   smooth_seconds_ = smooth(smooth_seconds_, report.seconds);
-  const std::string detail =
-      fmt::format("loss {:.4f}  lr {:.2e}  norm {:.3f}  {} tokens/s", smooth_loss_, report.lr, report.norm,
-                  format_count(static_cast<double>(size_.tokens) / smooth_seconds_));
+  smooth_tokens_ = smooth(smooth_tokens_, static_cast<double>(report.tokens));
+  const std::string detail = fmt::format("loss {:.4f}  lr {:.2e}  norm {:.3f}  {} tokens/s", smooth_loss_, report.lr,
+                                         report.norm, format_count(smooth_tokens_ / smooth_seconds_));
   progress_.update(report.step, config_.steps, detail);
   const bool first_or_last = report.step == 1 || report.step == config_.last_step();
   if (!progress_.interactive() && (first_or_last || report.step % config_.log_every == 0))

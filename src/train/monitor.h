@@ -22,16 +22,17 @@ namespace megalodon {
 struct StepReport {
   int64_t step = 0;  // the one that is now done, counted from 1
   double loss = 0, norm = 0, lr = 0;
-  double seconds = 0;    // of the whole step
-  double data_wait = 0;  // of these, waiting for data
-  double save_wait = 0;  // before it, standing still for a checkpoint
+  int64_t tokens = 0, total_tokens = 0;  // targets of this step, and of the run so far
+  double seconds = 0;                    // of the whole step
+  double data_wait = 0;                  // of these, waiting for data
+  double save_wait = 0;                  // before it, standing still for a checkpoint
   Judgement judgement;
   int64_t skips = 0, rollbacks = 0;  // of the run
 };
 
 /// What shares of a machine are computed from.
 struct StepSize {
-  int64_t tokens = 0;
+  int64_t tokens = 0;  // positions, padding included
   double flops = 0;
 };
 
@@ -79,7 +80,7 @@ class Monitor {
   std::optional<MetricsLog> metrics_;
   std::optional<EventWriter> events_;
   double peak_flops_ = 0;
-  double smooth_loss_ = 0, smooth_seconds_ = 0;  // of the display
+  double smooth_loss_ = 0, smooth_seconds_ = 0, smooth_tokens_ = 0;  // of the display
 };
 
 }  // namespace megalodon

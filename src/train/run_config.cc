@@ -59,7 +59,10 @@ void DataConfig::visit(config::Visitor& v) {
   v.field("tokenizer", tokenizer, "what the tokens are: bytes, or a *.model or tokenizer.json file");
   v.field("seq_len", seq_len, "tokens of a training sequence");
   v.field("batch", batch, "sequences of a forward pass");
-  v.field("packing", packing, "how documents fill sequences: stream, documents, stateful");
+  v.field(
+      "packing", packing,
+      "how documents fill sequences: stream, documents, stateful; data.valid is read as a stream, or as rows that go "
+      "on where training's do (stateful)");
   v.field("segment", segment,
           "packing = stateful: sequences that a row goes on for before it begins anew; 0: as many as there are");
 }

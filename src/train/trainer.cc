@@ -93,13 +93,23 @@ Outcome Trainer::run() {
   }
   start();
   while (true) {
-    if (!done() && !SignalGuard::stopping()) advance();
+    if (!done() && !SignalGuard::stopping()) advance_or_save();
     const bool stop = done() || SignalGuard::stopping();
     save_if_due(stop);
     if (!stop) continue;
     const Outcome outcome = finish();
     monitor_.close();
     return outcome;
+  }
+}
+
+/// Where a step, an evaluation or a sample fails, what was applied before it is not lost.
+void Trainer::advance_or_save() {
+  try {
+    advance();
+  } catch (const std::exception&) {
+    save_at_last();
+    throw;
   }
 }
 
@@ -173,7 +183,8 @@ std::optional<double> Trainer::backward(const std::vector<BatchTensors>& batches
       [&] { return grace > 0 && SignalGuard::seconds_since() > grace; });
 }
 
-/// None where a signal ended it: before the data was there, or because time ran out. Nothing has changed then.
+/// None where a signal ended it: before the data was there, or because time ran out. Nothing has changed then, nor
+/// where the step is to be rolled back.
 std::optional<StepReport> Trainer::train_step() {
   const Stopwatch watch;
   if (options_.overfit_batch) data_.seek(0);
@@ -188,10 +199,15 @@ std::optional<StepReport> Trainer::train_step() {
   report.loss = *loss;
   report.norm = optimizer_.gradient_norm();
   report.lr = config_.optimizer.lr * lr_multiplier(config_.schedule, state_.step, config_.train.steps);
-  report.judgement = guard_.judge(report.step, report.loss, report.norm, state_.loader_position, data_.position());
-  report.skips = guard_.skips();
-  report.rollbacks = guard_.rollbacks();
+  report.tokens = count_targets(*batches);
   report.save_wait = std::exchange(save_wait_, 0);
+  UpdateGuard guard = guard_;
+  report.judgement = guard.judge(report.step, report.loss, report.norm, state_.loader_position, data_.position());
+  report.skips = guard.skips();
+  report.rollbacks = guard.rollbacks();
+  if (report.judgement.verdict == Verdict::kRollback) return report;
+  half_done_ = true;
+  guard_ = std::move(guard);
   if (report.judgement.verdict == Verdict::kApply) {
     optimizer_.step(report.lr, report.norm);
     if (average_) average_->update();
@@ -201,9 +217,12 @@ std::optional<StepReport> Trainer::train_step() {
   }
   state_.micro_batches += config_.train.accumulate;
   state_.loader_position = data_.position();
-  if (report.judgement.verdict != Verdict::kRollback) state_.step = report.step;
+  state_.tokens += report.tokens;
   state_.updates = optimizer_.updates();
+  state_.step = report.step;
+  half_done_ = false;
   unsaved_ = true;
+  report.total_tokens = state_.tokens;
   report.seconds = watch.seconds();
   return report;
 }

@@ -67,6 +67,7 @@ class Trainer {
   void start();
   std::string overview() const;
   void advance();
+  void advance_or_save();
   std::optional<StepReport> train_step();
   std::optional<double> backward(const std::vector<BatchTensors>& batches, StreamCarry* carry);
   void evaluate_now();
@@ -77,9 +78,10 @@ class Trainer {
   void resume(const fs::path& checkpoint);
   void load(const fs::path& checkpoint, TrainerState saved);
   void go_on();
-  void save();
   FolderParts parts() const;
+  void save();
   void save_if_due(bool last);
+  void save_at_last();
   void report_saves();
   void roll_back(const StepReport& bad);
 
@@ -96,7 +98,8 @@ class Trainer {
   EarlyStop early_stop_;
   RunFolder folder_;
   TrainerState state_;
-  bool unsaved_ = false;  // whether state_ differs from the newest checkpoint
+  bool unsaved_ = false;    // whether state_ differs from the newest checkpoint
+  bool half_done_ = false;  // whether weights, moments and state_ are of different steps
   std::optional<fs::path> resumed_from_;
   std::vector<std::string> notes_;  // about the resumption
   std::optional<CheckpointWriter> writer_;

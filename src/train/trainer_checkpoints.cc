@@ -91,6 +91,16 @@ void Trainer::save_if_due(bool last) {
   check(!unsaved_, "[train] the last step, {}, could not be saved: {}", state_.step, save_error_);
 }
 
+/// Before an error ends the run, which stays the error that is reported. What was applied in part is not saved.
+void Trainer::save_at_last() {
+  if (!unsaved_ || half_done_) return;
+  try {
+    save_if_due(/*last=*/true);
+  } catch (const std::exception& error) {
+    monitor_.print(fmt::format("warning: {}", error.what()));
+  }
+}
+
 void Trainer::report_saves() {
   for (const SaveReport& report : writer_->reports()) {
     monitor_.saved(report);
@@ -103,21 +113,24 @@ void Trainer::report_saves() {
 void Trainer::roll_back(const StepReport& bad) {
   writer_->wait();
   report_saves();
-  const auto latest = folder_.latest();
-  check(latest.has_value(), "[train] step {}: {}, and there is no checkpoint yet to go back to", bad.step,
+  const auto newest = choose_checkpoint(folder_, "auto");
+  check(newest.has_value(), "[train] step {}: {}, and there is no checkpoint yet to go back to", bad.step,
         bad.judgement.reason);
-  verify_checkpoint(*latest);
-  const int64_t micro_batches = state_.micro_batches, position = state_.loader_position;
+  const int64_t micro_batches = state_.micro_batches, tokens = state_.tokens;
   const UpdateGuard before = guard_;
-  load(*latest, read_trainer_state(*latest));
+  half_done_ = true;
+  load(*newest, read_trainer_state(*newest));
   guard_.returned(before, state_.step, bad.step, bad.judgement.reason);
   // One that is there, but was not published whole: nobody is to go on from it.
-  if (folder_.list().front().first > state_.step) folder_.go_on_from(*latest, state_.step);
-  state_.micro_batches = micro_batches;
-  state_.loader_position = position;
+  if (folder_.list().front().first > state_.step) folder_.go_on_from(*newest, state_.step);
+  state_.micro_batches = micro_batches + config_.train.accumulate;
+  state_.loader_position = data_.position();
+  state_.tokens = tokens + bad.tokens;
   if (carry_) carry_.emplace();  // the checkpoint's is of other text
   monitor_.rewind(state_);
   monitor_.rollback(state_.step, bad);
+  half_done_ = false;
+  unsaved_ = true;
 }
 
 }  // namespace megalodon

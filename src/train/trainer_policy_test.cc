@@ -4,6 +4,7 @@
 #include <limits>
 #include <set>
 
+#include "base/check.h"
 #include "models/weights.h"
 #include "train/trainer_testing.h"
 
@@ -88,6 +89,7 @@ TEST_F(TrainingPolicy, RollsBackAndGoesOnWithTheNextData) {
   EXPECT_EQ(trainer_json(run)["loader_position"], 56);
   EXPECT_EQ(trainer_json(run)["more"]["guard"]["rollbacks"], 1);
   EXPECT_EQ(trainer_json(run)["updates"], 12);
+  EXPECT_EQ(trainer_json(run)["tokens"], targets(run, 14)) << "the abandoned ones were read too";
 
   RunConfig parts = run;
   parts.train.out = (folder_ / "parts").string();
@@ -100,6 +102,7 @@ TEST_F(TrainingPolicy, RollsBackAndGoesOnWithTheNextData) {
   RunConfig early = tiny_run("early");
   early.train.guard.nonfinite = "rollback";
   expect_contains(error_of([&] { train_poisoned(early, {2}); }), {"step 2", "no checkpoint"});
+  EXPECT_EQ(trainer_json(early)["step"], 1) << "from here on there is one";
 }
 
 TEST_F(TrainingPolicy, StopsEarly) {
@@ -115,9 +118,6 @@ TEST_F(TrainingPolicy, StopsEarly) {
   EXPECT_EQ(trainer_json(run)["step"], 5);
 }
 
-TEST_F(TrainingPolicy, EvaluatesSeveralSets) {
-  RunConfig run = tiny_run("run");
-  run.data.valid = {(folder_ / "valid").string(), "seen=" + (folder_ / "train").string()};
 TEST_F(TrainingPolicy, EarlyStoppingBeginsAnewWithAnotherHeadline) {
   RunConfig run = tiny_run("run");
   run.optimizer.lr = 1e-30;
@@ -151,6 +151,9 @@ TEST_F(TrainingPolicy, AnErrorCostsNoStepThatWasApplied) {
   expect_same_run(whole, run);
 }
 
+TEST_F(TrainingPolicy, EvaluatesSeveralSets) {
+  RunConfig run = tiny_run("run");
+  run.data.valid = {(folder_ / "valid").string(), "seen=" + (folder_ / "train").string()};
   EXPECT_EQ(train(run), Outcome::kFinished);
   const Json last = records(run).back();
   for (const char* key : {"eval_loss/valid", "eval_loss/seen", "perplexity/seen", "bits_per_byte/seen"})

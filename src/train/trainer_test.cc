@@ -15,7 +15,7 @@ TEST_F(Training, WritesTheRunFolder) {
   const auto list = records(run);
   ASSERT_EQ(list.size(), 12U + 3U);
   EXPECT_EQ(list[0]["step"], 1);
-  EXPECT_EQ(list[0]["tokens"], 64);
+  EXPECT_EQ(list[0]["tokens"], targets(run, 1));
   EXPECT_EQ(list.back()["step"], 12);
   EXPECT_TRUE(list.back().contains("eval_loss/valid"));
   EXPECT_EQ(to_toml(load_run_config(fs::path(run.train.out) / "config.toml", {})), to_toml(run));

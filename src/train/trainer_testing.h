@@ -10,6 +10,9 @@
 
 namespace megalodon::testing {
 
+/// Ends a run as a kill does: no error, so that nothing is saved on the way out.
+struct Killed {};
+
 class Training : public testing::TrainingTest {
  protected:
   void SetUp() override {
@@ -38,6 +41,14 @@ class Training : public testing::TrainingTest {
       list.push_back(record);
     }
     return list;
+  }
+  /// Targets of the run's first steps.
+  static int64_t targets(const RunConfig& run, int64_t steps) {
+    const data::ByteTokenizer bytes;
+    TrainingData data(run.data, bytes, run.train.accumulate, static_cast<uint64_t>(run.train.seed));
+    int64_t sum = 0;
+    for (int64_t i = 0; i < steps; ++i) sum += count_targets(*data.next(*run.model));
+    return sum;
   }
   static std::string file_of_latest(const RunConfig& run, const char* name) {
     return read_file(*RunFolder(run.train.out).latest() / name);
