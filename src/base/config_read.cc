@@ -21,6 +21,8 @@ constexpr std::string_view kOnCommandLine = "on the command line";
 /// As much of a value as an error message can bear.
 std::string excerpt(const Tree& value) {
   constexpr size_t kLongest = 80;
+  // JSON has no such numbers; TOML and people do.
+  if (value.is_number_float() && !std::isfinite(value.get<double>())) return fmt::format("{}", value.get<double>());
   std::string text = value.dump(-1, ' ', /*ensure_ascii=*/true, Tree::error_handler_t::replace);
   return text.size() <= kLongest ? text : text.substr(0, kLongest) + "...";
 }

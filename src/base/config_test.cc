@@ -99,8 +99,8 @@ TEST(Config, NumbersConvertOnlyWhereNothingIsLost) {
       << "rounded";
   EXPECT_EQ(config_error("seed = 1.5"), "seed in run.toml must be an integer, got 1.5");
   EXPECT_EQ(config_error("seed = 1e17"), "seed in run.toml must be an integer, got 1e+17");
-  EXPECT_EQ(config_error("[optim]\nlr = inf"), "optim.lr in run.toml must be a finite number, got null");
-  EXPECT_EQ(config_error("[optim]\nlr = nan"), "optim.lr in run.toml must be a finite number, got null");
+  EXPECT_EQ(config_error("[optim]\nlr = inf"), "optim.lr in run.toml must be a finite number, got inf");
+  EXPECT_EQ(config_error("[optim]\nlr = nan"), "optim.lr in run.toml must be a finite number, got nan");
   RunConfig run;
   const auto huge = Tree::parse(R"({"seed": 9223372036854775808})");
   EXPECT_EQ(usage_error([&] { read(run, huge, {}, "config.json"); }),

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "base/check.h"
+#include "base/testing.h"
 
 namespace megalodon {
 namespace {
@@ -49,6 +50,16 @@ TEST(ParseJson, DepthAndRepeatedKeys) {
   EXPECT_NE(json_error(std::string(1 << 20, '[')).find("more than 4 deep"), std::string::npos);
   EXPECT_NE(json_error(R"({"a": 1, "b": {"a": 2}, "a": 3})").find("\"a\" appears twice"), std::string::npos);
   EXPECT_EQ(json_error(R"({"a": 1, "b": {"a": 2}})"), "");
+}
+
+TEST(CountAt, IsAWholeNumberOrAnErrorThatNamesFileAndKey) {
+  const auto count = [](const char* text) { return count_at(parse_json(text, "x.json"), "n", "x.json"); };
+  EXPECT_EQ(count(R"({"n": 0})"), 0);
+  EXPECT_EQ(count(R"({"n": 9223372036854775807})"), INT64_MAX);
+  for (const char* wrong : {"-1", "1.5", "9223372036854775808", "\"1\"", "null", "true"})
+    expect_contains(error_of([&] { count(fmt::format("{{\"n\": {}}}", wrong).c_str()); }), {"[x.json] n ", wrong});
+  expect_contains(error_of([&] { count("{}"); }), {"[x.json] n ", "nothing"});
+  expect_contains(error_of([&] { count("[1]"); }), {"[x.json] n ", "nothing"});
 }
 
 }  // namespace

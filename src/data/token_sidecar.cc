@@ -12,12 +12,6 @@ constexpr const char* kFormat = "megalodon.cpp tokens";
 constexpr int kVersion = 1;
 constexpr uintmax_t kMaxSidecarBytes = 1 << 20;
 
-int64_t count(const Json& tree, const char* key, const std::string& source) {
-  const auto found = tree.find(key);
-  check(found != tree.end() && found->is_number_unsigned(), "[{}] expected a number \"{}\"", source, key);
-  return found->get<int64_t>();
-}
-
 }  // namespace
 
 fs::path sidecar_path(const fs::path& prefix) {
@@ -38,7 +32,7 @@ std::optional<TokenSidecar> read_sidecar(const fs::path& prefix) {
         tree.value("format_version", Json()).dump());
   const Json tokenizer = tree.value("tokenizer", Json());
   check(tokenizer.is_object(), "[{}] expected an object \"tokenizer\"", source);
-  return TokenSidecar{tokenizer, count(tree, "documents", source), count(tree, "tokens", source)};
+  return TokenSidecar{tokenizer, count_at(tree, "documents", source), count_at(tree, "tokens", source)};
 }
 
 std::string sidecar_text(const TokenSidecar& sidecar) {

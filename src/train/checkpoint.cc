@@ -59,13 +59,6 @@ const Json* find(const std::vector<std::pair<std::string, Json>>& entries, const
   return found == entries.end() ? nullptr : &found->second;
 }
 
-int64_t count_at(const Json& tree, const char* key, const fs::path& path) {
-  const auto found = tree.find(key);
-  check(found != tree.end() && found->is_number_integer() && *found >= 0,
-        "[{}] {} is missing or no count; the checkpoint is damaged", path.string(), key);
-  return found->get<int64_t>();
-}
-
 /// None in checkpoints of before there were any.
 std::vector<std::string> lines_at(const Json& tree, const char* key, const fs::path& path) {
   std::vector<std::string> lines;
@@ -173,12 +166,12 @@ TrainerState read_trainer_state(const fs::path& checkpoint) {
         "[{}] expected a trainer state of format version {}; the checkpoint is damaged or from another version",
         path.string(), kFormatVersion);
   TrainerState state;
-  state.step = count_at(tree, "step", path);
-  state.updates = count_at(tree, "updates", path);
-  state.micro_batches = count_at(tree, "micro_batches", path);
-  state.loader_position = count_at(tree, "loader_position", path);
-  state.tokens = count_at(tree, "tokens", path);
-  state.records = count_at(tree, "records", path);
+  state.step = count_at(tree, "step", path.string());
+  state.updates = count_at(tree, "updates", path.string());
+  state.micro_batches = count_at(tree, "micro_batches", path.string());
+  state.loader_position = count_at(tree, "loader_position", path.string());
+  state.tokens = count_at(tree, "tokens", path.string());
+  state.records = count_at(tree, "records", path.string());
   state.unwritten = lines_at(tree, "unwritten", path);
   state.evaluation_pending = tree.value("evaluation_pending", Json()) == true;
   state.fixed = tree["fixed"];

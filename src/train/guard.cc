@@ -7,23 +7,18 @@
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
+#include "base/json.h"
 
 namespace megalodon {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr const char* kSource = "trainer.json, guard";
 constexpr const char* kHint = "a lower optim.lr, a longer warm-up or a smaller optim.clip may help";
 
 bool exceeds(const std::optional<double>& z, double threshold) {
   return threshold > 0 && z && *z > threshold;
-}
-
-int64_t guard_count(const Json& state, const char* key) {
-  const auto found = state.find(key);
-  check(found != state.end() && found->is_number_integer() && *found >= 0,
-        "[trainer.json] guard.{} is missing or no count; the checkpoint is damaged", key);
-  return found->get<int64_t>();
 }
 
 }  // namespace
@@ -144,14 +139,14 @@ void UpdateGuard::load_state(const Json& state) {
   losses_.load_state(state["losses"]);
   norms_.load_state(state["norms"]);
   spike_losses_.load_state(state["spike_losses"]);
-  skips_ = guard_count(state, "skips");
-  skips_in_a_row_ = guard_count(state, "skips_in_a_row");
-  rollbacks_ = guard_count(state, "rollbacks");
-  returned_to_ = guard_count(state, "returned_to");
-  returns_ = guard_count(state, "returns");
-  spike_length_ = guard_count(state, "spike_length");
-  spike_step_ = guard_count(state, "spike_step");
-  spike_first_ = guard_count(state, "spike_first");
+  skips_ = count_at(state, "skips", kSource);
+  skips_in_a_row_ = count_at(state, "skips_in_a_row", kSource);
+  rollbacks_ = count_at(state, "rollbacks", kSource);
+  returned_to_ = count_at(state, "returned_to", kSource);
+  returns_ = count_at(state, "returns", kSource);
+  spike_length_ = count_at(state, "spike_length", kSource);
+  spike_step_ = count_at(state, "spike_step", kSource);
+  spike_first_ = count_at(state, "spike_first", kSource);
 }
 
 }  // namespace megalodon

@@ -139,6 +139,10 @@ TEST(UpdateGuard, RefusesWhatCannotWork) {
   expect_contains(refused([](GuardConfig& c) { c.spike_factor = 1; }), {"train.spike_factor"});
   UpdateGuard guard(GuardConfig{});
   expect_contains(error_of([&] { guard.load_state({{"losses", 1}}); }), {"trainer.json", "guard"});
+  auto state = guard.state();
+  guard.load_state(state);
+  state["rollbacks"] = -1;
+  expect_contains(error_of([&] { guard.load_state(state); }), {"trainer.json", "guard", "rollbacks", "-1"});
 }
 
 }  // namespace
