@@ -12,8 +12,8 @@ namespace megalodon::data {
 namespace {
 
 /// The most sequences that a row can go on for: with all rows of a batch in use, each corpus's share of them reads it
-/// once.
-int64_t longest_segment(const std::vector<Corpus>& corpora, const LoaderOptions& options) {
+/// once. Falls with the batch; 0 where the corpora are too short for it.
+int64_t longest_segment(const std::vector<Corpus>& corpora, int64_t batch, int64_t length) {
   const auto size = [](const Corpus& corpus) {
     return corpus.weight > 0 ? corpus.weight : static_cast<double>(corpus.file->tokens());
   };
@@ -21,11 +21,32 @@ int64_t longest_segment(const std::vector<Corpus>& corpora, const LoaderOptions&
   for (const Corpus& corpus : corpora) sum += size(corpus);
   int64_t longest = std::numeric_limits<int64_t>::max();
   for (const Corpus& corpus : corpora) {
-    const double rows = std::ceil(static_cast<double>(options.batch) * (size(corpus) / sum));
-    const int64_t sequences = (corpus.file->tokens() - options.length) / options.length;
+    const double rows = std::ceil(static_cast<double>(batch) * (size(corpus) / sum));
+    const int64_t sequences = std::max<int64_t>(corpus.file->tokens() - length, 0) / length;
     longest = std::min(longest, sequences / std::max<int64_t>(static_cast<int64_t>(rows), 1));
   }
-  return std::max<int64_t>(longest, 1);
+  return longest;
+}
+
+/// As long as the corpora allow. Throws Error where no row would ever go on.
+int64_t automatic_segment(const std::vector<Corpus>& corpora, const LoaderOptions& options) {
+  constexpr int64_t kShortest = 2;  // with 1 all rows begin anew at every batch
+  const int64_t longest = longest_segment(corpora, options.batch, options.length);
+  if (longest >= kShortest) return longest;
+  int64_t works = 0, fails = options.batch;
+  while (fails - works > 1) {
+    const int64_t middle = works + (fails - works) / 2;
+    (longest_segment(corpora, middle, options.length) >= kShortest ? works : fails) = middle;
+  }
+  check(
+      works > 0,
+      "[loader] packing = \"stateful\": the corpora are too short for a single row of two sequences of {} tokens; give "
+      "shorter sequences or another packing",
+      options.length);
+  fail(
+      "[loader] packing = \"stateful\": the corpora are too short for a batch of {}, whose rows would begin anew with "
+      "each sequence of {} tokens; the largest batch that works is {}",
+      options.batch, options.length, works);
 }
 
 LoaderOptions validated(const std::vector<Corpus>& corpora, LoaderOptions options) {
@@ -38,7 +59,7 @@ LoaderOptions validated(const std::vector<Corpus>& corpora, LoaderOptions option
   if (options.packing != Packing::kStateful) {
     options.segment = 1;
   } else if (options.segment == 0) {
-    options.segment = longest_segment(corpora, options);
+    options.segment = automatic_segment(corpora, options);
   }
   return options;
 }

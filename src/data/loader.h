@@ -27,7 +27,8 @@ struct LoaderOptions {
   uint64_t seed = 0;
   bool shuffle = true;
   Packing packing = Packing::kStream;
-  /// For kStateful: batches after which rows begin anew elsewhere; 0: as many as the corpora have tokens for.
+  /// For kStateful: batches after which rows begin anew elsewhere; 0: as many as the corpora have tokens for, which
+  /// must be two at least.
   int64_t segment = 0;
 };
 

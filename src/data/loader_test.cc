@@ -303,6 +303,19 @@ TEST_F(LoaderTest, Errors) {
   const LoaderOptions stateful{4, 5, 0, true, Packing::kStateful, 20};
   expect_contains(error_of([&] { Loader(longer, stateful); }), {"100 tokens", "segment of 20 sequences", "needs 101"});
   Loader rows(longer, {4, 5, 0, true, Packing::kStateful});
+  // Of 100 tokens 19 sequences of 5 are left: 9 rows can have two each, 10 rows one.
+  EXPECT_EQ(Loader(longer, {9, 5, 0, true, Packing::kStateful}).segment(), 2);
+  for (const int64_t batch : {10, 20, 1000})
+    expect_contains(error_of([&] {
+                      Loader(longer, {batch, 5, 0, true, Packing::kStateful});
+                    }),
+                    {fmt::format("a batch of {},", batch), "largest batch that works is 9"});
+  expect_contains(error_of([&] {
+                    Loader({{&longer, 3}, {&longer, 1}}, {20, 5, 0, true, Packing::kStateful});
+                  }),
+                  {"largest batch that works is 12"});
+  expect_contains(error_of([&] { Loader(file, {3, 2, 0, true, Packing::kStateful}); }), {"single row"});
+  EXPECT_EQ(Loader(longer, {10, 5, 0, true, Packing::kStateful, 1}).segment(), 1) << "asked for";
   expect_contains(error_of([&] { rows.seek(6); }), {"multiple of the batch, 4", "got 6"});
   expect_contains(error_of([] { parse_packing("best"); }), {"stream, documents or stateful", "best"});
 }
