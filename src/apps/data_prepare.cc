@@ -56,13 +56,17 @@ std::string rate_text(const data::PrepareStatus& status, double seconds) {
 }
 
 void print_losses(const data::PrepareResult& result) {
+  if (result.abandoned.files > 0) {
+    fmt::print("removed: {} temporary files ({}) of a run to this output that was killed\n",
+               with_commas(result.abandoned.files), human_bytes(static_cast<double>(result.abandoned.bytes)));
+  }
   if (result.bad > 0) {
     fmt::print("left out: {} bad lines\n", with_commas(result.bad));
     for (const std::string& example : result.bad_examples) fmt::print("  {}\n", example);
     if (result.bad > static_cast<int64_t>(result.bad_examples.size())) fmt::print("  …\n");
   }
   if (result.duplicates > 0) fmt::print("left out: {} copies of earlier documents\n", with_commas(result.duplicates));
-  if (result.empty > 0) fmt::print("left out: {} empty documents\n", with_commas(result.empty));
+  if (result.empty > 0) fmt::print("left out: {} documents without text or tokens\n", with_commas(result.empty));
   if (result.skipped_entries > 0) {
     fmt::print("left out: {} files in archives that are neither .txt nor .jsonl\n",
                with_commas(result.skipped_entries));
@@ -121,7 +125,8 @@ void add_data_prepare(CLI::App& data_command, Common& common) {
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->capture_default_str();
   command->callback([options, &common] {
-    until_signal(common, "[data prepare] interrupted; nothing was written", [&] { run_prepare(*options, common.threads); });
+    until_signal(common, "[data prepare] interrupted; nothing was written",
+                 [&] { run_prepare(*options, common.threads); });
   });
 }
 

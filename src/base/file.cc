@@ -7,8 +7,11 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -53,6 +56,28 @@ fs::path folder_of(const fs::path& path) {
 
 fs::path sibling(const fs::path& path, const char* role) {
   return path.parent_path() / fmt::format(".{}.{}-{}", path.filename().string(), role, ::getpid());
+}
+
+/// What sibling() made the name of a temporary file from.
+struct Temporary {
+  std::string target;
+  pid_t process;
+};
+
+std::optional<Temporary> parse_temporary(const fs::path& path) {
+  constexpr std::string_view kRole = ".tmp-";
+  const std::string name = path.filename().string();
+  const size_t role = name.rfind(kRole);
+  if (!name.starts_with('.') || role == std::string::npos || role < 2) return {};
+  const std::string_view digits = std::string_view(name).substr(role + kRole.size());
+  pid_t process = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), process);
+  if (error != std::errc() || end != digits.data() + digits.size() || process <= 0 || digits[0] == '0') return {};
+  return Temporary{name.substr(1, role - 1), process};
+}
+
+bool is_alive(pid_t process) {
+  return ::kill(process, 0) == 0 || errno != ESRCH;
 }
 
 void rename_or_fail(const fs::path& from, const fs::path& to) {
@@ -194,6 +219,24 @@ void AtomicFile::publish() {
   rename_or_fail(temporary_, path_);
   published_ = true;
   sync_path(folder_of(path_));
+}
+
+Removed remove_abandoned(const fs::path& folder, const std::function<bool(std::string_view)>& mine) {
+  std::vector<fs::path> found;
+  std::error_code error;  // a folder that cannot be listed holds nothing for us
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    const auto temporary = parse_temporary(entry->path());
+    const bool ours = temporary && mine(temporary->target) && fs::is_regular_file(entry->symlink_status());
+    if (ours && !is_alive(temporary->process)) found.push_back(entry->path());
+  }
+  Removed removed;
+  for (const fs::path& path : found) {
+    const uintmax_t bytes = fs::file_size(path, error);
+    if (error || !fs::remove(path, error)) continue;
+    ++removed.files;
+    removed.bytes += bytes;
+  }
+  return removed;
 }
 
 void write_folder_atomically(const fs::path& folder, const std::function<void(const fs::path&)>& fill) {

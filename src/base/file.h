@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -53,6 +54,17 @@ class AtomicFile {
   std::string buffer_;
   bool published_ = false;
 };
+
+/// Files that were removed.
+struct Removed {
+  int64_t files = 0;
+  uint64_t bytes = 0;
+};
+
+/// Removes the temporary files in `folder` that an AtomicFile left because its process was killed, of those targets
+/// whose names `mine` accepts. A process that lives keeps its files. (One on another machine that shares the folder
+/// does not show here: it would fail to publish.) What cannot be removed stays.
+Removed remove_abandoned(const fs::path& folder, const std::function<bool(std::string_view name)>& mine);
 
 /// Builds a folder of files and publishes it whole: `fill` writes into a temporary sibling, which is synced and renamed
 /// to `path` (replacing a folder that is there).

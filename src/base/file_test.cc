@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <memory>
@@ -122,6 +123,39 @@ TEST_F(File, MappingOutlivesTheObjectItWasCopiedFrom) {
   const MappedFile copy = *first;
   first.reset();
   EXPECT_EQ(static_cast<char>(copy.bytes()[4]), 'k');
+}
+
+TEST_F(File, WhatAKilledProcessLeftIsRemovedAndNothingElse) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    AtomicFile file(folder_ / "a");
+    file.write(std::string(size_t{2} << 20, 'x'));
+    _exit(0);  // no destructor runs, as when it is killed
+  }
+  ASSERT_EQ(::waitpid(child, nullptr, 0), child);
+  const auto name = [&](const char* target, auto process) { return fmt::format(".{}.tmp-{}", target, process); };
+  ASSERT_EQ(names(), Names{name("a", child)});
+  Names others = {"a",
+                  name("b", child),
+                  name("a", getpid()),
+                  name("a", 1),
+                  name("a", fmt::format("{}x", child)),
+                  name("a", fmt::format("0{}", child)),
+                  name("a", -child),
+                  name("a", ""),
+                  name("a", "99999999999"),
+                  fmt::format("a.tmp-{}", child),
+                  fmt::format(".a.old-{}", child),
+                  name("aa", child)};
+  for (const std::string& other : others) put(other, "stays");
+  const auto remove = [&] { return remove_abandoned(folder_, [](std::string_view target) { return target == "a"; }); };
+  const Removed removed = remove();
+  EXPECT_EQ(removed.files, 1);
+  EXPECT_EQ(removed.bytes, uint64_t{2} << 20);
+  EXPECT_EQ(names(), others);
+  fs::create_directory(folder_ / name("a", child));
+  EXPECT_EQ(remove().files, 0) << "a folder is none of AtomicFile's";
+  EXPECT_EQ(remove_abandoned(folder_ / "none", [](std::string_view) { return true; }).files, 0);
 }
 
 TEST_F(File, FolderAppearsWholeAndReplacesTheOldOne) {

@@ -10,7 +10,6 @@
 namespace megalodon::data {
 namespace {
 
-constexpr size_t kPieceBytes = size_t{1} << 20;
 constexpr size_t kBadExamples = 5;
 
 /// The last, serial stage: takes encoded blocks in order.
@@ -38,12 +37,6 @@ class Collector {
   }
 
  private:
-  /// Of a document in pieces: they are cut at the same places in every copy of it.
-  static Hash128 chain(const Hash128& before, const Hash128& next) {
-    const uint64_t words[] = {before.low, before.high, next.low, next.high};
-    return xxh3_128({reinterpret_cast<const char*>(words), sizeof words});
-  }
-
   SplitWriter& writer_;
   BadLines bad_lines_;
   PrepareResult& result_;
@@ -60,7 +53,13 @@ PrepareResult prepare(const PrepareOptions& options, const Tokenizer& tokenizer,
                       {options.separator, options.longest, tokenizer.encodes_in_pieces() ? kPieceBytes : 0});
   const DocumentEncoder encoder(
       {options.field, options.longest, options.dedupe, options.prepend_bos, options.append_eos}, tokenizer);
-  SplitWriter writer({options.output, options.valid, options.test, options.seed, options.dedupe, options.shuffle},
+  SplitWriter writer({.output = options.output,
+                      .valid = options.valid,
+                      .test = options.test,
+                      .seed = options.seed,
+                      .dedupe = options.dedupe,
+                      .marks = {options.prepend_bos, options.append_eos},
+                      .shuffle = options.shuffle},
                      tokenizer);
   PrepareResult result;
   Collector collector(writer, options.bad_lines, result);
@@ -80,6 +79,8 @@ PrepareResult prepare(const PrepareOptions& options, const Tokenizer& tokenizer,
     if (progress) progress(status);
   });
   result.duplicates = writer.duplicates();
+  result.empty += writer.empty();
+  result.abandoned = writer.abandoned();
   result.skipped_entries = reader.skipped_entries();
   return result;
 }

@@ -31,9 +31,10 @@ struct PrepareOptions {
 struct PrepareResult {
   using Part = WrittenPart;
   std::vector<Part> parts;
-  int64_t empty = 0, duplicates = 0;      // documents left out
+  int64_t empty = 0, duplicates = 0;      // documents left out: without text or without tokens, copies
   int64_t bad = 0;                        // lines (and documents) left out
   std::vector<std::string> bad_examples;  // "file:line: why", the first few
+  Removed abandoned;                      // temporary files that a killed run to this output had left
   int64_t skipped_entries = 0;            // files in archives that are neither text nor JSON lines
 };
 

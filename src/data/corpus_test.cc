@@ -1,6 +1,8 @@
 #include "data/corpus.h"
 
 #include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -203,6 +205,58 @@ TEST_F(Prepare, DropsCopiesOfAnySize) {
   EXPECT_EQ(result.duplicates, 3);
 }
 
+TEST_F(Prepare, CopiesAreToldWhateverTheFormat) {
+  constexpr size_t kMiB = size_t{1} << 20;
+  for (const size_t size : {size_t{1000}, kMiB - 1, kMiB, kMiB + 1, 3 * kMiB, 3 * kMiB + 77}) {
+    const std::string document(size, 'L');
+    const fs::path line = put("a.jsonl", fmt::format("{{\"text\":\"{}\"}}\n", document));
+    PrepareOptions options{{line, put("b.txt", document), put("c.txt", document + "!")}, {}, "", 0, 0, 0};
+    options.dedupe = true;
+    EXPECT_EQ(run(options).duplicates, 1) << size;
+    EXPECT_EQ(documents_of(folder_ / "out" / "corpus"), (Texts{document, document + "!"})) << size;
+  }
+}
+
+TEST_F(Prepare, ASplitReplacesTheWholeOfAnOlderOne) {
+  run({{put("a", lines(100))}, {}, "\n", 0.2, 0.1, 0});
+  EXPECT_TRUE(fs::exists(folder_ / "out" / "corpus" / "test.idx"));
+  run({{folder_ / "a"}, {}, "\n", 0.2, 0, 5});
+  const auto files = files_in(folder_ / "out" / "corpus");
+  EXPECT_EQ(files.size(), 6U);
+  EXPECT_EQ(files.count("test.idx") + files.count("test.bin") + files.count("test.json"), 0U);
+}
+
+TEST_F(Prepare, WhatAKilledRunLeftIsClearedByTheNextOneToThatOutput) {
+  const pid_t child = ::fork();
+  if (child == 0) _exit(0);
+  ASSERT_EQ(::waitpid(child, nullptr, 0), child);
+  const auto leave = [&](const fs::path& folder, const std::vector<std::string>& targets) {
+    for (const std::string& target : targets) put(folder / fmt::format(".{}.tmp-{}", target, child), "1234567");
+  };
+  const auto left_in = [](const fs::path& folder) {
+    int64_t count = 0;
+    for (const auto& entry : fs::directory_iterator(folder)) count += entry.path().filename().string().starts_with('.');
+    return count;
+  };
+  leave("out", {"corpus.bin", "corpus.idx", "corpus.json", "corpus.documents-12"});
+  leave("out", {"corpus2.bin", "train.bin", "documents-0", "corpus.documents-1.bin"});  // of other outputs
+  leave("out/corpus", {"train.bin", "test.idx", "valid.json", "documents-3"});
+  leave("out/corpus", {"corpus.bin", "train2.bin"});
+  const PrepareOptions one{{put("a", lines(100))}, {}, "\n", 0, 0, 0};
+  PrepareOptions split = one;
+  split.valid = 0.2;
+  Removed removed = run(one).abandoned;
+  EXPECT_EQ(removed.files, 4);
+  EXPECT_EQ(removed.bytes, 4U * 7);
+  EXPECT_EQ(left_in(folder_ / "out"), 4);
+  EXPECT_EQ(left_in(folder_ / "out" / "corpus"), 6);
+  removed = run(split).abandoned;
+  EXPECT_EQ(removed.files, 4);
+  EXPECT_EQ(left_in(folder_ / "out"), 4);
+  EXPECT_EQ(left_in(folder_ / "out" / "corpus"), 2);
+  EXPECT_EQ(run(split).abandoned.files, 0);
+}
+
 TEST_F(Prepare, ShufflingMovesDocumentsWithinTheirPart) {
   PrepareOptions options{{put("a", lines(1000))}, {}, "\n", 0.1, 0, 7};
   run(options);
@@ -225,12 +279,14 @@ TEST_F(Prepare, ShufflingMovesDocumentsWithinTheirPart) {
   EXPECT_NE(part("train"), shuffled);
 }
 
-/// Bytes, but like a tokenizer of words it needs the whole text, and it marks beginning and end. Refuses '!'.
+/// Bytes, but like a tokenizer of words it needs the whole text, and it marks beginning and end. Refuses '!', and has
+/// no tokens for a text that is "~".
 class MarkingTokenizer final : public Tokenizer {
  public:
   int64_t vocabulary() const override { return 258; }
   std::vector<int32_t> encode(std::string_view text) const override {
     check(text.find('!') == std::string_view::npos, "no '!' please");
+    if (text == "~") return {};
     return bytes_.encode(text);
   }
   std::string decode(int32_t token) const override { return bytes_.decode(token); }
@@ -250,9 +306,17 @@ TEST_F(Prepare, MarksBeginningsAndEnds) {
   const TokenFile file(options.output);
   EXPECT_EQ(all_tokens(file), (std::vector<int64_t>{256, 'a', 'b', 257, 256, 'c', 257}));
   EXPECT_EQ(file.documents(), 2);
+  EXPECT_EQ(file.marks(), (DocumentMarks{true, true}));
   expect_contains(error_of([&] { run(options); }), {"bytes", "no token that begins a document"});
   options.prepend_bos = false;
   expect_contains(error_of([&] { run(options); }), {"no token that ends a document"});
+}
+
+TEST_F(Prepare, DocumentsWithoutTokensCountAsEmpty) {
+  PrepareOptions options{{put("a.txt", "ab|~||c|~")}, folder_ / "out" / "corpus", "|", 0, 0, 0};
+  const PrepareResult result = prepare(options, MarkingTokenizer());
+  EXPECT_EQ(result.empty, 3);
+  EXPECT_EQ(documents_of(options.output), (Texts{"ab", "c"}));
 }
 
 TEST_F(Prepare, DocumentsThatAreTooLongForTheTokenizer) {

@@ -55,7 +55,7 @@ void DocumentEncoder::put(std::string_view text, const Record& record, EncodedBl
   if (options_.prepend_bos && record.first) store_.put({&*special.bos, 1}, out.stored);
   store_.put(tokenizer_.encode(text), out.stored);
   if (options_.append_eos && record.last) store_.put({&*special.eos, 1}, out.stored);
-  out.pieces.push_back({out.stored.size() - before, record.last, options_.hash ? xxh3_128(text) : Hash128()});
+  out.pieces.push_back({out.stored.size() - before, record.last, options_.hash ? document_hash(text) : Hash128()});
 }
 
 }  // namespace megalodon::data

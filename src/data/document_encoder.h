@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "base/hash.h"
+#include "data/document_hash.h"
 #include "data/record_reader.h"
 #include "data/token_files.h"
 #include "data/tokenizer.h"

@@ -165,7 +165,7 @@ PrepareResult Getter::prepare(const Tokenizer& tokenizer) const {
     write_part(part, tokenizer, *all.back());
     result.parts.push_back({part.name, all.back()->documents(), all.back()->tokens()});
   }
-  TokenFileWriter::finish_together(all);
+  TokenFileWriter::finish_together(all, options_.output);
   return result;
 }
 

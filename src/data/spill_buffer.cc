@@ -1,7 +1,5 @@
 #include "data/spill_buffer.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <atomic>
 
@@ -10,7 +8,7 @@ namespace megalodon::data {
 void SpillBuffer::append(std::string_view bytes) {
   static std::atomic<int> files = 0;
   if (file_ == nullptr && memory_.size() + bytes.size() > most_)
-    file_ = std::make_unique<AtomicFile>(fs::path(folder_) / fmt::format("documents-{}", files++));
+    file_ = std::make_unique<AtomicFile>(fs::path(name_) += std::to_string(files++));
   if (file_ != nullptr) {
     file_->write(bytes);
   } else {

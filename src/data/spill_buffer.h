@@ -12,10 +12,11 @@
 
 namespace megalodon::data {
 
-/// Holds up to `most` bytes in memory and all beyond in a temporary file in `folder`, which goes with the buffer.
+/// Holds up to `most` bytes in memory and all beyond in a temporary file that goes with the buffer: an AtomicFile
+/// called `name` and a number.
 class SpillBuffer {
  public:
-  SpillBuffer(std::string folder, size_t most) : folder_(std::move(folder)), most_(most) {}
+  SpillBuffer(fs::path name, size_t most) : name_(std::move(name)), most_(most) {}
 
   void append(std::string_view bytes);
   uint64_t size() const { return memory_.size() + (file_ == nullptr ? 0 : file_->size()); }
@@ -24,7 +25,7 @@ class SpillBuffer {
   void read(uint64_t begin, uint64_t end, const std::function<void(std::string_view)>& take) const;
 
  private:
-  std::string folder_;
+  fs::path name_;
   size_t most_;
   std::string memory_;
   std::unique_ptr<AtomicFile> file_;  // never published

@@ -4,12 +4,14 @@
 
 #include "base/check.h"
 #include "base/permutation.h"
+#include "data/document_hash.h"
 
 namespace megalodon::data {
 namespace {
 
 constexpr uint64_t kSplitStream = 0x73706C6974;  // the split's own random numbers
 constexpr uint64_t kShuffleStream = 0x73687566;
+constexpr const char* kSpill = "documents-";    // and a number
 constexpr size_t kKeptBytes = size_t{8} << 20;  // of a document that are kept in memory
 constexpr size_t kSpoolBytes = size_t{64} << 20;
 
@@ -19,9 +21,10 @@ SplitWriter::SplitWriter(const Options& options, const Tokenizer& tokenizer)
     : options_(options),
       tokenizer_(tokenizer),
       store_(tokenizer.vocabulary()),
-      folder_((options.valid > 0 || options.test > 0 ? options.output : options.output.parent_path()).string()),
-      open_(folder_, kKeptBytes),
-      spool_(folder_, kSpoolBytes) {
+      folder_((is_split() ? options.output : options.output.parent_path()).string()),
+      spill_(is_split() ? options.output / kSpill : fs::path(options.output) += fmt::format(".{}", kSpill)),
+      open_(spill_, kKeptBytes),
+      spool_(spill_, kSpoolBytes) {
   const double valid = options.valid, test = options.test;
   check(valid >= 0 && test >= 0 && valid + test < 1,
         "[data] the fractions of valid and test must not be negative and leave something to train on, got {} and {}",
@@ -29,14 +32,28 @@ SplitWriter::SplitWriter(const Options& options, const Tokenizer& tokenizer)
   std::error_code error;
   if (!folder_.empty()) fs::create_directories(folder_, error);
   check(!error, "[data] cannot create folder '{}': {}", folder_, error.message());
-  add_part(valid > 0 || test > 0 ? "train" : "", 1 - valid - test);
+  const auto is_mine = [&](std::string_view name) { return is_ours(name); };
+  abandoned_ = remove_abandoned(folder_.empty() ? "." : folder_, is_mine);
+  add_part(is_split() ? "train" : "", 1 - valid - test);
   if (valid > 0) add_part("valid", valid);
   if (test > 0) add_part("test", test);
 }
 
+/// Whether a file of that name in the folder is one that a writer to this output makes.
+bool SplitWriter::is_ours(std::string_view name) const {
+  const std::string spill = spill_.filename().string();
+  if (name.starts_with(spill) && name.find_first_not_of("0123456789", spill.size()) == std::string_view::npos)
+    return true;
+  const auto is_file_of = [&](const std::string& prefix) {
+    return name == prefix + ".bin" || name == prefix + ".idx" || name == prefix + ".json";
+  };
+  if (!is_split()) return is_file_of(token_prefix(options_.output).filename().string());
+  return std::any_of(std::begin(kParts), std::end(kParts), is_file_of);
+}
+
 void SplitWriter::add_part(std::string name, double fraction) {
   const fs::path prefix = name.empty() ? options_.output : options_.output / name;
-  parts_.push_back({std::move(name), fraction, std::make_unique<TokenFileWriter>(prefix, tokenizer_)});
+  parts_.push_back({std::move(name), fraction, std::make_unique<TokenFileWriter>(prefix, tokenizer_, options_.marks)});
 }
 
 /// The part of the next document: a function of its number and the seed, so that it does not depend on the machine, the
@@ -55,7 +72,7 @@ void SplitWriter::add(std::string_view text) {
   std::string stored;
   store_.put(tokenizer_.encode(text), stored);
   append(stored);
-  end_document(xxh3_128(text));
+  end_document(document_hash(text));
 }
 
 void SplitWriter::append(std::string_view stored) {
@@ -63,8 +80,11 @@ void SplitWriter::append(std::string_view stored) {
 }
 
 void SplitWriter::end_document(Hash128 hash_of_text) {
-  if (open_.empty()) return;
-  SpillBuffer stored = std::exchange(open_, SpillBuffer(folder_, kKeptBytes));
+  if (open_.empty()) {
+    ++empty_;
+    return;
+  }
+  SpillBuffer stored = std::exchange(open_, SpillBuffer(spill_, kKeptBytes));
   if (options_.dedupe && !seen_.insert(hash_of_text).second) {
     ++duplicates_;
     return;
@@ -135,7 +155,7 @@ std::vector<WrittenPart> SplitWriter::finish(const std::function<void(uint64_t, 
   std::vector<TokenFileWriter*> writers;
   std::vector<WrittenPart> written;
   for (const Part& part : parts_) writers.push_back(part.writer.get());
-  TokenFileWriter::finish_together(writers);
+  TokenFileWriter::finish_together(writers, is_split() ? options_.output : fs::path());
   for (const Part& part : parts_) written.push_back({part.name, part.documents, part.writer->tokens()});
   return written;
 }

@@ -28,9 +28,10 @@ class SplitWriter {
   struct Options {
     fs::path output;  // prefix of the one pair, or with a split the folder of the parts
     double valid = 0, test = 0;
-    uint64_t seed = 0;     // of split and shuffle
-    bool dedupe = false;   // drops documents whose hash came before; about 40 bytes of memory a document
-    bool shuffle = false;  // keeps all tokens in a temporary file first, and 9 bytes of memory a document
+    uint64_t seed = 0;         // of split and shuffle
+    bool dedupe = false;       // drops documents whose hash came before; about 40 bytes of memory a document
+    DocumentMarks marks = {};  // that the documents have
+    bool shuffle = false;      // keeps all tokens in a temporary file first, and 9 bytes of memory a document
   };
   SplitWriter(const Options& options, const Tokenizer& tokenizer);
 
@@ -41,6 +42,10 @@ class SplitWriter {
   void end_document(Hash128 hash_of_text);
   const TokenStore& store() const { return store_; }
   int64_t duplicates() const { return duplicates_; }
+  /// Documents that were dropped because they have no tokens.
+  int64_t empty() const { return empty_; }
+  /// What a killed run to the same output had left.
+  const Removed& abandoned() const { return abandoned_; }
 
   /// Publishes every part. Throws Error, publishing nothing, where there are fewer documents than parts. While it
   /// shuffles it calls progress(bytes done, bytes in total).
@@ -61,6 +66,8 @@ class SplitWriter {
     size_t operator()(const Hash128& hash) const { return static_cast<size_t>(hash.low); }
   };
 
+  bool is_split() const { return options_.valid > 0 || options_.test > 0; }
+  bool is_ours(std::string_view name) const;
   void add_part(std::string name, double fraction);
   size_t draw() const;
   void write_first();
@@ -70,8 +77,10 @@ class SplitWriter {
   Options options_;
   const Tokenizer& tokenizer_;
   TokenStore store_;
-  std::string folder_;  // of the output; what does not fit in memory goes there too
-  int64_t documents_ = 0, duplicates_ = 0;
+  std::string folder_;  // of the output
+  fs::path spill_;      // what does not fit in memory goes to files there whose names begin so
+  int64_t documents_ = 0, duplicates_ = 0, empty_ = 0;
+  Removed abandoned_;
   std::vector<Part> parts_;  // train comes first and takes what no other part draws
   SpillBuffer open_;         // the document that is being put together
   // The last documents wait until the end, one per part: enough to give every part that drew none its document.

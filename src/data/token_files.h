@@ -12,9 +12,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -22,10 +24,23 @@
 
 #include "base/file.h"
 #include "data/token_index.h"
+#include "data/token_range.h"
 
 namespace megalodon::data {
 
 class Tokenizer;
+
+/// What a split may consist of: the names of its token files.
+inline constexpr const char* kParts[] = {"train", "valid", "test"};
+
+/// The tokenizer's special tokens that every document has.
+struct DocumentMarks {
+  bool bos = false, eos = false;  // at its beginning, at its end
+  bool operator==(const DocumentMarks&) const = default;
+};
+
+/// The prefix of the pair that `path` names: itself, or without ".bin" or ".idx".
+fs::path token_prefix(const fs::path& path);
 
 /// How tokens lie in .bin: as u8 for vocabularies up to 256, u16 below 65,500, else i32.
 class TokenStore {
@@ -50,7 +65,7 @@ class TokenFileWriter {
   /// The format's sequences hold 2^31 - 1 tokens (tests lower that): a longer document becomes several.
   TokenFileWriter(const fs::path& prefix, int64_t vocabulary, int64_t longest_sequence = kLongestSequence);
   /// Throws Error where <prefix>.json is a file of another kind, which would be lost.
-  TokenFileWriter(const fs::path& prefix, const Tokenizer& tokenizer);
+  TokenFileWriter(const fs::path& prefix, const Tokenizer& tokenizer, DocumentMarks marks = {});
   ~TokenFileWriter();
   /// The document may be empty.
   void add_document(std::span<const int32_t> tokens);
@@ -64,7 +79,8 @@ class TokenFileWriter {
   void finish();
   /// Publishes all of `writers` or, where a disk fills up, none. The indexes come last and in reverse order: whoever
   /// finds the first writer's finds a complete set, and never one part of an older set beside one of this.
-  static void finish_together(std::span<TokenFileWriter* const> writers);
+  /// Where the set is the split in the folder `split`, parts that an older one had there and this one has not go.
+  static void finish_together(std::span<TokenFileWriter* const> writers, const fs::path& split = {});
 
  private:
   static constexpr int64_t kLongestSequence = std::numeric_limits<int32_t>::max();
@@ -82,7 +98,9 @@ class TokenFileWriter {
   std::vector<size_t> continued_;                      // sequences whose document goes on with the next one
   std::string scratch_;                                // one document as it is stored
   std::unique_ptr<nlohmann::ordered_json> tokenizer_;  // describe(), or null
-  std::unique_ptr<AtomicFile> sidecar_;                // from seal() on
+  DocumentMarks marks_;
+  TokenRange range_;                     // of all tokens
+  std::unique_ptr<AtomicFile> sidecar_;  // from seal() on
   AtomicFile bin_, idx_;
 };
 
@@ -101,6 +119,11 @@ class TokenFile {
   void read(int64_t position, std::span<int64_t> out) const;
   /// What wrote the tokens, as Tokenizer::describe() says it; null where no file beside them tells (Megatron's do not).
   const nlohmann::ordered_json& tokenizer() const { return *tokenizer_; }
+  /// Whether its documents begin and end with the tokenizer's marks; none where no file beside them tells.
+  std::optional<DocumentMarks> marks() const { return marks_; }
+  /// Of all ids in the documents. The file beside the tokens may say it; else all of them are read, and
+  /// progress(bytes done, bytes in total) is called.
+  TokenRange range(const std::function<void(uint64_t, uint64_t)>& progress = {}) const;
   int dtype_code() const { return index_.dtype_code; }
   int64_t sequences() const { return static_cast<int64_t>(index_.sequence_begin.size()) - 1; }
   const fs::path& prefix() const { return prefix_; }
@@ -119,6 +142,8 @@ class TokenFile {
   TokenIndex index_;
   uint64_t index_hash_ = 0;
   std::shared_ptr<const nlohmann::ordered_json> tokenizer_;
+  std::optional<DocumentMarks> marks_;
+  std::optional<int64_t> largest_token_;
 };
 
 /// Throws Error, naming both, where the file says that another tokenizer made it. Files that say nothing pass.

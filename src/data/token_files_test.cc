@@ -161,6 +161,48 @@ TEST_F(TokenFiles, ReadsEveryIntegerType) {
           -1, 2);
 }
 
+TEST_F(TokenFiles, PartsOfAnOlderSplitGoBeforeTheNewOneIsThere) {
+  const ByteTokenizer bytes;
+  const auto write = [&](const std::vector<const char*>& parts) {
+    std::vector<std::unique_ptr<TokenFileWriter>> writers;
+    std::vector<TokenFileWriter*> all;
+    for (const char* part : parts) {
+      all.push_back(writers.emplace_back(std::make_unique<TokenFileWriter>(folder_ / part, bytes)).get());
+      all.back()->add_document(std::vector<int32_t>{1});
+    }
+    TokenFileWriter::finish_together(all, folder_);
+  };
+  const auto files_of = [](const std::vector<std::string>& parts) {
+    std::set<std::string> files;
+    for (const std::string& part : parts)
+      for (const char* suffix : {".bin", ".idx", ".json"}) files.insert(part + suffix);
+    return files;
+  };
+  write({"train", "valid", "test"});
+  // A folder where the new split's first index should go: by then nothing of the old one may be usable.
+  fs::remove(folder_ / "valid.idx");
+  fs::create_directories(folder_ / "valid.idx" / "in the way");
+  EXPECT_ANY_THROW(write({"train", "valid"}));
+  for (const char* part : {"train", "test"}) EXPECT_FALSE(fs::exists(folder_ / (std::string(part) + ".idx"))) << part;
+  fs::remove_all(folder_ / "valid.idx");
+  write({"train", "valid", "test"});
+  // A crash after the index went.
+  fs::remove(folder_ / "test.idx");
+  write({"train", "valid"});
+  EXPECT_EQ(names(), files_of({"train", "valid"}));
+  // Megatron's pairs go too, files of other kinds under such names stay.
+  put_documents("test", {{1}}, 256);
+  put("test.json", "[1]");
+  write({"train"});
+  auto expected = files_of({"train"});
+  expected.insert("test.json");
+  EXPECT_EQ(names(), expected);
+  put("valid.bin", "not ours");
+  expected.insert("valid.bin");
+  write({"train"});
+  EXPECT_EQ(names(), expected);
+}
+
 TEST_F(TokenFiles, FingerprintsTellDataApart) {
   const std::vector<std::vector<int32_t>> documents = {{1, 2, 3}, {4, 5}};
   const std::string print = TokenFile(put_documents("a", documents, 256)).fingerprint();

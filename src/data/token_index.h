@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/check.h"
+
 namespace megalodon::data {
 
 inline constexpr std::string_view kTokenIndexMagic("MMIDIDX\0\0", 9);
@@ -21,6 +23,27 @@ struct TokenDtype {
 
 /// Null for a code that is no integer type of the format.
 const TokenDtype* find_token_dtype(int code);
+
+/// Calls body with a value of the dtype's C++ type.
+template <class Body>
+void with_token_dtype(int code, const Body& body) {
+  switch (code) {
+    case 1:
+      return body(uint8_t{});
+    case 2:
+      return body(int8_t{});
+    case 3:
+      return body(int16_t{});
+    case 4:
+      return body(int32_t{});
+    case 5:
+      return body(int64_t{});
+    case 8:
+      return body(uint16_t{});
+    default:
+      fail("[token file] unknown dtype code {}", code);
+  }
+}
 
 struct TokenIndex {
   int dtype_code = 0;

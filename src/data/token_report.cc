@@ -46,14 +46,23 @@ TokenReport::Sample sample_of(const TokenFile& file, int64_t document, int64_t m
   return sample;
 }
 
+std::string marks_text(const std::optional<DocumentMarks>& marks) {
+  if (!marks) return "not recorded";
+  if (marks->bos && marks->eos) return "BOS and EOS";
+  return marks->bos ? "BOS" : marks->eos ? "EOS" : "none";
+}
+
 }  // namespace
 
-TokenReport describe(const TokenFile& file, int64_t samples, int64_t sample_tokens, const Tokenizer* tokenizer) {
+TokenReport describe(const TokenFile& file, int64_t samples, int64_t sample_tokens, const Tokenizer* tokenizer,
+                     const std::function<void(uint64_t, uint64_t)>& progress) {
   TokenReport report;
   report.prefix = file.prefix().string();
   report.dtype = find_token_dtype(file.dtype_code())->name;
   report.tokenizer = tokenizer_text(file.tokenizer());
   report.fingerprint = file.fingerprint();
+  report.marks = file.marks();
+  report.range = file.range(progress);
   report.documents = file.documents();
   report.sequences = file.sequences();
   report.tokens = file.tokens();
@@ -67,9 +76,11 @@ TokenReport describe(const TokenFile& file, int64_t samples, int64_t sample_toke
 
 std::string to_text(const TokenReport& report) {
   std::string text = fmt::format(
-      "documents  {}\nsequences  {}\ntokens     {}\ndtype      {}\nbytes      {}\ntokenizer  {}\nhash       {}\n",
+      "documents  {}\nsequences  {}\ntokens     {}\ndtype      {}\nbytes      {}\ntokenizer  {}\nmarks      {}\n"
+      "largest id {}{}\nhash       {}\n",
       report.documents, report.sequences, report.tokens, report.dtype, report.bytes, report.tokenizer,
-      report.fingerprint);
+      marks_text(report.marks), report.tokens == 0 ? "none" : std::to_string(report.range.largest),
+      report.range.smallest < 0 ? fmt::format(", smallest {}", report.range.smallest) : "", report.fingerprint);
   const TokenReport::Lengths& l = report.lengths;
   if (report.documents > 0) {
     text += fmt::format(
@@ -95,6 +106,9 @@ nlohmann::ordered_json to_json(const TokenReport& report) {
                                  {"bytes", report.bytes},
                                  {"tokenizer", report.tokenizer},
                                  {"fingerprint", report.fingerprint},
+                                 {"prepend_bos", nullptr},
+                                 {"append_eos", nullptr},
+                                 {"largest_token", report.range.largest},
                                  {"document_length",
                                   {{"shortest", l.shortest},
                                    {"p10", l.p10},
@@ -106,6 +120,8 @@ nlohmann::ordered_json to_json(const TokenReport& report) {
                                    {"longest", l.longest},
                                    {"mean", l.mean},
                                    {"empty", l.empty}}}};
+  if (report.marks) tree["prepend_bos"] = report.marks->bos, tree["append_eos"] = report.marks->eos;
+  if (report.range.smallest < 0) tree["smallest_token"] = report.range.smallest;
   for (const TokenReport::Sample& sample : report.samples) {
     Utf8Stream stream;
     tree["samples"].push_back({{"document", sample.document},

@@ -12,6 +12,12 @@ constexpr const char* kFormat = "megalodon.cpp tokens";
 constexpr int kVersion = 1;
 constexpr uintmax_t kMaxSidecarBytes = 1 << 20;
 
+bool flag(const Json& tree, const char* key, const std::string& source) {
+  const Json value = tree.value(key, Json());
+  check(value.is_boolean(), "[{}] {} must be true or false, got {}; the file is damaged", source, key, value.dump());
+  return value.get<bool>();
+}
+
 }  // namespace
 
 fs::path sidecar_path(const fs::path& prefix) {
@@ -32,15 +38,21 @@ std::optional<TokenSidecar> read_sidecar(const fs::path& prefix) {
         tree.value("format_version", Json()).dump());
   const Json tokenizer = tree.value("tokenizer", Json());
   check(tokenizer.is_object(), "[{}] expected an object \"tokenizer\"", source);
-  return TokenSidecar{tokenizer, count_at(tree, "documents", source), count_at(tree, "tokens", source)};
+  TokenSidecar sidecar{tokenizer, count_at(tree, "documents", source), count_at(tree, "tokens", source), {}, {}};
+  if (tree.contains("prepend_bos") || tree.contains("append_eos"))
+    sidecar.marks = {flag(tree, "prepend_bos", source), flag(tree, "append_eos", source)};
+  if (tree.contains("largest_token")) sidecar.largest_token = count_at(tree, "largest_token", source);
+  return sidecar;
 }
 
 std::string sidecar_text(const TokenSidecar& sidecar) {
-  const Json tree = {{"format", kFormat},
-                     {"format_version", kVersion},
-                     {"tokenizer", sidecar.tokenizer},
-                     {"documents", sidecar.documents},
-                     {"tokens", sidecar.tokens}};
+  Json tree = {{"format", kFormat},
+               {"format_version", kVersion},
+               {"tokenizer", sidecar.tokenizer},
+               {"documents", sidecar.documents},
+               {"tokens", sidecar.tokens}};
+  if (sidecar.marks) tree["prepend_bos"] = sidecar.marks->bos, tree["append_eos"] = sidecar.marks->eos;
+  if (sidecar.largest_token.value_or(-1) >= 0) tree["largest_token"] = *sidecar.largest_token;
   return tree.dump(2) + "\n";
 }
 

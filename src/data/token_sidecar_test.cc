@@ -37,7 +37,10 @@ TEST_F(TokenSidecars, RememberTheirTokenizer) {
                                                                    {"format_version", 1},
                                                                    {"tokenizer", other.describe()},
                                                                    {"documents", 1},
-                                                                   {"tokens", 2}})
+                                                                   {"tokens", 2},
+                                                                   {"prepend_bos", false},
+                                                                   {"append_eos", false},
+                                                                   {"largest_token", 2}})
                                                    .dump(2) +
                                                "\n");
   check_tokenizer(of_bytes, bytes);
@@ -49,6 +52,25 @@ TEST_F(TokenSidecars, RememberTheirTokenizer) {
   EXPECT_TRUE(silent.tokenizer().is_null());
   EXPECT_FALSE(fs::exists(folder_ / "a.json"));
   check_tokenizer(silent, bytes);
+}
+
+TEST_F(TokenSidecars, RememberMarksAndTheLargestTokenWhereTheyAreRecorded) {
+  const ByteTokenizer bytes;
+  for (const DocumentMarks marks : {DocumentMarks{}, DocumentMarks{true, false}, DocumentMarks{false, true}}) {
+    TokenFileWriter writer(folder_ / "a", bytes, marks);
+    writer.add_document(std::vector<int32_t>{7, 200, 1});
+    writer.add_document(std::vector<int32_t>{3});
+    writer.finish();
+    const TokenFile file(folder_ / "a");
+    EXPECT_EQ(file.marks(), marks);
+    EXPECT_EQ(file.range([](uint64_t, uint64_t) { ADD_FAILURE() << "no need to read"; }).largest, 200);
+  }
+  put("a.json", sidecar_text({bytes.describe(), 2, 4}));
+  const TokenFile older(folder_ / "a");
+  EXPECT_EQ(older.marks(), std::nullopt);
+  uint64_t read = 0;
+  EXPECT_EQ(older.range([&](uint64_t done, uint64_t) { read = done; }).largest, 200);
+  EXPECT_EQ(read, 4U);
 }
 
 TEST_F(TokenSidecars, RefuseADescriptionOfOtherTokens) {
@@ -68,8 +90,12 @@ TEST_F(TokenSidecars, RefuseADescriptionOfOtherTokens) {
   expect_contains(rejection_of(R"({"format": "megalodon.cpp tokens", "format_version": 2})"), {"format_version 1"});
   expect_contains(rejection_of(R"({"format": "megalodon.cpp tokens", "format_version": 1})"), {"\"tokenizer\""});
   const std::string head = R"({"format": "megalodon.cpp tokens", "format_version": 1, "tokenizer": {}, )";
-  expect_contains(rejection_of(head + R"("documents": -1, "tokens": 2})"), {"\"documents\""});
-  expect_contains(rejection_of(head + R"("documents": 1})"), {"\"tokens\""});
+  expect_contains(rejection_of(head + R"("documents": -1, "tokens": 2})"), {"a.json", "documents", "-1"});
+  expect_contains(rejection_of(head + R"("documents": 1})"), {"a.json", "tokens", "nothing"});
+  const std::string counted = head + R"("documents": 1, "tokens": 2, )";
+  expect_contains(rejection_of(counted + R"("prepend_bos": true})"), {"a.json", "append_eos", "null"});
+  expect_contains(rejection_of(counted + R"("prepend_bos": 1, "append_eos": true})"), {"a.json", "prepend_bos", "1"});
+  expect_contains(rejection_of(counted + R"("largest_token": -1})"), {"a.json", "largest_token", "-1"});
   expect_contains(rejection_of(std::string(2 << 20, ' ')), {"this large"});
   // Nor is a file of another kind written over.
   error_of([&] { TokenFileWriter writer(folder_ / "a", bytes); });
