@@ -10,6 +10,13 @@ namespace megalodon {
 DocumentStreams::DocumentStreams(const data::TokenFile& file, const data::Tokenizer& tokenizer)
     : file_(file), tokenizer_(tokenizer) {}
 
+void DocumentStreams::add_marks() {
+  marks_ = tokenizer_.special_tokens();
+  const data::DocumentMarks there = file_.marks().value_or(data::DocumentMarks());
+  if (there.bos) marks_.bos.reset();
+  if (there.eos) marks_.eos.reset();
+}
+
 int64_t DocumentStreams::length(int64_t document) const {
   return file_.document_length(document) + (marks_.bos ? 1 : 0) + (marks_.eos ? 1 : 0);
 }

@@ -12,8 +12,9 @@ class DocumentStreams {
   /// The tokenizer of the file and of the model.
   DocumentStreams(const data::TokenFile& file, const data::Tokenizer& tokenizer);
 
-  /// What stands before and after every document's tokens: nothing unless marks were asked for.
-  void add_marks() { marks_ = tokenizer_.special_tokens(); }
+  /// Documents are read between the tokenizer's BOS and EOS, of which those are added that the file's documents lack
+  /// (where it is not known what they have, both).
+  void add_marks();
   /// Tokens of the document, marks included.
   int64_t length(int64_t document) const;
   /// Steps [begin, begin + steps) of the documents, a row each: tokens, and the tokens that follow them as targets.
@@ -26,7 +27,7 @@ class DocumentStreams {
 
   const data::TokenFile& file_;
   const data::Tokenizer& tokenizer_;
-  data::SpecialTokens marks_;  // only bos and eos are read
+  data::SpecialTokens marks_;  // what is added; only bos and eos are read
 };
 
 }  // namespace megalodon

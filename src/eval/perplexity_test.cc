@@ -125,6 +125,26 @@ TEST_F(PerplexityTest, PublishedIsThatOfEachTextBetweenItsMarksWhateverTheBatch)
   }
 }
 
+TEST_F(PerplexityTest, PublishedAddsOnlyTheMarksThatTheDataLacks) {
+  const MarkedTokenizer tokenizer(config_.vocab_size, {1, 2, {}, {}});
+  const auto [loss, tokens] = each_alone({1, 2, {}, {}});
+  for (const data::DocumentMarks there :
+       std::vector<data::DocumentMarks>{{}, {true, false}, {false, true}, {true, true}}) {
+    data::TokenFileWriter writer(folder_ / "marked", tokenizer, there);
+    for (std::vector<int32_t> text : documents_) {
+      if (there.bos) text.insert(text.begin(), 1);
+      if (there.eos) text.push_back(2);
+      writer.add_document(text);
+    }
+    writer.finish();
+    const auto report = published_perplexity(*model_, data::TokenFile(folder_ / "marked"), tokenizer, {3, {64}});
+    EXPECT_EQ(report.tokens, tokens);
+    EXPECT_NEAR(report.loss, loss, 1e-6 * loss);
+    EXPECT_EQ(report.marks.bos, 1);
+    EXPECT_EQ(report.marks.eos, 2);
+  }
+}
+
 TEST_F(PerplexityTest, PublishedLongInferenceForgetsOldStatistics) {
   const MarkedTokenizer tokenizer(config_.vocab_size, {1, 2, {}, {}});
   const auto published = published_perplexity(*model_, corpus(), tokenizer, {1, published_long_inference(*model_)});

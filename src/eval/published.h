@@ -17,14 +17,14 @@ struct PublishedOptions {
 };
 
 struct PublishedReport {
-  data::SpecialTokens marks;          // of which bos and eos were added
+  data::SpecialTokens marks;          // of which bos and eos stand around every text
   int64_t documents = 0, tokens = 0;  // texts with something to predict, and predictions
   double loss = 0, perplexity = 0;    // nats a prediction, and its exponential
 };
 
-/// The documents of `file` are texts without marks. A tokenizer that lacks one, as that of bytes does, adds none: then
-/// a text's first token is not predicted, and where there is no EOS neither is its end. The batch has no influence on
-/// the loss, but for published_long_inference(): what counts there is the length of the batch's longest text.
+/// Marks that the documents of `file` lack are added. A tokenizer that lacks one, as that of bytes does, adds none:
+/// then a text's first token is not predicted, and where there is no EOS neither is its end. The batch has no influence
+/// on the loss, but for published_long_inference(): what counts there is the length of the batch's longest text.
 PublishedReport published_perplexity(Model& model, const data::TokenFile& file, const data::Tokenizer& tokenizer,
                                      const PublishedOptions& options,
                                      const std::function<void(int64_t done, int64_t total)>& progress = {});
