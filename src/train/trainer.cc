@@ -39,8 +39,9 @@ Trainer::Trainer(RunConfig config, TrainerOptions options)
     : config_(validated(std::move(config))),
       options_(std::move(options)),
       tokenizer_(data::make_tokenizer(config_.data.tokenizer)),
-      data_(config_.data, *tokenizer_, config_.train.accumulate, static_cast<uint64_t>(config_.train.seed)),
-      valid_(config_.data.valid, *tokenizer_,
+      data_(config_.data, *config_.model, *tokenizer_, config_.train.accumulate,
+            static_cast<uint64_t>(config_.train.seed)),
+      valid_(config_.data.valid, *config_.model, *tokenizer_,
              {.batch = config_.data.batch,
               .length = config_.data.seq_len,
               .tokens = config_.train.eval_tokens,
@@ -188,7 +189,7 @@ std::optional<double> Trainer::backward(const std::vector<BatchTensors>& batches
 std::optional<StepReport> Trainer::train_step() {
   const Stopwatch watch;
   if (options_.overfit_batch) data_.seek(0);
-  const auto batches = data_.next(*config_.model, SignalGuard::stopping);
+  const auto batches = data_.next(SignalGuard::stopping);
   if (!batches) return {};
   StepReport report;
   report.step = state_.step + 1;

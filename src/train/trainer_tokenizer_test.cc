@@ -6,7 +6,6 @@
 namespace megalodon {
 namespace {
 
-
 class TrainingWithTokenizer : public testing::Training {
  protected:
   void SetUp() override {

@@ -5,15 +5,18 @@
 #include <nlohmann/json.hpp>
 
 #include "base/progress.h"
+#include "train/token_check.h"
 
 namespace megalodon {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-std::vector<data::TokenFile> open(const std::vector<data::MixtureEntry>& entries, const data::Tokenizer& tokenizer) {
+std::vector<data::TokenFile> open(const std::vector<data::MixtureEntry>& entries, const data::Tokenizer& tokenizer,
+                                  const ModelConfig& model, std::vector<std::string>& notes) {
   std::vector<data::TokenFile> files;
-  for (const data::MixtureEntry& entry : entries) data::check_tokenizer(files.emplace_back(entry.prefix), tokenizer);
+  for (const data::MixtureEntry& entry : entries)
+    notes.push_back(check_tokens(files.emplace_back(entry.prefix), tokenizer, model));
   return files;
 }
 
@@ -26,12 +29,13 @@ std::vector<data::Corpus> weighted(const std::vector<data::TokenFile>& files,
 
 }  // namespace
 
-TrainingData::TrainingData(const DataConfig& config, const data::Tokenizer& tokenizer, int64_t accumulate,
-                           uint64_t seed)
+TrainingData::TrainingData(const DataConfig& config, const ModelConfig& model, const data::Tokenizer& tokenizer,
+                           int64_t accumulate, uint64_t seed)
     : config_(config),
+      model_(model),
       accumulate_(accumulate),
       entries_(data::parse_mixture(config.train, "data.train")),
-      corpora_(open(entries_, tokenizer)),
+      corpora_(open(entries_, tokenizer, model, notes_)),
       loader_(weighted(corpora_, entries_), {.batch = config.batch,
                                              .length = config.seq_len,
                                              .seed = seed,
@@ -39,15 +43,14 @@ TrainingData::TrainingData(const DataConfig& config, const data::Tokenizer& toke
                                              .segment = config.segment}),
       ahead_([this] { return read(); }) {}
 
-std::optional<std::vector<BatchTensors>> TrainingData::next(const ModelConfig& model,
-                                                            const std::function<bool()>& stop) {
+std::optional<std::vector<BatchTensors>> TrainingData::next(const std::function<bool()>& stop) {
   const auto batches = ahead_.take(stop);
   if (!batches) return {};
   position_ = loader_.position();
   ahead_.begin();
   std::vector<BatchTensors> tensors;
   for (const data::Batch& batch : *batches)
-    tensors.push_back(to_tensors(batch, model, fmt::format("{}", fmt::join(config_.train, ", "))));
+    tensors.push_back(to_tensors(batch, model_, fmt::format("{}", fmt::join(config_.train, ", "))));
   return tensors;
 }
 
@@ -88,6 +91,7 @@ std::vector<std::string> TrainingData::describe(int64_t sequences) const {
     if (uses.size() > 1) line += fmt::format(", {:.1f} % of the tokens", 100 * uses[i].share);
     line += fmt::format(", {:.2f} epochs", uses[i].epochs);
     if (config_.packing == "documents") line += fmt::format(", sequences {:.1f} % full", 100 * uses[i].fill);
+    if (!notes_[i].empty()) line += "; " + notes_[i];
     lines.push_back(std::move(line));
   }
   if (config_.packing == "stateful")

@@ -16,12 +16,15 @@ namespace megalodon {
 
 class TrainingData {
  public:
-  /// Batches of `accumulate` forward passes. Throws Error where the token files do not fit, or are another tokenizer's.
-  TrainingData(const DataConfig& config, const data::Tokenizer& tokenizer, int64_t accumulate, uint64_t seed);
+  /// Batches of `accumulate` forward passes. Throws Error where the token files do not fit, are another tokenizer's, or
+  /// hold ids that the model does not have; files that nothing describes are read as a whole to find out. `model` must
+  /// outlive this.
+  TrainingData(const DataConfig& config, const ModelConfig& model, const data::Tokenizer& tokenizer, int64_t accumulate,
+               uint64_t seed);
 
   /// The batches of the step at the current position, which moves on. None, with the position as it was, where `stop`
   /// says so before they are there.
-  std::optional<std::vector<BatchTensors>> next(const ModelConfig& model, const std::function<bool()>& stop = {});
+  std::optional<std::vector<BatchTensors>> next(const std::function<bool()>& stop = {});
   /// Sequences handed out: all there is to save.
   int64_t position() const { return position_; }
   void seek(int64_t position);
@@ -37,8 +40,10 @@ class TrainingData {
   std::vector<data::Batch> read();
 
   DataConfig config_;
+  const ModelConfig& model_;
   int64_t accumulate_;
   std::vector<data::MixtureEntry> entries_;
+  std::vector<std::string> notes_;  // on each corpus, for people
   std::vector<data::TokenFile> corpora_;
   data::Loader loader_;  // the reading thread's own while it reads
   int64_t position_ = 0;

@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/progress.h"
+#include "train/token_check.h"
 
 namespace megalodon {
 namespace {
@@ -30,24 +31,26 @@ std::pair<std::string, std::string> split_valid_entry(const std::string& entry) 
   return split;
 }
 
-ValidationSets::ValidationSets(const std::vector<std::string>& list, const data::Tokenizer& tokenizer,
-                               EvaluationOptions options)
+ValidationSets::ValidationSets(const std::vector<std::string>& list, const ModelConfig& model,
+                               const data::Tokenizer& tokenizer, EvaluationOptions options)
     : options_(std::move(options)) {
   for (const std::string& entry : list) {
     const auto [name, prefix] = split_valid_entry(entry);
     for (const Set& other : sets_)
       if (other.name == name) fail_usage("[data.valid] two corpora are called \"{}\"; give names: NAME=PREFIX", name);
-    sets_.push_back({name, data::TokenFile(prefix)});
-    data::check_tokenizer(sets_.back().corpus, tokenizer);
-    check_can_evaluate(sets_.back().corpus, options_);
+    data::TokenFile corpus(prefix);
+    std::string note = check_tokens(corpus, tokenizer, model);
+    check_can_evaluate(corpus, options_);
+    sets_.push_back({name, std::move(corpus), std::move(note)});
   }
 }
 
 std::vector<std::string> ValidationSets::describe() const {
   std::vector<std::string> lines;
   for (const Set& set : sets_)
-    lines.push_back(fmt::format("{}, {}: {} tokens in {} documents", set.name, set.corpus.prefix().string(),
-                                format_count(static_cast<double>(set.corpus.tokens())), set.corpus.documents()));
+    lines.push_back(fmt::format("{}, {}: {} tokens in {} documents{}{}", set.name, set.corpus.prefix().string(),
+                                format_count(static_cast<double>(set.corpus.tokens())), set.corpus.documents(),
+                                set.note.empty() ? "" : "; ", set.note));
   return lines;
 }
 

@@ -21,8 +21,10 @@ struct NamedEvaluation {
 class ValidationSets {
  public:
   /// Throws UsageError for names that are empty, not unique or unfit for a metric's name, Error where a file is
-  /// missing, is another tokenizer's, or has nothing to evaluate as `options` say.
-  ValidationSets(const std::vector<std::string>& list, const data::Tokenizer& tokenizer, EvaluationOptions options);
+  /// missing, is another tokenizer's, holds ids that the model does not have, or has nothing to evaluate as `options`
+  /// say.
+  ValidationSets(const std::vector<std::string>& list, const ModelConfig& model, const data::Tokenizer& tokenizer,
+                 EvaluationOptions options);
 
   bool empty() const { return sets_.empty(); }
   /// For people: one line for each.
@@ -39,6 +41,7 @@ class ValidationSets {
   struct Set {
     std::string name;
     data::TokenFile corpus;
+    std::string note;  // for people
   };
   std::vector<Set> sets_;
   EvaluationOptions options_;

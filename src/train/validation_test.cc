@@ -29,7 +29,7 @@ class Validation : public testing::TrainingTest {
 };
 
 TEST_F(Validation, EverySetHasItsOwnLoss) {
-  const ValidationSets sets({prefix("valid"), "seen=" + prefix("train")}, bytes_, options_);
+  const ValidationSets sets({prefix("valid"), "seen=" + prefix("train")}, model_->config(), bytes_, options_);
   std::vector<double> shares;
   const auto list = sets.evaluate(*model_, bytes_, {}, [&](double s) { shares.push_back(s); });
   ASSERT_TRUE(list);
@@ -47,17 +47,19 @@ TEST_F(Validation, EverySetHasItsOwnLoss) {
 
 TEST_F(Validation, RefusesEqualNamesAndMissingFiles) {
   expect_contains(error_of([&] {
-                    ValidationSets({prefix("valid"), "valid=" + prefix("train")}, bytes_, options_);
+                    ValidationSets({prefix("valid"), "valid=" + prefix("train")}, model_->config(), bytes_, options_);
                   }),
                   {"data.valid", "\"valid\"", "NAME=PREFIX"});
-  expect_contains(error_of([&] { ValidationSets({prefix("absent")}, bytes_, options_); }), {"absent"});
-  EXPECT_TRUE(ValidationSets({}, bytes_, options_).empty());
+  expect_contains(error_of([&] { ValidationSets({prefix("absent")}, model_->config(), bytes_, options_); }),
+                  {"absent"});
+  EXPECT_TRUE(ValidationSets({}, model_->config(), bytes_, options_).empty());
 }
 
 TEST_F(Validation, RefusesAtOnceWhatHasNothingToEvaluate) {
   const auto open = [&](const std::vector<std::vector<int32_t>>& documents, int64_t length, int64_t tokens) {
     put_documents("odd", documents, 256);
-    ValidationSets({prefix("valid"), prefix("odd")}, bytes_, {.batch = 2, .length = length, .tokens = tokens});
+    ValidationSets({prefix("valid"), prefix("odd")}, model_->config(), bytes_,
+                   {.batch = 2, .length = length, .tokens = tokens});
   };
   const std::vector<int32_t> text(10, 'x');
   expect_contains(error_of([&] { open({text, text}, 20, 0); }), {"odd", "20 tokens"});
@@ -70,11 +72,25 @@ TEST_F(Validation, RefusesAtOnceWhatHasNothingToEvaluate) {
 }
 
 TEST_F(Validation, AnotherTextHasAnotherIdentity) {
-  const auto identity = [&](const std::string& entry) { return ValidationSets({entry}, bytes_, options_).identity(); };
+  const auto identity = [&](const std::string& entry) {
+    return ValidationSets({entry}, model_->config(), bytes_, options_).identity();
+  };
   const auto valid = identity(prefix("valid"));
   EXPECT_EQ(valid["1"]["name"], "valid");
   EXPECT_EQ(identity("other=" + prefix("valid"))["1"]["fingerprint"], valid["1"]["fingerprint"]);
   EXPECT_NE(identity(prefix("train"))["1"]["fingerprint"], valid["1"]["fingerprint"]);
+}
+
+TEST_F(Validation, IdsThatTheModelLacksAreFoundAtOnceAndTrustIsStated) {
+  put_documents("large", {std::vector<int32_t>(40, 300)}, 512);
+  const auto open = [&](const std::vector<std::string>& list) {
+    return ValidationSets(list, model_->config(), bytes_, options_).describe();
+  };
+  expect_contains(error_of([&] {
+                    open({prefix("valid"), prefix("large")});
+                  }),
+                  {"/large'", "token 300", "vocabulary is 256"});
+  expect_contains(open({prefix("valid")}).at(0), {"tokenizer unknown, taken on trust; largest id 109"});
 }
 
 }  // namespace
