@@ -27,6 +27,13 @@ void add_inspect(CLI::App& app, Common& common);
 inline constexpr const char* kTokenizerHelp =
     "bytes, a SentencePiece file (*.model), a Hugging Face tokenizer.json (BPE), or a folder that holds one";
 
+/// Declares --threads. Every command that uses it does, so that its help lists it, and the program itself, so that it
+/// may come before the command.
+void add_threads(CLI::App& command, Common& common, const char* help = "CPU threads; 0: all cores");
+
+/// For options that count. (CLI11's own check speaks of 9223372036854775807.)
+CLI::Validator at_least(int64_t smallest);
+
 /// Sets the number of threads of torch and of the kernels: `threads`, or all cores for 0 (Debian's libtorch would run
 /// one).
 void use_threads(int threads);

@@ -9,6 +9,19 @@
 
 namespace megalodon::apps {
 
+void add_threads(CLI::App& command, Common& common, const char* help) {
+  command.add_option("--threads", common.threads, help)->check(at_least(0))->capture_default_str();
+}
+
+CLI::Validator at_least(int64_t smallest) {
+  const auto find_error = [smallest](const std::string& text) {
+    int64_t value = 0;
+    const bool fits = CLI::detail::lexical_cast(text, value) && value >= smallest;
+    return fits ? std::string() : fmt::format("expected a whole number of {} or more, got {}", smallest, text);
+  };
+  return {find_error, fmt::format(">= {}", smallest)};
+}
+
 void use_threads(int threads) {
   if (threads < 0) fail_usage("[--threads] expected 0 (all cores) or more, got {}", threads);
   at::set_num_threads(threads > 0 ? threads : available_cores());

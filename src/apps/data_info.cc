@@ -4,6 +4,7 @@
 
 #include "apps/data_commands.h"
 #include "base/check.h"
+#include "base/progress.h"
 #include "data/token_report.h"
 
 namespace megalodon::apps {
@@ -30,7 +31,11 @@ void run_info(const InfoOptions& options) {
   const data::TokenFile file(options.prefix);
   const auto tokenizer = options.show > 0 ? find_tokenizer(file, options.tokenizer) : nullptr;
   if (tokenizer != nullptr) data::check_tokenizer(file, *tokenizer);
-  const auto report = data::describe(file, options.show, options.show_tokens, tokenizer.get());
+  Progress scan("scan", "bytes");
+  const auto report = data::describe(
+      file, options.show, options.show_tokens, tokenizer.get(),
+      [&](uint64_t done, uint64_t total) { scan.update(static_cast<int64_t>(done), static_cast<int64_t>(total)); });
+  scan.finish();
   if (options.json) {
     fmt::print("{}\n", data::to_json(report).dump(2));
   } else {
@@ -45,10 +50,10 @@ void add_data_info(CLI::App& data_command) {
   auto options = std::make_shared<InfoOptions>();
   command->add_option("prefix", options->prefix, "prefix of the pair")->required();
   command->add_option("--show", options->show, "show the beginnings of so many documents")
-      ->check(CLI::NonNegativeNumber)
+      ->check(at_least(0))
       ->capture_default_str();
   command->add_option("--show-tokens", options->show_tokens, "tokens of each that are shown")
-      ->check(CLI::NonNegativeNumber)
+      ->check(at_least(0))
       ->capture_default_str();
   command->add_option("--tokenizer", options->tokenizer,
                       "to decode them: bytes, or a path; default: the one that the pair names, where it is to be had");

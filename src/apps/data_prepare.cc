@@ -124,6 +124,7 @@ void add_data_prepare(CLI::App& data_command, Common& common) {
           "not)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->capture_default_str();
+  add_threads(*command, common);
   command->callback([options, &common] {
     until_signal(common, "[data prepare] interrupted; nothing was written",
                  [&] { run_prepare(*options, common.threads); });

@@ -91,7 +91,6 @@ void evaluate_file(const PplOptions& options, Model& model, const data::Tokenize
 void run_ppl(const PplOptions& options) {
   if (options.data.empty() == options.text.empty())
     fail_usage("[eval ppl] expected either --data, a prepared corpus, or --text, files of text");
-  if (options.batch < 1) fail_usage("[--batch] expected 1 or more, got {}", options.batch);
   const TextModel loaded = load_text_model(options.model);
   if (options.text.empty()) return evaluate_file(options, *loaded.model, *loaded.tokenizer, options.data);
   const TemporaryFolder folder;
@@ -115,24 +114,31 @@ void add_eval(CLI::App& app, Common& common) {
                   "instead of --data: what data prepare takes, prepared in a temporary folder");
   auto* documents = ppl->add_option("--documents", options->perplexity.documents,
                                     "score at most this many, spread over the corpus; 0: all")
+                        ->check(at_least(0))
                         ->capture_default_str();
   auto* max_tokens = ppl->add_option("--max-tokens", options->perplexity.max_tokens,
                                      "score at most this many tokens of each document; 0: all")
+                         ->check(at_least(0))
                          ->capture_default_str();
-  ppl->add_option("--stretch", options->perplexity.score.stretch, "tokens per forward pass; no effect on the result")
-      ->capture_default_str();
-  auto* published = ppl->add_flag(
-      "--published", options->published,
-      "as the published evaluator: BOS and EOS around every text (where the tokenizer has them), padded batches, loss "
-      "and perplexity alone");
+  auto* stretch = ppl->add_option("--stretch", options->perplexity.score.stretch,
+                                  "tokens per forward pass; no effect on the result")
+                      ->check(at_least(1))
+                      ->capture_default_str();
+  auto* published = ppl->add_flag("--published", options->published,
+                                  "as the published evaluator: BOS and EOS around every text (where the tokenizer has "
+                                  "them and the data lacks them), padded batches, loss "
+                                  "and perplexity alone");
   published->excludes(documents)->excludes(max_tokens);
   ppl->add_option("--batch", options->batch, "with --published: texts of a forward pass; no effect on the result")
+      ->check(at_least(1))
       ->capture_default_str()
       ->needs(published);
   ppl->add_flag(
-      "--published-long-inference", options->published_long_inference,
-      "as the published evaluator does with long inputs: calls of two chunks, and from the eighth chunk on norm "
-      "statistics of the last six chunks only");
+         "--published-long-inference", options->published_long_inference,
+         "as the published evaluator does with long inputs: calls of two chunks, and from the eighth chunk on norm "
+         "statistics of the last six chunks only")
+      ->excludes(stretch);
+  add_threads(*ppl, common);
   ppl->add_flag("--json", options->json, "print one JSON object");
   ppl->callback([options, &common] {
     use_threads(common.threads);

@@ -78,12 +78,16 @@ void add_generate(CLI::App& app, Common& common) {
   auto options = std::make_shared<GenerateOptions>();
   command->add_option("--model", options->model, "model folder, or a run folder (its latest checkpoint)")->required();
   auto* prompt = command->add_option("--prompt", options->prompt, "text to continue; without it, standard input");
-  command->add_option("--tokens", options->tokens, "tokens to generate; -1: without end")->capture_default_str();
+  command->add_option("--tokens", options->tokens, "tokens to generate; -1: without end")
+      ->check(at_least(-1))
+      ->capture_default_str();
   command->add_flag("--echo", options->echo, "print the prompt before its continuation");
   command
       ->add_option("--report", options->report,
                    "print time per token and memory to stderr every so many tokens; 0: never")
+      ->check(at_least(0))
       ->capture_default_str();
+  add_threads(*command, common);
   add_fields(*command, [options](config::Visitor& v) { options->sampler.visit(v); });
   command->callback([options, prompt, &common] {
     options->prompt_given = prompt->count() > 0;

@@ -31,9 +31,7 @@ int run(int argc, char** argv) {
   app.require_subcommand(1);
   app.set_version_flag("--version", version());
   Common common;
-  app.add_option("--threads", common.threads, "CPU threads; 0: all cores")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+  add_threads(app, common);
   app.fallthrough();
   add_train(app, common);
   add_generate(app, common);

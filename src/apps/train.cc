@@ -25,8 +25,7 @@ void add_train(CLI::App& app, Common& common) {
                    "holds a run; "
                    "PATH: start from that checkpoint")
       ->capture_default_str();
-  command->add_option("--threads", common.threads, "CPU threads; the same as --train.threads")
-      ->check(CLI::NonNegativeNumber);
+  add_threads(*command, common, "CPU threads; the same as --train.threads");
   command->add_flag("--dry-run", options->trainer.dry_run,
                     "print the configuration, sizes, memory and a measured step; write nothing");
   command->add_flag("--overfit-batch", options->trainer.overfit_batch,
