@@ -62,6 +62,8 @@ class Program(ProgramTest):
         self.prepare()
         info = self.run_program("data", "info", "corpus/train").stdout.decode()
         self.assertIn("documents", info)
+        self.assertIn("marks      none", info)
+        self.assertRegex(info, r"largest id 1\d\d")
         out = self.run_program("train", "run.toml")
         self.assertNotIn(b"\r", out.stdout + out.stderr, "progress is redrawn only on a terminal")
         losses = self.losses()
@@ -142,6 +144,13 @@ class Program(ProgramTest):
             (["eval", "ppl", "--model", "x"], 2, "--text"), (["eval", "ppl", "--model", "x", "--data", "y", "--batch", "2"], 2, "--published"), (["inspect", "mega2000M"], 2, "mega200M"),
             (["convert", "nowhere", "there"], 1, "nowhere"), (["generate", "--model", "x", "--prompt", "x", "--top-p", "2"], 2, "top-p"),
             (["--threads", "-3", "generate", "--model", "x", "--prompt", "x"], 2, "threads"),
+            (["generate", "--model", "x", "--prompt", "x", "--tokens", "-5"], 2, "-1 or more, got -5"),
+            (["generate", "--model", "x", "--prompt", "x", "--tokens", "1e3"], 2, "got 1e3"),
+            (["eval", "ppl", "--model", "x", "--data", "y", "--documents", "-3"], 2, "--documents"),
+            (["eval", "ppl", "--model", "x", "--data", "y", "--max-tokens", "-1"], 2, "--max-tokens"),
+            (["eval", "ppl", "--model", "x", "--data", "y", "--stretch", "0"], 2, "1 or more, got 0"),
+            (["eval", "ppl", "--model", "x", "--data", "y", "--stretch", "64", "--published-long-inference"], 2, "excludes"),
+            (["train", "run.toml", "--optim.lr=nan"], 2, "got nan"),
         ]
         for arguments, code, part in cases:
             with self.subTest(arguments=arguments):
@@ -156,6 +165,29 @@ class Program(ProgramTest):
         text = self.run_program("train", "--help").stdout.decode()
         for key in ("optim.lr", "model.chunk_size", "data.seq_len", "train.save_every", "optim.schedule.warmup", "--resume"):
             self.assertIn(key, text)
+
+    def test_help_tells_threads_where_they_count(self):
+        for command in (["data", "prepare"], ["generate"], ["eval", "ppl"], ["train"], []):
+            with self.subTest(command=command):
+                self.assertIn("--threads", self.run_program(*command, "--help").stdout.decode())
+        (self.path / "a.txt").write_text("text")
+        self.run_program("--threads", "2", "data", "prepare", "a.txt", "--output", "a")
+        self.run_program("data", "prepare", "a.txt", "--output", "a", "--threads", "2")
+
+    def test_another_split_replaces_the_whole_of_the_first(self):
+        self.prepare()
+        self.assertTrue((self.path / "corpus" / "test.idx").exists())
+        self.run_program("data", "prepare", "text*.txt", "--output", "corpus", "--valid", "0.2", "--seed", "5")
+        self.assertEqual({p.name for p in (self.path / "corpus").iterdir()}, {f"{part}.{kind}" for part in ("train", "valid") for kind in ("bin", "idx", "json")})
+
+    def test_a_killed_prepare_is_cleaned_up_after(self):
+        child = subprocess.Popen(["true"])
+        child.wait()
+        (self.path / f".corpus.bin.tmp-{child.pid}").write_text("half")
+        (self.path / f".other.bin.tmp-{child.pid}").write_text("half")
+        done = self.run_program("data", "prepare", "text*.txt", "--output", "corpus")
+        self.assertIn("removed: 1 temporary files", done.stdout.decode())
+        self.assertEqual([p.name for p in self.path.glob(".*")], [f".other.bin.tmp-{child.pid}"])
 
     def test_presets_have_the_published_sizes(self):
         text = self.run_program("inspect", "mega7.3B").stdout.decode()

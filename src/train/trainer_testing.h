@@ -45,9 +45,9 @@ class Training : public testing::TrainingTest {
   /// Targets of the run's first steps.
   static int64_t targets(const RunConfig& run, int64_t steps) {
     const data::ByteTokenizer bytes;
-    TrainingData data(run.data, bytes, run.train.accumulate, static_cast<uint64_t>(run.train.seed));
+    TrainingData data(run.data, *run.model, bytes, run.train.accumulate, static_cast<uint64_t>(run.train.seed));
     int64_t sum = 0;
-    for (int64_t i = 0; i < steps; ++i) sum += count_targets(*data.next(*run.model));
+    for (int64_t i = 0; i < steps; ++i) sum += count_targets(*data.next());
     return sum;
   }
   static std::string file_of_latest(const RunConfig& run, const char* name) {
