@@ -14,6 +14,14 @@
 
 namespace megalodon {
 
+#if defined(__SANITIZE_ADDRESS__)
+inline constexpr bool kMeasuresMemory = false;  // the sanitizer's own dwarfs what is measured
+#elif defined(__has_feature)
+inline constexpr bool kMeasuresMemory = !__has_feature(address_sanitizer);
+#else
+inline constexpr bool kMeasuresMemory = true;
+#endif
+
 /// A fresh folder for each test, removed afterwards.
 class FolderTest : public ::testing::Test {
  protected:

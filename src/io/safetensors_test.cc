@@ -233,7 +233,7 @@ TEST(Safetensors, HostileHeadersAreRefusedInBoundedMemory) {
     const std::string file = file_of(header, 0);
     const std::string_view what = std::string_view(header).substr(0, 40);
     EXPECT_NE(testing::error_of([&] { parse_safetensors(as_bytes(file), nullptr); }), "no error") << what;
-    if (!testing::kMeasuresMemory) continue;
+    if (!kMeasuresMemory) continue;
     // The file itself counts once already.
     const size_t growth =
         testing::peak_growth([&] { testing::error_of([&] { parse_safetensors(as_bytes(file), nullptr); }); });

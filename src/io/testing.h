@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/testing.h"
 #include "io/bytes.h"
 #include "io/tensor_file.h"
 
@@ -70,14 +71,6 @@ std::string error_of(Function&& function) {
   }
   return "no error";
 }
-
-#if defined(__SANITIZE_ADDRESS__)
-inline constexpr bool kMeasuresMemory = false;  // the sanitizer's own dwarfs what is measured
-#elif defined(__has_feature)
-inline constexpr bool kMeasuresMemory = !__has_feature(address_sanitizer);
-#else
-inline constexpr bool kMeasuresMemory = true;
-#endif
 
 /// How much more memory than now the process has at its peak while `function` runs: in a child, for peaks stay.
 template <class Function>
