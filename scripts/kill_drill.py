@@ -83,7 +83,7 @@ class Drill:
 
     def killed(self, run, steps):
         for at in sorted(self.rng.randrange(1, steps) for _ in range(self.arguments.kills)):
-            self.stop(self.start(run), run, max(at, last_step(run)))
+            self.stop(self.start(run), run, min(max(at, last_step(run) + 1), steps - 1))
         return self.start(run)
 
     def finish(self, process, run):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Two processes on one run folder: a second trainer is refused (RELIABILITY C10), and whoever loads from a run that goes
+"""Two processes on one run folder: a second trainer is refused (docs/reliability.md, C10), and whoever loads from a run that goes
 on gets a whole checkpoint (C6).
 
 usage: run_folder_test.py PATH_TO_MEGALODON

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Signals at random moments of a run (RELIABILITY C8): whatever it is doing, it ends with the documented exit code and
+"""Signals at random moments of a run (docs/reliability.md, C8): whatever it is doing, it ends with the documented exit code and
 everything saved, and the run that is continued after all of them is the uninterrupted one, bit for bit.
 
 usage: signals_test.py PATH_TO_MEGALODON

@@ -1,5 +1,8 @@
 #include <fmt/format.h>
 
+#include <cstdio>
+#include <cstdlib>
+
 #include "apps/commands.h"
 #include "base/check.h"
 #include "train/signals.h"
@@ -44,7 +47,12 @@ void add_train(CLI::App& app, Common& common) {
       fmt::print("{}\n", trainer.dry_run());
       return;
     }
-    common.exit_code = exit_code(trainer.run());
+    const Outcome outcome = trainer.run();
+    common.exit_code = exit_code(outcome);
+    if (outcome != Outcome::kInterrupted && outcome != Outcome::kPreempted) return;
+    // All is saved. A thread that reads ahead from a disk that hangs is not waited for.
+    std::fflush(nullptr);
+    std::_Exit(common.exit_code);
   });
 }
 

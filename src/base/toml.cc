@@ -132,7 +132,8 @@ void append_table(const Tree& table, const std::string& path, std::string& out) 
 /// Refuses what toml++ 3.3 must not see. It bounds the nesting of values at 256 but not the parts of a dotted key, each
 /// of which nests a table, and its destructor recurses: a key of 200,000 parts overflows the stack before there is a
 /// tree to look at. And it has undefined behaviour where it asks whether a character beyond ASCII is white space, which
-/// it does outside strings and comments and after a backslash that ends a line.
+/// it does outside strings and comments and after a backslash that ends a line. And behind a date it goes back over the
+/// underscores that it skipped, at most 127 characters, in functions that may not throw.
 class Guard {
  public:
   Guard(std::string_view text, std::string_view source) : text_(text), source_(source) {}
@@ -157,10 +158,11 @@ class Guard {
 
   void look_at(char c) {
     demand(is_ascii(c), "characters beyond ASCII belong in quotes or comments");
+    demand((underscores_ += c == '_') <= kMaxUnderscores, "a name or number has too many underscores");
     if (c == '.') {
       demand(++parts_ <= kMaxParts, "a key has too many parts");
     } else if (!is_bare(c) && c != ' ' && c != '\t') {
-      parts_ = 1;
+      parts_ = 1, underscores_ = 0;
     }
   }
 
@@ -188,11 +190,12 @@ class Guard {
     fail_usage("{}:{}: {}", source_, 1 + std::count(text_.begin(), behind, '\n'), rule);
   }
 
-  static constexpr int kMaxParts = 32;
+  static constexpr int kMaxParts = 32, kMaxUnderscores = 100;
 
   std::string_view text_, source_;
   size_t at_ = 0;
-  int parts_ = 1;  // of the key that may be here
+  int parts_ = 1;        // of the key that may be here
+  int underscores_ = 0;  // of the key or value
 };
 
 Tree to_tree(const toml::node& node, std::string_view source, int depth);

@@ -71,6 +71,11 @@ TEST(Toml, HasCharactersBeyondAsciiInQuotesAndComments) {
 TEST(Toml, WhatTheLibraryTakesForGrantedIsAskedFor) {
   for (const char* text : {"[=]", "[[[day]]]", "[\n]", "day = 1979-05-27Ttrue", "day = 1979-05-27 :"})
     EXPECT_TRUE(toml_error(text).starts_with("run.toml")) << text << ": " << toml_error(text);
+  for (const int count : {100, 101, 115, 117, 1000})
+    for (const char* end : {" a", " 12:30:00", ""}) {
+      const std::string text = "day = 1979-05-27" + std::string(static_cast<size_t>(count), '_') + end;
+      EXPECT_TRUE(toml_error(text).starts_with("run.toml:1")) << text << ": " << toml_error(text);
+    }
   EXPECT_EQ(parse_toml("[ a . 'b' ]\nx = [\n[[1], 2],\n [[3]]]\n\t[[\"c\"]]\n[[ c ]]\n", "run.toml").dump(),
             R"({"a":{"b":{"x":[[[1],2],[[3]]]}},"c":[{},{}]})");
 }

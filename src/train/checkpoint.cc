@@ -59,10 +59,12 @@ const Json* find(const std::vector<std::pair<std::string, Json>>& entries, const
   return found == entries.end() ? nullptr : &found->second;
 }
 
-/// None in checkpoints of before there were any.
 std::vector<std::string> lines_at(const Json& tree, const char* key, const fs::path& path) {
   std::vector<std::string> lines;
-  for (const Json& line : tree.value(key, Json::array())) {
+  const auto found = tree.find(key);
+  check(found != tree.end() && found->is_array(), "[{}] {} is missing or no list; the checkpoint is damaged",
+        path.string(), key);
+  for (const Json& line : *found) {
     check(line.is_string() && line.get_ref<const std::string&>().ends_with('\n'),
           "[{}] {} holds {}, which is no line; the checkpoint is damaged", path.string(), key, line.dump());
     lines.push_back(line);
@@ -240,15 +242,15 @@ void RunFolder::write_config(const std::string& toml) const {
 uint64_t RunFolder::save(const FolderParts& parts, int64_t step, const SaveOptions& options) const {
   const fs::path target = checkpoints() / checkpoint_name(step);
   uint64_t bytes = 0;
+  try {
+    sync_path(metrics());   // the lines that the checkpoint counts must outlive a loss of power as it does
+  } catch (const Error&) {  // which is the log's to report
+  }
   write_folder_atomically(target, [&](const fs::path& folder) {
     const auto files = write_parts(parts, folder, options.max_shard_bytes);
     for (const FileSum& file : files) bytes += file.bytes;
     write_manifest(folder, files);
   });
-  try {
-    sync_path(metrics());   // the lines that the checkpoint counts must outlive a loss of power as it does
-  } catch (const Error&) {  // which is the log's to report
-  }
   set_latest(target);
   prune(step, options);
   return bytes;

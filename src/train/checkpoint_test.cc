@@ -189,12 +189,30 @@ TEST_F(Checkpoint, ADamagedTrainerStateIsRefused) {
   expect_contains(error_of([&] { read_trainer_state(folder); }), {"trainer.json"});
   put("broken/trainer.json", "");
   expect_contains(error_of([&] { read_trainer_state(folder); }), {"trainer.json", "not JSON"});
-  for (const char* text :
-       {"[]", "{\"format_version\": 1}", R"({"format_version": 1, "fixed": {}, "environment": {}, "step": -1})",
-        R"({"format_version": 1, "fixed": {}, "environment": {}, "step": "3"})"}) {
+  for (const char* text : {"[]", "{\"format_version\": 1}"}) {
     put("broken/trainer.json", text);
     expect_contains(error_of([&] { read_trainer_state(folder); }), {"trainer.json", "damaged"});
   }
+  const Json whole = {{"format_version", 2},
+                      {"step", 3},
+                      {"updates", 3},
+                      {"micro_batches", 6},
+                      {"loader_position", 12},
+                      {"tokens", 9},
+                      {"records", 3},
+                      {"unwritten", Json::array()},
+                      {"fixed", Json::object()},
+                      {"environment", Json::object()},
+                      {"settings", Json::object()}};
+  put("broken/trainer.json", whole.dump());
+  EXPECT_EQ(read_trainer_state(folder).tokens, 9);
+  for (const char* key : {"step", "updates", "micro_batches", "loader_position", "tokens", "records", "unwritten"})
+    for (const Json& bad : {Json(-1), Json("3"), Json(1.5)}) {
+      Json damaged = whole;
+      damaged[key] = bad;
+      put("broken/trainer.json", damaged.dump());
+      expect_contains(error_of([&] { read_trainer_state(folder); }), {"trainer.json", key});
+    }
 }
 
 }  // namespace

@@ -5,7 +5,6 @@
 namespace megalodon {
 namespace {
 
-
 class RunFile : public FolderTest {
  protected:
   RunConfig load(std::string_view text, const config::Overrides& overrides = {}) const {

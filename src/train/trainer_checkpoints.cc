@@ -25,7 +25,6 @@ void Trainer::resume(const fs::path& checkpoint) {
   notes_ = resume_notes(saved, state_);
   if (options_.resume == "auto") notes_.push_back(note_of_choice(folder_, checkpoint));
   load(checkpoint, std::move(saved));
-  state_.evaluation_pending = state_.evaluation_pending && !valid_.empty();  // data.valid may have been taken away
   data_.seek(state_.loader_position);
 }
 
@@ -46,6 +45,7 @@ void Trainer::load(const fs::path& checkpoint, TrainerState saved) {
   saved.environment = state_.environment;
   saved.settings = state_.settings;
   state_ = std::move(saved);
+  state_.evaluation_pending = state_.evaluation_pending && !valid_.empty();  // data.valid may have been taken away
 }
 
 /// Makes the choice of a checkpoint of this run last.
@@ -122,7 +122,8 @@ void Trainer::roll_back(const StepReport& bad) {
   load(*newest, read_trainer_state(*newest));
   guard_.returned(before, state_.step, bad.step, bad.judgement.reason);
   // One that is there, but was not published whole: nobody is to go on from it.
-  if (folder_.list().front().first > state_.step) folder_.go_on_from(*newest, state_.step);
+  if (const auto all = folder_.list(); !all.empty() && all.front().first > state_.step)
+    folder_.go_on_from(*newest, state_.step);
   state_.micro_batches = micro_batches + config_.train.accumulate;
   state_.loader_position = data_.position();
   state_.tokens = tokens + bad.tokens;
