@@ -40,8 +40,7 @@ void add(Json& record, const std::string& suffix, const Evaluation& result) {
 Monitor::Monitor(const TrainConfig& config, StepSize size, std::FILE* out)
     : config_(config), size_(size), progress_("train", "steps", out, Progress::Plain::kNothing) {}
 
-void Monitor::open(const RunFolder& folder, const TrainerState& state) {
-  const bool goes_on = fs::exists(folder.metrics());
+void Monitor::open(const RunFolder& folder, const TrainerState& state, bool goes_on) {
   metrics_.emplace(folder.metrics(), metrics_position(state));
   if (goes_on && metrics_->records() < state.records)
     print(fmt::format("warning: '{}' lost its last {} records of steps up to {}", folder.metrics().string(),

@@ -41,8 +41,9 @@ class Monitor {
   /// `out` shows lines at once; files come with open().
   Monitor(const TrainConfig& config, StepSize size, std::FILE* out);
 
-  /// Goes on with the run folder's files behind what `state` knows of.
-  void open(const RunFolder& folder, const TrainerState& state);
+  /// Goes on with the run folder's files behind what `state` knows of; `goes_on`: the state is of this folder's run, so
+  /// that its records are to be there.
+  void open(const RunFolder& folder, const TrainerState& state, bool goes_on);
   /// Writes what a run that ended at `state` had no room for.
   static void complete(const RunFolder& folder, const TrainerState& state);
   /// The run goes back to `state`: what was written after it is dropped.

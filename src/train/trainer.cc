@@ -147,7 +147,7 @@ void Trainer::start() {
   const TrainConfig& train = config_.train;
   writer_.emplace(folder_, SaveOptions{train.keep, train.major_every, static_cast<uint64_t>(train.shard_gb * 1e9)},
                   train.async_save);
-  monitor_.open(folder_, state_);
+  monitor_.open(folder_, state_, resumed_from_ && is_of_run(*resumed_from_, folder_));
   monitor_.configuration(state_.step, to_toml(config_));
   monitor_.print(overview());
   if (config_.train.measure_peak) {

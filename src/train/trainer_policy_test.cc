@@ -151,6 +151,34 @@ TEST_F(TrainingPolicy, AnErrorCostsNoStepThatWasApplied) {
   expect_same_run(whole, run);
 }
 
+TEST_F(TrainingPolicy, AnEvaluationThatIsOwedIsForgottenWithItsSets) {
+  RunConfig run = tiny_run("run");
+  run.train.eval_every = 5, run.train.guard.nonfinite = "rollback";
+  {
+    Trainer broken = trainer(run);
+    broken.model().set_observer([&](int64_t, const Tensor&) {
+      if (!broken.model().is_training()) fail("[test] broken");
+    });
+    EXPECT_EQ(error_of([&] { broken.run(); }), "[test] broken");
+  }
+  EXPECT_EQ(trainer_json(run)["evaluation_pending"], true);
+  run.data.valid.clear(), run.train.eval_every = 0;
+  Trainer t = trainer(run);
+  bool done = false;
+  poison(t, [&] { return t.step() == 5 && !std::exchange(done, true); });
+  EXPECT_EQ(t.run(), Outcome::kFinished);
+  EXPECT_EQ(trainer_json(run)["more"]["guard"]["rollbacks"], 1);
+}
+
+TEST_F(TrainingPolicy, LostMetricsAreStated) {
+  RunConfig run = tiny_run("run");
+  run.train.stop_after = 4;
+  EXPECT_EQ(train(run), Outcome::kStopped);
+  fs::remove(fs::path(run.train.out) / "metrics.jsonl");
+  run.train.stop_after = 0;
+  expect_contains(printed(run), {"metrics.jsonl' lost its last 4 records of steps up to 4"});
+}
+
 TEST_F(TrainingPolicy, EvaluatesSeveralSets) {
   RunConfig run = tiny_run("run");
   run.data.valid = {(folder_ / "valid").string(), "seen=" + (folder_ / "train").string()};
