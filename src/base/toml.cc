@@ -142,6 +142,8 @@ class Guard {
     if (text_.starts_with("\xef\xbb\xbf")) at_ = 3;  // a byte order mark
     while (at_ < text_.size()) {
       const char c = text_[at_];
+      if (c == '"' || c == '\'' || c == '[' || c == '{') demand_beginning();
+      if (c != ' ' && c != '\t') before_ = c;
       if (c == '"' || c == '\'') {
         skip_string(c);
       } else if (c == '#') {
@@ -164,6 +166,13 @@ class Guard {
     } else if (!is_bare(c) && c != ' ' && c != '\t') {
       parts_ = 1, underscores_ = 0;
     }
+  }
+
+  /// Strings, lists and tables begin a line or a value: in the middle of a name or number toml++ may not see them as
+  /// such, and what looks quoted to us is not to it.
+  void demand_beginning() const {
+    demand(std::string_view("\n=,[{.").find(before_) != std::string_view::npos,
+           "a quote or bracket in the middle of a name or value");
   }
 
   /// To behind the string, or to the end of its line where it does not end.
@@ -194,6 +203,7 @@ class Guard {
 
   std::string_view text_, source_;
   size_t at_ = 0;
+  char before_ = '\n';   // the last character that is no white space
   int parts_ = 1;        // of the key that may be here
   int underscores_ = 0;  // of the key or value
 };

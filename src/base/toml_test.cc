@@ -71,6 +71,9 @@ TEST(Toml, HasCharactersBeyondAsciiInQuotesAndComments) {
 TEST(Toml, WhatTheLibraryTakesForGrantedIsAskedFor) {
   for (const char* text : {"[=]", "[[[day]]]", "[\n]", "day = 1979-05-27Ttrue", "day = 1979-05-27 :"})
     EXPECT_TRUE(toml_error(text).starts_with("run.toml")) << text << ": " << toml_error(text);
+  // What follows a name or number is no string to toml++, so that its characters are looked at.
+  for (const char* text : {"day = 3958-0{\"-2ɪ", "x = 1\"ɪ\"", "x = 1 \"ɪ\"", "x = a['ɪ']", "x = 'a' 'ɪ'", "x = 1:'ɪ'"})
+    EXPECT_TRUE(toml_error(text).starts_with("run.toml:1: a quote or bracket")) << text << ": " << toml_error(text);
   for (const int count : {100, 101, 115, 117, 1000})
     for (const char* end : {" a", " 12:30:00", ""}) {
       const std::string text = "day = 1979-05-27" + std::string(static_cast<size_t>(count), '_') + end;
