@@ -7,6 +7,9 @@ import sys
 import tempfile
 import unittest
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "scripts"))
+from kill_drill import MEASURED, checkpoint  # noqa: E402
+
 PROGRAM = os.path.abspath(sys.argv.pop(1))
 # An epoch is a few steps; evaluations, samples and saves take most of the time, so most signals come inside one.
 RUN_FILE = """
@@ -81,13 +84,11 @@ class RunTest(ProgramTest):
 
     def records(self, run):
         """metrics.jsonl without what clocks and memory decide."""
-        measured = ("tokens_per_s", "step_s", "data_wait_s", "save_wait_s", "rss_mb", "peak_rss_mb", "eval_s")
         lines = (self.path / run / "metrics.jsonl").read_text().splitlines()
-        return [{k: v for k, v in json.loads(line).items() if k not in measured} for line in lines]
+        return [{k: v for k, v in json.loads(line).items() if k not in MEASURED} for line in lines]
 
     def latest(self, run):
-        folder = self.path / run / "checkpoints"
-        return folder / (folder / "latest").read_text().strip()
+        return checkpoint(self.path / run)
 
     def saved(self, run):
         """The bytes of every file of tensors in the newest checkpoint."""
