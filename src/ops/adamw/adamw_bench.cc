@@ -5,7 +5,7 @@
 
 #include "ops/adamw/adamw.h"
 
-namespace megalodon::ops {
+namespace megalodon::ops::adamw_bench {
 namespace {
 
 using Op = void (*)(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const AdamWStep&);
@@ -40,4 +40,4 @@ BENCHMARK_CAPTURE(run, adamw_reference, ref::adamw)->Arg(1 << 24)->Unit(benchmar
 BENCHMARK(sum)->Name("sum_of_squares")->Arg(1 << 24)->Unit(benchmark::kMillisecond)->UseRealTime();
 
 }  // namespace
-}  // namespace megalodon::ops
+}  // namespace megalodon::ops::adamw_bench

@@ -5,7 +5,7 @@
 #include "base/check.h"
 #include "ops/chunk_attention/chunk_attention.h"
 
-namespace megalodon::ops {
+namespace megalodon::ops::chunk_attention_bench {
 namespace {
 
 enum Pass { kForward, kBackward, kDecode };
@@ -71,4 +71,4 @@ BENCHMARK_CAPTURE(ChunkAttention, decode, kDecode)
     ->UseRealTime();
 
 }  // namespace
-}  // namespace megalodon::ops
+}  // namespace megalodon::ops::chunk_attention_bench

@@ -3,7 +3,7 @@
 
 #include "ops/dropout/dropout.h"
 
-namespace megalodon::ops {
+namespace megalodon::ops::dropout_bench {
 namespace {
 
 void report(benchmark::State& state) {
@@ -31,4 +31,4 @@ BENCHMARK(dropout_forward)->Arg(1 << 21)->Unit(benchmark::kMicrosecond)->UseReal
 BENCHMARK(dropout_torch)->Arg(1 << 21)->Unit(benchmark::kMicrosecond)->UseRealTime();
 
 }  // namespace
-}  // namespace megalodon::ops
+}  // namespace megalodon::ops::dropout_bench

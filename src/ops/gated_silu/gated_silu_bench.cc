@@ -3,7 +3,7 @@
 
 #include "ops/gated_silu/gated_silu.h"
 
-namespace megalodon::ops {
+namespace megalodon::ops::gated_silu_bench {
 namespace {
 
 using Op = Tensor (*)(const Tensor&, const Tensor&);
@@ -37,4 +37,4 @@ BENCHMARK_CAPTURE(run, gated_silu_reference, ref::gated_silu)
     ->UseRealTime();
 
 }  // namespace
-}  // namespace megalodon::ops
+}  // namespace megalodon::ops::gated_silu_bench

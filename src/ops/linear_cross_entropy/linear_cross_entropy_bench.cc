@@ -4,7 +4,7 @@
 
 #include "ops/linear_cross_entropy/linear_cross_entropy.h"
 
-namespace megalodon::ops {
+namespace megalodon::ops::linear_cross_entropy_bench {
 namespace {
 
 using Op = Tensor (*)(const Tensor&, const Tensor&, const Tensor&);
@@ -40,4 +40,4 @@ BENCHMARK_CAPTURE(run, linear_cross_entropy_reference, ref::linear_cross_entropy
     ->UseRealTime();
 
 }  // namespace
-}  // namespace megalodon::ops
+}  // namespace megalodon::ops::linear_cross_entropy_bench

@@ -4,7 +4,7 @@
 
 #include "ops/linear_recurrence/linear_recurrence.h"
 
-namespace megalodon::ops {
+namespace megalodon::ops::linear_recurrence_bench {
 namespace {
 
 struct Inputs {
@@ -88,4 +88,4 @@ BENCHMARK(decode)->Name("linear_recurrence/decode")->Args({1, 1, 1024, 16})->Arg
 #undef MEGALODON_SIZES
 
 }  // namespace
-}  // namespace megalodon::ops
+}  // namespace megalodon::ops::linear_recurrence_bench

@@ -4,7 +4,7 @@
 #include "base/check.h"
 #include "ops/rotary/rotary.h"
 
-namespace megalodon::ops {
+namespace megalodon::ops::rotary_bench {
 namespace {
 
 /// Arguments L, H, K, C: positions run from 0 to C − 1 again and again.
@@ -24,4 +24,4 @@ BENCHMARK(Rotary)
     ->UseRealTime();
 
 }  // namespace
-}  // namespace megalodon::ops
+}  // namespace megalodon::ops::rotary_bench

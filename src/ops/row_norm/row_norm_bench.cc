@@ -3,7 +3,7 @@
 
 #include "ops/row_norm/row_norm.h"
 
-namespace megalodon::ops {
+namespace megalodon::ops::row_norm_bench {
 namespace {
 
 constexpr double kEps = 1e-5;
@@ -63,4 +63,4 @@ BENCHMARK_CAPTURE(forward_backward, rms_norm, false)->Apply(sizes);
 BENCHMARK_CAPTURE(forward_backward, layer_norm, true)->Apply(sizes);
 
 }  // namespace
-}  // namespace megalodon::ops
+}  // namespace megalodon::ops::row_norm_bench

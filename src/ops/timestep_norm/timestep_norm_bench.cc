@@ -3,7 +3,7 @@
 
 #include "ops/timestep_norm/timestep_norm.h"
 
-namespace megalodon::ops {
+namespace megalodon::ops::timestep_norm_bench {
 namespace {
 
 struct Inputs {
@@ -77,4 +77,4 @@ BENCHMARK(timestep_norm_forward_backward)
     ->UseRealTime();
 
 }  // namespace
-}  // namespace megalodon::ops
+}  // namespace megalodon::ops::timestep_norm_bench
