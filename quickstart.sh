@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 step() { printf '\n== %s\n' "$*"; }
+trap 'echo "quickstart: interrupted; ./quickstart.sh goes on from where it was" >&2; exit 130' INT
 
 step "Installing what is missing and building"
 scripts/setup.sh

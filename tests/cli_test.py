@@ -63,6 +63,8 @@ class Program(ProgramTest):
         info = self.run_program("data", "info", "corpus/train").stdout.decode()
         self.assertIn("documents", info)
         self.assertIn("marks      none", info)
+        folder = self.run_program("data", "info", "corpus", code=1).stderr.decode()
+        self.assertIn("it holds corpus/test, corpus/train, corpus/valid", folder)
         self.assertRegex(info, r"largest id 1\d\d")
         out = self.run_program("train", "run.toml")
         self.assertNotIn(b"\r", out.stdout + out.stderr, "progress is redrawn only on a terminal")
@@ -134,12 +136,18 @@ class Program(ProgramTest):
 
     def test_wrong_command_lines(self):
         cases = [
-            ([], 2, ""), (["nonsense"], 2, ""), (["generate"], 2, "--model"), (["generate", "--model", "nowhere", "--prompt", "x"], 1, "nowhere"),
-            (["train", "missing.toml"], 2, "missing.toml"), (["train", "run.toml", "--optim.lrr=1"], 2, "optim.lr"),
+            ([], 2, "expected a command: train, generate"), (["data"], 2, "prepare, get"), (["trian", "run.toml"], 2, "'trian'; did you mean 'train'?"),
+            (["eval", "pl"], 2, "did you mean 'ppl'?"), (["eval", "nonsense"], 2, "there are ppl"), (["generate", "--modle", "x"], 2, "'--modle'; did you mean '--model'?"),
+            (["generate", "--model", "x", "--temprature=1"], 2, "'--temprature=1'; did you mean '--temperature'?"), (["data", "info", "x", "y"], 2, "did not expect 'y'"),
+            (["train", "--data.batch=2"], 2, "run_file is required"), (["generate"], 2, "--model"), (["generate", "--model", "nowhere", "--prompt", "x"], 1, "nowhere"),
+            (["train", "missing.toml"], 1, "missing.toml"), (["train", "run.toml", "--optim.lrr=1"], 2, "optim.lr"),
             (["train", "run.toml", "--optim.lr=fast"], 2, "optim.lr"), (["train", "run.toml", "--train.precision=float16"], 2, "float16"),
             (["train", "run.toml", "--model.z_dim=15"], 2, "z_dim"), (["train", "run.toml", "--model.preset=mega8B"], 2, "mega7"),
             (["train", "run.toml", "--data.train=absent"], 1, "absent"), (["data", "prepare", "absent.txt", "--output", "x"], 1, "absent.txt"),
             (["data", "get", "webster"], 2, "gcide"), (["data", "info", "run.toml"], 1, "run.toml"),
+            (["data", "info", "."], 1, "is a folder"), (["data", "prepare", ".", "--output", "x/y", "--tokenizer", "no.model"], 1, "'no.model' does not exist"),
+            (["data", "prepare", ".", "--output", "x/y", "--tokenizer", "sentencepiece"], 2, "expected bytes"),
+            (["data", "prepare", ".", "--output", "x/y", "--valid", "1.5"], 2, "got 1.5"), (["generate", "--model", "x", "--prompt", "x", "--temperature", "-1"], 2, "got -1"),
             (["eval", "ppl", "--model", "nowhere", "--data", "x"], 1, "nowhere"),
             (["eval", "ppl", "--model", "x"], 2, "--text"), (["eval", "ppl", "--model", "x", "--data", "y", "--batch", "2"], 2, "--published"), (["inspect", "mega2000M"], 2, "mega200M"),
             (["convert", "nowhere", "there"], 1, "nowhere"), (["generate", "--model", "x", "--prompt", "x", "--top-p", "2"], 2, "top-p"),
@@ -158,8 +166,8 @@ class Program(ProgramTest):
                 message = done.stderr.decode()
                 self.assertIn(part, message)
                 self.assertEqual(done.stdout, b"")
-                if arguments:
-                    self.assertEqual(len(message.strip().splitlines()), 1, message)
+                self.assertEqual(len(message.strip().splitlines()), 1, message)
+        self.assertFalse((self.path / "x").exists(), "refused, it leaves nothing")
 
     def test_help_tells_every_field(self):
         text = self.run_program("train", "--help").stdout.decode()

@@ -1,22 +1,9 @@
 #include <fmt/format.h>
 
 #include "apps/data_commands.h"
-#include "base/check.h"
 #include "train/signals.h"
 
 namespace megalodon::apps {
-namespace {
-
-class Interrupted final : public Error {
- public:
-  Interrupted() : Error("interrupted") {}
-};
-
-}  // namespace
-
-void check_signals() {
-  if (SignalGuard::stopping()) throw Interrupted();
-}
 
 void until_signal(Common& common, const char* message, const std::function<void()>& work) {
   const SignalGuard guard;

@@ -16,9 +16,8 @@ void add_data_get(CLI::App& data_command, Common& common);
 /// One line a part.
 void print_parts(const data::PrepareResult& result, const std::string& output);
 
-/// Runs `work`, which calls check_signals() now and then: at SIGINT, SIGTERM or SIGUSR1 it ends like at an error, with
-/// nothing half-written left behind, `message` on stderr and the exit code 128 + signal.
+/// Runs `work`, which calls throw_if_stopping() now and then: at SIGINT, SIGTERM or SIGUSR1 it ends with `message`
+/// on stderr and the exit code 128 + signal.
 void until_signal(Common& common, const char* message, const std::function<void()>& work);
-void check_signals();
 
 }  // namespace megalodon::apps

@@ -8,6 +8,7 @@
 #include "base/progress.h"
 #include "data/get.h"
 #include "data/tokenizer.h"
+#include "train/signals.h"
 
 namespace megalodon::apps {
 namespace {
@@ -28,7 +29,7 @@ struct GetOptions {
 class Phases {
  public:
   void update(std::string_view label, uint64_t done, uint64_t total) {
-    check_signals();
+    throw_if_stopping();
     if (progress_ == nullptr || label != label_) {
       label_ = label;
       progress_ = std::make_unique<Progress>(label_, "bytes");

@@ -4,6 +4,7 @@
 #include "base/check.h"
 #include "base/process.h"
 #include "base/progress.h"
+#include "train/signals.h"
 
 namespace megalodon::apps {
 namespace {
@@ -84,7 +85,7 @@ void run_prepare(PrepareCommand& options, int threads) {
   const Stopwatch watch;
   data::PrepareStatus last;
   const auto result = data::prepare(options.prepare, *tokenizer, [&](const data::PrepareStatus& status) {
-    check_signals();
+    throw_if_stopping();
     const auto done = static_cast<int64_t>(status.done), total = static_cast<int64_t>(status.total);
     if (status.shuffling) {
       if (!last.shuffling) progress.finish();

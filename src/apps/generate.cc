@@ -50,7 +50,7 @@ void run_generate(const GenerateOptions& options) {
   const TextModel loaded = load_text_model(options.model);
   const std::string text = read_prompt(options);
   const auto ids = loaded.tokenizer->encode(text);
-  check(!ids.empty(), "[generate] the prompt is empty; at least one token is needed to predict the next");
+  if (ids.empty()) fail_usage("[generate] the prompt is empty; at least one token is needed to predict the next");
 
   Utf8Stream utf8;
   Reporter reporter(options.report);

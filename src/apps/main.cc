@@ -1,9 +1,12 @@
 // megalodon: train, evaluate, generate. Errors go to stderr as one line; exit code 2 for a command line or run file
 // that cannot be understood, 1 for any other failure.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <cstdio>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "apps/commands.h"
 #include "base/check.h"
@@ -25,6 +28,42 @@ std::string version() {
   return fmt::format("megalodon {} (libtorch {})", MEGALODON_VERSION, TORCH_VERSION);
 }
 
+/// The command that was named, as far as it is one: "data prepare".
+const CLI::App* innermost(const CLI::App* command) {
+  while (!command->get_subcommands().empty()) command = command->get_subcommands().front();
+  return command;
+}
+
+std::vector<std::string> commands_of(const CLI::App* command) {
+  std::vector<std::string> names;
+  for (const CLI::App* sub : command->get_subcommands([](const CLI::App*) { return true; }))
+    names.push_back(sub->get_name());
+  return names;
+}
+
+std::vector<std::string> options_of(const CLI::App* command) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : command->get_options())
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+  return names;
+}
+
+/// What is wrong with a command line. CLI11 names what is missing even where that is there, but misspelt.
+std::string explain(const CLI::App& app, const CLI::ParseError& error) {
+  const CLI::App* command = innermost(&app);
+  const std::vector<std::string> commands = commands_of(command), unknown = app.remaining(/*recurse=*/true);
+  if (command->get_allow_extras() || (unknown.empty() && commands.empty())) return error.what();
+  if (unknown.empty()) return fmt::format("expected a command: {}", fmt::join(commands, ", "));
+  const std::string& word = unknown.front();
+  const bool is_option = word.starts_with('-');
+  if (!is_option && commands.empty()) return fmt::format("did not expect '{}'", word);
+  const std::string near =
+      megalodon::config::nearest(word.substr(0, word.find('=')), is_option ? options_of(command) : commands);
+  return fmt::format("unknown {} '{}'{}", is_option ? "option" : "command", word,
+                     near.empty() ? (is_option ? "" : fmt::format("; there are {}", fmt::join(commands, ", ")))
+                                  : fmt::format("; did you mean '{}'?", near));
+}
+
 int run(int argc, char** argv) {
   using namespace megalodon::apps;
   CLI::App app("Train, evaluate and stream Megalodon language models.", "megalodon");
@@ -44,7 +83,7 @@ int run(int argc, char** argv) {
   } catch (const CLI::Success& done) {  // --help, --version
     return app.exit(done);
   } catch (const CLI::ParseError& error) {
-    return report(fmt::format("{} (try --help)", error.what()), 2);
+    return report(fmt::format("{} (try --help)", explain(app, error)), 2);
   }
   return common.exit_code;
 }

@@ -16,6 +16,20 @@ struct TrainCommand {
   TrainerOptions trainer;
 };
 
+void train(RunConfig config, const TrainerOptions& options, Common& common) {
+  Trainer trainer(std::move(config), options);
+  if (options.dry_run) {
+    fmt::print("{}\n", trainer.dry_run());
+    return;
+  }
+  const Outcome outcome = trainer.run();
+  common.exit_code = exit_code(outcome);
+  if (outcome != Outcome::kInterrupted && outcome != Outcome::kPreempted) return;
+  // All is saved. A thread that reads ahead from a disk that hangs is not waited for.
+  std::fflush(nullptr);
+  std::_Exit(common.exit_code);
+}
+
 }  // namespace
 
 void add_train(CLI::App& app, Common& common) {
@@ -42,17 +56,12 @@ void add_train(CLI::App& app, Common& common) {
     // From before the model is loaded to the end of the process: a signal that comes when all is done and saved must
     // not turn success into a death by signal.
     [[maybe_unused]] static const auto* signals = options->trainer.dry_run ? nullptr : new SignalGuard;
-    Trainer trainer(load_run_config(options->run_file, overrides), options->trainer);
-    if (options->trainer.dry_run) {
-      fmt::print("{}\n", trainer.dry_run());
-      return;
+    try {
+      train(load_run_config(options->run_file, overrides), options->trainer, common);
+    } catch (const Interrupted&) {
+      fmt::print(stderr, "megalodon: interrupted before the first step\n");
+      common.exit_code = exit_code(outcome_of_signal());
     }
-    const Outcome outcome = trainer.run();
-    common.exit_code = exit_code(outcome);
-    if (outcome != Outcome::kInterrupted && outcome != Outcome::kPreempted) return;
-    // All is saved. A thread that reads ahead from a disk that hangs is not waited for.
-    std::fflush(nullptr);
-    std::_Exit(common.exit_code);
   });
 }
 

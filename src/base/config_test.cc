@@ -234,6 +234,7 @@ TEST(Config, Nearest) {
   const std::vector<std::string> known = {"mega", "megalodon", "transformer"};
   EXPECT_EQ(nearest("megalodno", known), "megalodon");
   EXPECT_EQ(nearest("maga", known), "mega");
+  EXPECT_EQ(nearest("mgea", known), "mega") << "two neighbours swapped are one slip";
   EXPECT_EQ(nearest("transfomer", known), "transformer");
   EXPECT_EQ(nearest("rnn", known), "");
   EXPECT_EQ(nearest("", {}), "");

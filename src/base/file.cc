@@ -80,6 +80,19 @@ bool is_alive(pid_t process) {
   return ::kill(process, 0) == 0 || errno != ESRCH;
 }
 
+/// Of a file, or of all files in a folder.
+Removed removable(const fs::path& path) {
+  std::error_code error;  // what cannot be read counts as nothing
+  if (!fs::is_directory(path)) return {1, fs::file_size(path, error)};
+  Removed all;
+  for (fs::recursive_directory_iterator entry(path, error), end; !error && entry != end; entry.increment(error)) {
+    if (!entry->is_regular_file(error)) continue;
+    ++all.files;
+    all.bytes += entry->file_size(error);
+  }
+  return all;
+}
+
 void rename_or_fail(const fs::path& from, const fs::path& to) {
   check_system(retry([&] { return std::rename(from.c_str(), to.c_str()); }) == 0, "rename to", to);
 }
@@ -226,15 +239,16 @@ Removed remove_abandoned(const fs::path& folder, const std::function<bool(std::s
   std::error_code error;  // a folder that cannot be listed holds nothing for us
   for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
     const auto temporary = parse_temporary(entry->path());
-    const bool ours = temporary && mine(temporary->target) && fs::is_regular_file(entry->symlink_status());
+    const bool ours = temporary && mine(temporary->target) && !entry->is_symlink(error);
     if (ours && !is_alive(temporary->process)) found.push_back(entry->path());
   }
   Removed removed;
   for (const fs::path& path : found) {
-    const uintmax_t bytes = fs::file_size(path, error);
-    if (error || !fs::remove(path, error)) continue;
-    ++removed.files;
-    removed.bytes += bytes;
+    const Removed inside = removable(path);
+    fs::remove_all(path, error);
+    if (error) continue;
+    removed.files += inside.files;
+    removed.bytes += inside.bytes;
   }
   return removed;
 }

@@ -61,9 +61,9 @@ struct Removed {
   uint64_t bytes = 0;
 };
 
-/// Removes the temporary files in `folder` that an AtomicFile left because its process was killed, of those targets
-/// whose names `mine` accepts. A process that lives keeps its files. (One on another machine that shares the folder
-/// does not show here: it would fail to publish.) What cannot be removed stays.
+/// Removes the temporary files and folders in `folder` that AtomicFile and write_folder_atomically() left because their
+/// process was killed, of those targets whose names `mine` accepts. A process that lives keeps its own. (One on another
+/// machine that shares the folder does not show here: it would fail to publish.) What cannot be removed stays.
 Removed remove_abandoned(const fs::path& folder, const std::function<bool(std::string_view name)>& mine);
 
 /// Builds a folder of files and publishes it whole: `fill` writes into a temporary sibling, which is synced and renamed

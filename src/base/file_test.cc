@@ -154,7 +154,10 @@ TEST_F(File, WhatAKilledProcessLeftIsRemovedAndNothingElse) {
   EXPECT_EQ(removed.bytes, uint64_t{2} << 20);
   EXPECT_EQ(names(), others);
   fs::create_directory(folder_ / name("a", child));
-  EXPECT_EQ(remove().files, 0) << "a folder is none of AtomicFile's";
+  put(name("a", child) + "/one", "stays");
+  put(name("a", child) + "/two", "stays");
+  EXPECT_EQ(remove().files, 2) << "write_folder_atomically's";
+  EXPECT_EQ(names(), others);
   EXPECT_EQ(remove_abandoned(folder_ / "none", [](std::string_view) { return true; }).files, 0);
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <set>
 
 #include "base/check.h"
 #include "data/token_files.h"
@@ -45,6 +46,7 @@ class Getter {
   Getter(const DataSet& set, const GetOptions& options, const GetEvents& events)
       : set_(set), options_(options), events_(events), downloader_(options.network) {}
 
+  void clear_abandoned() const;
   void fetch_all();
   void unpack_all() const;
   PrepareResult prepare(const Tokenizer& tokenizer) const;
@@ -95,6 +97,20 @@ void Getter::fetch(const RemoteFile& file, const ByteProgress& progress) {
         fmt::format("nobody publishes a hash of {}: this one's SHA-256 is {}, recorded in '{}.sha256' and expected "
                     "from now on",
                     file.path, hash, target.string()));
+}
+
+/// What a run that was killed had half unpacked or prepared; downloads go on from where they are.
+void Getter::clear_abandoned() const {
+  std::set<std::string, std::less<>> mine;
+  for (const RemoteFile& file : set_.files) mine.insert(without_extensions(file.path));
+  for (const TextPart& part : set_.parts)
+    for (const char* suffix : {".bin", ".idx", ".json"}) mine.insert(part.name + suffix);
+  for (const fs::path& folder : {options_.output, options_.output / "raw"}) {
+    const Removed removed = remove_abandoned(folder, [&](std::string_view name) { return mine.contains(name); });
+    if (removed.files > 0)
+      note(fmt::format("removed {} temporary files ({} bytes) in '{}' of a run that was killed", removed.files,
+                       removed.bytes, folder.string()));
+  }
 }
 
 void Getter::fetch_all() {
@@ -196,6 +212,7 @@ void split_wikitext(std::string_view text, const std::function<void(std::string_
 PrepareResult get(const DataSet& set, const GetOptions& options, const Tokenizer& tokenizer, const GetEvents& events) {
   check(set.package.empty(), "[data get] {} comes from the Debian package {}", set.name, set.package);
   Getter getter(set, options, events);
+  getter.clear_abandoned();
   getter.fetch_all();
   if (set.unpack) getter.unpack_all();
   return set.parts.empty() ? PrepareResult{} : getter.prepare(tokenizer);

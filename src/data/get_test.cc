@@ -1,5 +1,10 @@
 #include "data/get.h"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+
 #include "base/hash.h"
 #include "data/testing.h"
 #include "data/tokenizer.h"
@@ -43,6 +48,22 @@ TEST_F(Get, SlicesOfAFile) {
   EXPECT_EQ(documents_of(folder_ / "out/train"), std::vector<std::string>{"0123456"});
   EXPECT_EQ(documents_of(folder_ / "out/valid"), std::vector<std::string>{"78"});
   EXPECT_EQ(documents_of(folder_ / "out/test"), std::vector<std::string>{"9"});
+}
+
+TEST_F(Get, ClearsWhatAKilledRunLeft) {
+  put("given/all.txt", "0123456789");
+  DataSet set = set_of({"all.txt"});
+  set.parts = {{"train", "download/all.txt", 0, 10}};
+  const pid_t child = ::fork();
+  if (child == 0) ::_exit(0);
+  ::waitpid(child, nullptr, 0);
+  const std::string half = fmt::format("tmp-{}", child);
+  for (const char* name : {"out/.train.bin.", "out/.mine.bin.", "out/raw/.all.txt."}) put(name + half, "half");
+  get_given(set);
+  EXPECT_FALSE(fs::exists(folder_ / ("out/.train.bin." + half)));
+  EXPECT_FALSE(fs::exists(folder_ / ("out/raw/.all.txt." + half)));
+  EXPECT_TRUE(fs::exists(folder_ / ("out/.mine.bin." + half))) << "none of this set's";
+  EXPECT_EQ(std::count_if(notes_.begin(), notes_.end(), [](auto& n) { return n.starts_with("removed 1 "); }), 2);
 }
 
 TEST_F(Get, RefusesSlicesOfAShorterFile) {

@@ -21,19 +21,17 @@ SplitWriter::SplitWriter(const Options& options, const Tokenizer& tokenizer)
     : options_(options),
       tokenizer_(tokenizer),
       store_(tokenizer.vocabulary()),
-      folder_((is_split() ? options.output : options.output.parent_path()).string()),
+      folder_(is_split() ? options.output : options.output.parent_path()),
       spill_(is_split() ? options.output / kSpill : fs::path(options.output) += fmt::format(".{}", kSpill)),
       open_(spill_, kKeptBytes),
       spool_(spill_, kSpoolBytes) {
   const double valid = options.valid, test = options.test;
-  check(valid >= 0 && test >= 0 && valid + test < 1,
+  if (!(valid >= 0 && test >= 0 && valid + test < 1))
+    fail_usage(
         "[data] the fractions of valid and test must not be negative and leave something to train on, got {} and {}",
         valid, test);
-  std::error_code error;
-  if (!folder_.empty()) fs::create_directories(folder_, error);
-  check(!error, "[data] cannot create folder '{}': {}", folder_, error.message());
   const auto is_mine = [&](std::string_view name) { return is_ours(name); };
-  abandoned_ = remove_abandoned(folder_.empty() ? "." : folder_, is_mine);
+  abandoned_ = remove_abandoned(folder_.path(), is_mine);
   add_part(is_split() ? "train" : "", 1 - valid - test);
   if (valid > 0) add_part("valid", valid);
   if (test > 0) add_part("test", test);

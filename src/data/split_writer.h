@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/hash.h"
+#include "base/output_folder.h"
 #include "data/spill_buffer.h"
 #include "data/token_files.h"
 #include "data/tokenizer.h"
@@ -77,8 +78,8 @@ class SplitWriter {
   Options options_;
   const Tokenizer& tokenizer_;
   TokenStore store_;
-  std::string folder_;  // of the output
-  fs::path spill_;      // what does not fit in memory goes to files there whose names begin so
+  OutputFolder folder_;
+  fs::path spill_;  // what does not fit in memory goes to files there whose names begin so
   int64_t documents_ = 0, duplicates_ = 0, empty_ = 0;
   Removed abandoned_;
   std::vector<Part> parts_;  // train comes first and takes what no other part draws

@@ -1,5 +1,7 @@
 #include "data/token_files.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -39,6 +41,18 @@ bool has_sidecar(const fs::path& prefix) {
 /// Whether a token file was written there, be it that a crash left only a part of it.
 bool is_pair(const fs::path& prefix) {
   return fs::exists(with_suffix(prefix, ".idx")) || has_sidecar(prefix);
+}
+
+/// Of a pair to read: Error, naming those in it, where it is a folder.
+fs::path existing_prefix(const fs::path& path) {
+  const fs::path prefix = token_prefix(path);
+  if (fs::exists(with_suffix(prefix, ".bin")) || !fs::is_directory(prefix)) return prefix;
+  std::vector<std::string> inside;
+  for (const auto& entry : fs::directory_iterator(prefix))
+    if (entry.path().extension() == ".idx") inside.push_back(token_prefix(entry.path()).string());
+  std::sort(inside.begin(), inside.end());
+  fail("[token file] '{}' is a folder, expected the prefix of a .bin/.idx pair{}{}", path.string(),
+       inside.empty() ? "; it holds none" : "; it holds ", fmt::join(inside, ", "));
 }
 
 }  // namespace
@@ -172,7 +186,7 @@ void TokenFileWriter::finish_together(std::span<TokenFileWriter* const> writers,
   for (auto writer = writers.rbegin(); writer != writers.rend(); ++writer) (*writer)->idx_.publish();
 }
 
-TokenFile::TokenFile(const fs::path& prefix) : prefix_(token_prefix(prefix)), bin_(with_suffix(prefix_, ".bin")) {
+TokenFile::TokenFile(const fs::path& prefix) : prefix_(existing_prefix(prefix)), bin_(with_suffix(prefix_, ".bin")) {
   const MappedFile index(with_suffix(prefix_, ".idx"));
   index_ = parse_token_index(index.bytes(), bytes(), index.path().string());
   index_hash_ = xxh3_64(index.bytes());

@@ -72,6 +72,9 @@ std::unique_ptr<Tokenizer> make_tokenizer(std::string_view name) {
   if (name == "bytes") return std::make_unique<ByteTokenizer>();
   const fs::path file = find_file(name);
   if (file.empty()) {
+    const fs::path path(name);
+    check(!path.has_extension() && !path.has_parent_path() || fs::exists(path), "[tokenizer] '{}' does not exist",
+          name);
     fail_usage(
         "[tokenizer] expected bytes, a SentencePiece file *.model, a tokenizer.json or a folder that holds one; got "
         "'{}'{}",

@@ -196,7 +196,7 @@ void RunConfig::validate() const {
 }
 
 RunConfig load_run_config(const fs::path& path, const config::Overrides& overrides) {
-  if (!fs::is_regular_file(path)) fail_usage("[{}] no such run file", path.string());
+  if (!fs::is_regular_file(path)) fail("[{}] no such run file", path.string());
   const Tree tree = config::parse_toml(read_file(path), path.string());
   RunConfig run;
   start_from_defaults(run, tree, overrides);

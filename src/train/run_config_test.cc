@@ -102,12 +102,7 @@ TEST_F(RunFile, RefusesWhatDoesNotFit) {
 }
 
 TEST_F(RunFile, AMissingFileIsNamed) {
-  try {
-    load_run_config(folder_ / "absent.toml", {});
-    FAIL() << "expected a UsageError";
-  } catch (const UsageError& error) {
-    expect_contains(error.what(), {"absent.toml"});
-  }
+  expect_contains(error_of([&] { load_run_config(folder_ / "absent.toml", {}); }), {"absent.toml"});
 }
 
 TEST_F(RunFile, HelpNamesEveryField) {

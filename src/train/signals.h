@@ -4,6 +4,8 @@
 
 #include <csignal>
 
+#include "base/check.h"
+
 namespace megalodon {
 
 /// Catches the signals while it lives; one at a time. A second SIGINT ends the process at once, with exit code 130.
@@ -23,5 +25,15 @@ class SignalGuard {
  private:
   struct sigaction previous_[3];
 };
+
+class Interrupted final : public Error {
+ public:
+  Interrupted() : Error("interrupted") {}
+};
+
+/// Throws Interrupted after a signal: for work that ends then like at an error, with nothing half-written left behind.
+inline void throw_if_stopping() {
+  if (SignalGuard::stopping()) throw Interrupted();
+}
 
 }  // namespace megalodon

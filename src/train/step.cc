@@ -56,6 +56,15 @@ Extent extent(const data::TokenFile& corpus, const EvaluationOptions& options) {
   return {total / sequences, sequences};
 }
 
+/// Error where it has nothing to evaluate.
+Extent checked_extent(const data::TokenFile& corpus, const EvaluationOptions& options) {
+  const Extent covered = extent(corpus, options);
+  const int64_t end = covered.total() * options.length;  // the last target is the token at `end`
+  for (int64_t i = 0; i < corpus.documents() && corpus.document_begin(i) < end; ++i)
+    if (corpus.document_length(i) > 1) return covered;
+  fail("[data.valid] '{}' has no token that follows another among its first {}", corpus.prefix().string(), end + 1);
+}
+
 }  // namespace
 
 int64_t count_targets(const Tensor& targets_BL) {
@@ -103,18 +112,14 @@ std::optional<double> backward_mean_loss(Model& model, const std::vector<BatchTe
 }
 
 void check_can_evaluate(const data::TokenFile& corpus, const EvaluationOptions& options) {
-  const int64_t end = extent(corpus, options).total() * options.length;  // the last target is the token at `end`
-  for (int64_t i = 0; i < corpus.documents() && corpus.document_begin(i) < end; ++i)
-    if (corpus.document_length(i) > 1) return;
-  fail("[data.valid] '{}' has no token that follows another among its first {}", corpus.prefix().string(), end + 1);
+  checked_extent(corpus, options);
 }
 
 std::optional<Evaluation> evaluate(Model& model, const data::TokenFile& corpus, const data::Tokenizer& tokenizer,
                                    const EvaluationOptions& options) {
   torch::NoGradGuard no_grad;
   const EvaluationMode mode(model);
-  check_can_evaluate(corpus, options);
-  const auto [segments, sequences] = extent(corpus, options);
+  const auto [segments, sequences] = checked_extent(corpus, options);
   data::Loader loader(
       corpus, {options.batch, options.length, /*seed=*/0, /*shuffle=*/false, data::Packing::kStateful, sequences});
   const int64_t batches = (segments + options.batch - 1) / options.batch * sequences;

@@ -35,6 +35,10 @@ int exit_code(Outcome outcome) {
   }
 }
 
+Outcome outcome_of_signal() {
+  return SignalGuard::received() == SIGINT ? Outcome::kInterrupted : Outcome::kPreempted;
+}
+
 Trainer::Trainer(RunConfig config, TrainerOptions options)
     : config_(validated(std::move(config))),
       options_(std::move(options)),
@@ -88,8 +92,8 @@ Outcome Trainer::run() {
   go_on();
   if (done()) {
     monitor_.complete(folder_, state_);
-    monitor_.print(fmt::format("{}: nothing to do after step {} of {}", folder_.path().string(), state_.step,
-                               config_.train.steps));
+    monitor_.print(fmt::format("{}: nothing to do, step {} is done and train.steps is {}", folder_.path().string(),
+                               state_.step, config_.train.steps));
     return finish();
   }
   start();
@@ -131,7 +135,7 @@ Outcome Trainer::finish() {
   monitor_.finish();
   if (!done()) {
     monitor_.print(fmt::format("stopped by a signal after step {}; continue with --resume auto", state_.step));
-    return SignalGuard::received() == SIGINT ? Outcome::kInterrupted : Outcome::kPreempted;
+    return outcome_of_signal();
   }
   if (state_.step == config_.train.steps) return Outcome::kFinished;
   if (!early_stop_.reached()) return Outcome::kStopped;

@@ -35,6 +35,8 @@ enum class Outcome {
 
 /// 0, 0, 0, 130 as shells report SIGINT, and 75 (EX_TEMPFAIL), on which a scheduler may requeue the job.
 int exit_code(Outcome outcome);
+/// Of a run that a signal ended.
+Outcome outcome_of_signal();
 
 struct TrainerOptions {
   std::string resume = "auto";  // see choose_checkpoint()

@@ -1,6 +1,7 @@
 // Runs on tokens of a SentencePiece model: their checkpoints hold it, and another one is refused.
 #include "data/tokenizer_testing.h"
 #include "infer/text_model.h"
+#include "train/signals.h"
 #include "train/trainer_testing.h"
 
 namespace megalodon {
@@ -57,6 +58,11 @@ TEST_F(TrainingWithTokenizer, AnotherOneIsRefused) {
   expect_contains(error_of([&] { train(run_with("b", "other")); }), {"/valid'"});
   fs::remove(folder_ / "valid.json");
   expect_contains(error_of([&] { train(run_with("b", "run")); }), {"cannot be continued", "data.tokenizer.sha256"});
+  {
+    const SignalGuard guard;
+    std::raise(SIGTERM);
+    EXPECT_THROW(train(run_with("a", "run")), Interrupted) << "reading all ids of what says nothing takes its time";
+  }
   // Where the file lies does not matter.
   fs::rename(folder_ / "a", folder_ / "moved");
   EXPECT_EQ(train(run_with("moved", "run")), Outcome::kStopped);
