@@ -70,7 +70,7 @@ function(megalodon_library folder)
 endfunction()
 
 # The kernels (no torch include path: a stray include does not compile), the operator library around them, its tests and
-# its micro-benchmarks.
+# the benchmark cases of the program.
 function(megalodon_operators)
   set(ops ${PROJECT_SOURCE_DIR}/src/ops)
   file(GLOB kernels CONFIGURE_DEPENDS ${ops}/*/*_cpu.cc)
@@ -80,7 +80,7 @@ function(megalodon_operators)
   target_compile_options(megalodon_kernels PRIVATE $<$<NOT:$<CONFIG:Debug>>:-O3>)
 
   megalodon_sources(glue ${ops}/*.cc ${ops}/*/*.cc)
-  list(FILTER glue EXCLUDE REGEX "_cpu\\.cc$")
+  list(FILTER glue EXCLUDE REGEX "(_cpu|/bench)\\.cc$")
   add_library(megalodon_ops SHARED ${glue})
   target_link_libraries(megalodon_ops PUBLIC megalodon_base PRIVATE megalodon_kernels)
   target_include_directories(megalodon_ops PUBLIC ${PROJECT_SOURCE_DIR}/src)
@@ -91,12 +91,10 @@ function(megalodon_operators)
   megalodon_tests(ops_test TORCH LABEL unit SOURCES ${tests} DEPS megalodon_ops megalodon_kernels)
 
   file(GLOB benches CONFIGURE_DEPENDS ${ops}/*/*_bench.cc)
-  if(benches)
-    add_executable(ops_bench EXCLUDE_FROM_ALL ${benches})
-    megalodon_compile_quickly(ops_bench)
-    target_link_libraries(ops_bench PRIVATE megalodon_ops megalodon_kernels benchmark::benchmark_main)
-    target_precompile_headers(ops_bench REUSE_FROM megalodon_torch)
-  endif()
+  add_library(megalodon_ops_bench STATIC ${ops}/bench.cc ${benches})
+  target_link_libraries(megalodon_ops_bench PUBLIC megalodon_ops fmt::fmt)
+  target_precompile_headers(megalodon_ops_bench REUSE_FROM megalodon_torch)
+  megalodon_compile_quickly(megalodon_ops_bench)
 endfunction()
 
 # build/<preset>/megalodon
@@ -106,7 +104,7 @@ function(megalodon_program)
     return()
   endif()
   add_executable(megalodon ${sources})
-  target_link_libraries(megalodon PRIVATE megalodon_train megalodon_eval megalodon_data CLI11::CLI11)
+  target_link_libraries(megalodon PRIVATE megalodon_train megalodon_eval megalodon_data megalodon_ops_bench CLI11::CLI11)
   target_compile_definitions(megalodon PRIVATE MEGALODON_VERSION="${PROJECT_VERSION}")
   target_precompile_headers(megalodon REUSE_FROM megalodon_torch)
   megalodon_compile_quickly(megalodon)

@@ -159,6 +159,8 @@ class Program(ProgramTest):
             (["eval", "ppl", "--model", "x", "--data", "y", "--stretch", "0"], 2, "1 or more, got 0"),
             (["eval", "ppl", "--model", "x", "--data", "y", "--stretch", "64", "--published-long-inference"], 2, "excludes"),
             (["train", "run.toml", "--optim.lr=nan"], 2, "got nan"),
+            (["bench", "train", "--preset", "mega8B"], 2, "byte11m, mega200M"), (["bench", "ops", "fft"], 2, "fft"),
+            (["bench", "train", "--seq", "48", "--tokens", "64"], 2, "no multiple"), (["bench", "train", "--precision", "float16"], 2, "float16"),
         ]
         for arguments, code, part in cases:
             with self.subTest(arguments=arguments):
@@ -168,6 +170,17 @@ class Program(ProgramTest):
                 self.assertEqual(done.stdout, b"")
                 self.assertEqual(len(message.strip().splitlines()), 1, message)
         self.assertFalse((self.path / "x").exists(), "refused, it leaves nothing")
+
+    def test_bench_prints_one_object_a_case(self):
+        train = self.run_program("bench", "train", "--seq", "32,64", "--precision", "float32", "--steps", "1", "--warmup", "0", "--json")
+        for line, length in zip(train.stdout.splitlines(), (32, 64), strict=True):
+            case = json.loads(line)
+            self.assertEqual((case["case"], case["seq"], case["batch"], case["precision"], case["params"]), ("train", length, 1, "float32", 11359104))
+            for key in ("tok_s", "gemm_share", "peak_mb"):
+                self.assertGreater(case[key], 0, key)
+        ops = self.run_program("bench", "ops", "dropout", "rotary", "--seconds", "0", "--json").stdout.splitlines()
+        self.assertEqual({json.loads(line)["op"] for line in ops}, {"dropout", "rotary"})
+        self.assertIn(b"| bfloat16", self.run_program("bench", "train", "--seq", "32", "--tokens", "64", "--steps", "1", "--precision", "bfloat16").stdout)
 
     def test_help_tells_every_field(self):
         text = self.run_program("train", "--help").stdout.decode()

@@ -22,6 +22,7 @@ void add_data(CLI::App& app, Common& common);
 void add_data_tokenize(CLI::App& data_command);
 void add_convert(CLI::App& app, Common& common);
 void add_inspect(CLI::App& app, Common& common);
+void add_bench(CLI::App& app, Common& common);
 
 /// What --tokenizer takes.
 inline constexpr const char* kTokenizerHelp =

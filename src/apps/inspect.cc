@@ -23,11 +23,9 @@ std::unique_ptr<ModelConfig> resolve(const std::string& target) {
   if (fs::is_directory(target))
     return with_model_folder(target, [](const fs::path& folder) { return load_config(folder).first; });
   if (fs::exists(target)) return load_run_config(target, {}).model->clone();
-  std::vector<std::string> names;
-  for (const Preset& preset : presets()) names.push_back(preset.name);
-  const std::string near = config::nearest(target, names);
+  const std::string near = config::nearest(target, preset_names());
   fail_usage("[inspect] {}: no such folder, run file or preset{}; presets: {}", target,
-             near.empty() ? "" : fmt::format("; did you mean {}?", near), fmt::join(names, ", "));
+             near.empty() ? "" : fmt::format("; did you mean {}?", near), fmt::join(preset_names(), ", "));
 }
 
 void run_inspect(const InspectOptions& options) {
@@ -69,8 +67,7 @@ void add_inspect(CLI::App& app, Common&) {
   auto options = std::make_shared<InspectOptions>();
   command
       ->add_option("target", options->target,
-                   "model folder, run folder, run file, or a published configuration: mega200M, mega1.3B, "
-                   "mega1.3B_pg19, mega7.1B, mega7.3B, paper7B")
+                   fmt::format("model folder, run folder, run file, or a preset: {}", fmt::join(preset_names(), ", ")))
       ->required();
   command->add_flag("--tensors", options->tensors, "list every tensor");
   command->add_flag("--json", options->json, "print one JSON object");

@@ -78,6 +78,7 @@ int run(int argc, char** argv) {
   add_data(app, common);
   add_convert(app, common);
   add_inspect(app, common);
+  add_bench(app, common);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& done) {  // --help, --version

@@ -73,8 +73,8 @@ std::unique_ptr<Tokenizer> make_tokenizer(std::string_view name) {
   const fs::path file = find_file(name);
   if (file.empty()) {
     const fs::path path(name);
-    check(!path.has_extension() && !path.has_parent_path() || fs::exists(path), "[tokenizer] '{}' does not exist",
-          name);
+    const bool is_path = path.has_extension() || path.has_parent_path();
+    check(!is_path || fs::exists(path), "[tokenizer] '{}' does not exist", name);
     fail_usage(
         "[tokenizer] expected bytes, a SentencePiece file *.model, a tokenizer.json or a folder that holds one; got "
         "'{}'{}",

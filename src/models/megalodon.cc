@@ -113,23 +113,25 @@ std::unique_ptr<ModelConfig> make_megalodon_config() {
 std::vector<Preset> megalodon_presets() {
   struct Row {
     const char *name, *note;
-    int64_t layers, dim, z, value, heads, ffn, groups, chunk;
+    int64_t layers, dim, z, value, heads, ffn, ndim, groups, chunk, vocab;
     double rope_base;
     bool swiglu, tied_and_scaled;
   };
   static constexpr Row rows[] = {
-      {"mega200M", "published configuration", 12, 1024, 256, 2048, 1, 2560, 32, 2048, 1e4, false, false},
-      {"mega1.3B", "published configuration", 24, 2048, 512, 4096, 2, 4864, 64, 2048, 1e4, false, false},
-      {"mega1.3B_pg19", "published configuration", 24, 2048, 512, 4096, 2, 3584, 64, 2048, 1e4, true, true},
-      {"mega7.1B", "published configuration", 32, 4096, 1024, 8192, 4, 11264, 64, 2048, 1e4, false, false},
-      {"mega7.3B", "published configuration", 32, 4096, 1024, 8192, 4, 8192, 64, 2048, 1e4, true, false},
-      {"paper7B", "the paper's 7B model", 32, 4096, 1024, 8192, 4, 8192, 64, 4096, 1e5, true, false},
+      {"byte11m", "a byte-level model for measurements", 6, 384, 192, 384, 3, 1024, 8, 32, 256, 256, 1e4, true, false},
+      {"mega200M", "published configuration", 12, 1024, 256, 2048, 1, 2560, 16, 32, 2048, 32000, 1e4, false, false},
+      {"mega1.3B", "published configuration", 24, 2048, 512, 4096, 2, 4864, 16, 64, 2048, 32000, 1e4, false, false},
+      {"mega1.3B_pg19", "published configuration", 24, 2048, 512, 4096, 2, 3584, 16, 64, 2048, 32000, 1e4, true, true},
+      {"mega7.1B", "published configuration", 32, 4096, 1024, 8192, 4, 11264, 16, 64, 2048, 32000, 1e4, false, false},
+      {"mega7.3B", "published configuration", 32, 4096, 1024, 8192, 4, 8192, 16, 64, 2048, 32000, 1e4, true, false},
+      {"paper7B", "the paper's 7B model", 32, 4096, 1024, 8192, 4, 8192, 16, 64, 4096, 32000, 1e5, true, false},
   };
   std::vector<Preset> presets;
   for (const Row& row : rows) {
     auto config = std::make_shared<MegalodonConfig>();
     config->num_layers = row.layers, config->model_dim = row.dim, config->z_dim = row.z, config->value_dim = row.value;
     config->num_heads = row.heads, config->ffn_hidden_dim = row.ffn, config->norm_num_groups = row.groups;
+    config->cema_ndim = row.ndim, config->vocab_size = row.vocab;
     config->chunk_size = row.chunk, config->rope_base = row.rope_base, config->swiglu = row.swiglu;
     config->share_emb = config->scale_emb = row.tied_and_scaled;
     presets.push_back({row.name, row.note, config});

@@ -42,12 +42,13 @@ std::vector<int64_t> random_split(int64_t length, std::mt19937_64& rng) {
 }
 
 TEST(Megalodon, PublishedParameterCounts) {
-  const std::map<std::string, int64_t> expected = {{"mega200M", 220627968},       {"mega1.3B", 1342832640},
-                                                   {"mega1.3B_pg19", 1327628288}, {"mega7.1B", 7117381632},
-                                                   {"mega7.3B", 7385817088},      {"paper7B", 7385817088}};
+  const std::map<std::string, int64_t> expected = {
+      {"byte11m", 11359104},    {"mega200M", 220627968},  {"mega1.3B", 1342832640}, {"mega1.3B_pg19", 1327628288},
+      {"mega7.1B", 7117381632}, {"mega7.3B", 7385817088}, {"paper7B", 7385817088}};
   ASSERT_EQ(presets().size(), expected.size());
   for (const auto& [name, parameters] : expected)
     EXPECT_EQ(make_preset(name)->build()->info().parameters, parameters) << name;
+  EXPECT_EQ(preset_names().size(), expected.size());
   EXPECT_THROW(make_preset("mega8B"), UsageError);
 }
 

@@ -70,13 +70,16 @@ const std::vector<Preset>& presets() {
   return all;
 }
 
-std::unique_ptr<ModelConfig> make_preset(const std::string& name) {
+std::vector<std::string> preset_names() {
   std::vector<std::string> names;
-  for (const Preset& preset : presets()) {
+  for (const Preset& preset : presets()) names.push_back(preset.name);
+  return names;
+}
+
+std::unique_ptr<ModelConfig> make_preset(const std::string& name) {
+  for (const Preset& preset : presets())
     if (preset.name == name) return preset.config->clone();
-    names.push_back(preset.name);
-  }
-  fail_usage("[model.preset] unknown preset \"{}\"; known: {}", name, fmt::join(names, ", "));
+  fail_usage("[model.preset] unknown preset \"{}\"; known: {}", name, fmt::join(preset_names(), ", "));
 }
 
 }  // namespace megalodon

@@ -83,12 +83,13 @@ class Model : public torch::nn::Module {
 std::vector<std::string> architectures();
 /// Default hyperparameters. Throws UsageError naming the known architectures.
 std::unique_ptr<ModelConfig> make_config(const std::string& architecture);
-/// Named published configurations of all architectures ("mega200M", …).
+/// Named configurations of all architectures ("mega200M", …).
 struct Preset {
   std::string name, note;
   std::shared_ptr<const ModelConfig> config;
 };
 const std::vector<Preset>& presets();
+std::vector<std::string> preset_names();
 /// Throws UsageError naming the known presets.
 std::unique_ptr<ModelConfig> make_preset(const std::string& name);
 

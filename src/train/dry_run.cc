@@ -1,10 +1,8 @@
 // Trainer::dry_run(): what a run would be, from its configuration and from one full step that is measured. Nothing is
 // written; the step changes only the weights of this process, which ends after it.
 #include <fmt/format.h>
-#include <malloc.h>
 
 #include <algorithm>
-#include <fstream>
 
 #include "base/process.h"
 #include "train/trainer.h"
@@ -13,12 +11,6 @@ namespace megalodon {
 namespace {
 
 constexpr double kGiB = 1 << 30;
-
-/// Lets peak_resident_bytes() begin anew (where the kernel can), with the memory that nobody uses given back.
-void reset_peak_memory() {
-  malloc_trim(0);
-  std::ofstream("/proc/self/clear_refs") << "5";
-}
 
 double bytes_of(const FolderParts& parts) {
   double bytes = 0;
@@ -38,7 +30,7 @@ std::string Trainer::dry_run() {
   const auto row = [&](const char* name, const std::string& value) { text += fmt::format("{:<38}{}\n", name, value); };
   const auto first = train_step();  // also pays for fresh memory and waits for the first batches
   optimizer_.zero_grad();
-  reset_peak_memory();
+  reset_peak_resident_bytes();
   const auto before = static_cast<double>(resident_bytes());
   const auto step = train_step();
   const auto peak = static_cast<double>(peak_resident_bytes());

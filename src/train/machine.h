@@ -1,10 +1,21 @@
 // What this machine can do at most, to measure a run by.
 #pragma once
 
+#include <string>
+
+#include "nn/linear.h"
+
 namespace megalodon {
 
-/// Floating-point operations a second of a large float32 matrix product with the threads that are set: the best of as
-/// many as fit into about a third of a second.
-double measure_peak_flops();
+/// Floating-point operations a second of a large matrix product with the threads that are set: the best of as many as
+/// fit into about a third of a second. In bfloat16: of whatever is faster there, such products or those of float32.
+double measure_peak_flops(nn::Precision precision = nn::Precision::kFloat32);
+
+/// Bytes a second that the threads read from memory together: the best of several passes over far more than caches
+/// hold.
+double measure_read_bandwidth();
+
+/// "AMD EPYC 9R14, 2 threads, libtorch 1.13.0"
+std::string describe_machine();
 
 }  // namespace megalodon

@@ -1,43 +1,35 @@
-// Bytes: 28 per element for the step (4 reads, 3 writes), 4 for the sum of squares.
-#include <benchmark/benchmark.h>
+#include "ops/adamw/adamw.h"
 
 #include <cmath>
 
-#include "ops/adamw/adamw.h"
+#include "ops/bench.h"
 
-namespace megalodon::ops::adamw_bench {
-namespace {
+namespace megalodon::ops::bench {
 
-using Op = void (*)(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const AdamWStep&);
-
-void run(benchmark::State& state, Op op) {
+std::vector<Case> adamw_cases() {
+  const int64_t count = 1 << 24;
+  const std::string shape = fmt::format("{} numbers", count);
+  const auto n = static_cast<double>(count);
   const AdamWStep step{.lr = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .decay = 0.1, .step = 10};
-  const Tensor p = torch::randn({state.range(0)}), g = torch::randn_like(p), m = torch::zeros_like(p);
-  const Tensor v = torch::zeros_like(p), expected = p.clone();
-  ref::adamw(expected, g, m.clone(), v.clone(), step);
-  op(p, g, m, v, step);
-  if (!torch::allclose(p, expected, 1e-6, 1e-7)) {
-    state.SkipWithError("differs from the reference");
-    return;
-  }
-  for ([[maybe_unused]] auto _ : state) op(p, g, m, v, step);
-  state.SetBytesProcessed(state.iterations() * state.range(0) * 28);
+  const Tensor p = torch::randn({count}), g = torch::randn({count}), m = torch::zeros({count}),
+               v = torch::zeros({count});
+  const auto error = [=] {
+    const int64_t some = 1 << 20;
+    const auto first = [&](const Tensor& t, torch::ScalarType type) {
+      return t.narrow(0, 0, some).to(type, false, true);
+    };
+    const auto f32 = torch::kFloat32, f64 = torch::kFloat64;
+    const Tensor got = first(p, f32), expected = first(p, f64);
+    adamw(got, first(g, f32), first(m, f32), first(v, f32), step);
+    ref::adamw(expected, first(g, f64), first(m, f64), first(v, f64), step);
+    return ((got.to(f64) - expected).abs().max() / expected.abs().max()).item<double>();
+  };
+  const auto sum_error = [=] {
+    const double expected = g.to(torch::kFloat64).square().sum().item<double>();
+    return std::abs(sum_of_squares(g) - expected) / expected;
+  };
+  return {{"adamw", "update", shape, {28 * n}, 1e-6, error, [=] { adamw(p, g, m, v, step); }},
+          {"sum_of_squares", "forward", shape, {4 * n}, 1e-12, sum_error, [=] { sum_of_squares(g); }}};
 }
 
-void sum(benchmark::State& state) {
-  const Tensor x = torch::randn({state.range(0)});
-  const double expected = x.to(torch::kFloat64).square().sum().item<double>();
-  if (std::abs(sum_of_squares(x) - expected) > 1e-12 * expected) {
-    state.SkipWithError("differs from the reference");
-    return;
-  }
-  for ([[maybe_unused]] auto _ : state) benchmark::DoNotOptimize(sum_of_squares(x));
-  state.SetBytesProcessed(state.iterations() * state.range(0) * 4);
-}
-
-BENCHMARK_CAPTURE(run, adamw, adamw)->Arg(1 << 24)->Unit(benchmark::kMillisecond)->UseRealTime();
-BENCHMARK_CAPTURE(run, adamw_reference, ref::adamw)->Arg(1 << 24)->Unit(benchmark::kMillisecond)->UseRealTime();
-BENCHMARK(sum)->Name("sum_of_squares")->Arg(1 << 24)->Unit(benchmark::kMillisecond)->UseRealTime();
-
-}  // namespace
-}  // namespace megalodon::ops::adamw_bench
+}  // namespace megalodon::ops::bench

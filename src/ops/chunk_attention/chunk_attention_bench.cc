@@ -1,74 +1,65 @@
-// ops_bench --benchmark_filter=ChunkAttention: each shape is checked against the float64 reference, then timed. FLOPs
-// are the needed ones of visible pairs (chunk_attention_kernel.h), so skipped work does not count as speed.
-#include <benchmark/benchmark.h>
-
-#include "base/check.h"
 #include "ops/chunk_attention/chunk_attention.h"
 
-namespace megalodon::ops::chunk_attention_bench {
-namespace {
+#include <cmath>
 
-enum Pass { kForward, kBackward, kDecode };
+#include "ops/bench.h"
 
-struct Inputs {
-  Tensor q, k, v;
-  ChunkAttentionOptions options;
+namespace megalodon::ops::bench {
+namespace chunk_attention_bench {
 
-  Tensor run(torch::Dtype dtype) const {
-    ChunkAttentionOptions o = options;
-    if (o.prior_k_BTHK.defined()) o.prior_k_BTHK = o.prior_k_BTHK.to(dtype), o.prior_v_BTHV = o.prior_v_BTHV.to(dtype);
-    return chunk_attention(q.to(dtype), k.to(dtype), v.to(dtype), o);
-  }
+struct Shape {
+  int64_t L, H, K, V, C;
 };
 
-void check_parity(const Inputs& in) {
-  torch::NoGradGuard no_grad;
-  const Tensor expected = in.run(torch::kFloat64), got = in.run(torch::kFloat32);
-  const double error = ((got - expected).abs().max() / expected.abs().max()).item<double>();
-  check(error < 1e-5, "[chunk_attention_bench] the kernel must match the reference, got relative error {}", error);
+std::string text(const Shape& s) {
+  return fmt::format("L={} H={} K={} V={} C={}", s.L, s.H, s.K, s.V, s.C);
 }
 
-/// Arguments L, H, K, V, C. kDecode: one query after L prior keys.
-void ChunkAttention(benchmark::State& state, Pass pass) {
-  const int64_t L = state.range(0), H = state.range(1), K = state.range(2), V = state.range(3), C = state.range(4);
-  const int64_t queries = pass == kDecode ? 1 : L;
-  Inputs in{torch::randn({1, queries, H, K}), torch::randn({1, queries, H, K}), torch::randn({1, queries, H, V}), {}};
-  in.options.chunk_size = C;
-  in.options.scale = 1 / std::sqrt(static_cast<double>(K));
-  if (pass == kDecode)
-    in.options.prior_k_BTHK = torch::randn({1, L, H, K}), in.options.prior_v_BTHV = torch::randn({1, L, H, V});
-  check_parity(in);
-  const bool backward = pass == kBackward;
-  for (Tensor* t : {&in.q, &in.k, &in.v}) t->set_requires_grad(backward);
-  const Tensor dy = torch::randn({1, queries, H, V});
-  const Tensor y = in.run(torch::kFloat32);
-  for (auto _ : state) {
-    if (backward)
-      benchmark::DoNotOptimize(torch::autograd::grad({y}, {in.q, in.k, in.v}, {dy}, /*retain_graph=*/true));
-    else
-      benchmark::DoNotOptimize(in.run(torch::kFloat32));
-  }
-  const double chunk = static_cast<double>(std::min(C, L));
-  const double pairs = static_cast<double>(H) * (pass == kDecode ? L + 1.0 : static_cast<double>(L) * (chunk + 1) / 2);
-  const double flops = 2 * pairs * static_cast<double>(backward ? 3 * K + 2 * V : K + V);
-  state.counters["FLOP/s"] = benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate);
+/// Only pairs that see each other count.
+Work work(const Shape& s, double pairs, bool backward) {
+  return {.bytes = 0, .flops = 2 * pairs * static_cast<double>(backward ? 3 * s.K + 2 * s.V : s.K + s.V)};
 }
 
-BENCHMARK_CAPTURE(ChunkAttention, forward, kForward)
-    ->Args({2048, 3, 64, 128, 256})
-    ->Args({2048, 1, 256, 2048, 2048})
-    ->Unit(benchmark::kMillisecond)
-    ->UseRealTime();
-BENCHMARK_CAPTURE(ChunkAttention, backward, kBackward)
-    ->Args({2048, 3, 64, 128, 256})
-    ->Args({2048, 1, 256, 2048, 2048})
-    ->Unit(benchmark::kMillisecond)
-    ->UseRealTime();
-BENCHMARK_CAPTURE(ChunkAttention, decode, kDecode)
-    ->Args({255, 3, 64, 128, 256})
-    ->Args({2047, 1, 256, 2048, 2048})
-    ->Unit(benchmark::kMicrosecond)
-    ->UseRealTime();
+Operator training(const Shape& s) {
+  ChunkAttentionOptions options;
+  options.chunk_size = s.C, options.scale = 1 / std::sqrt(static_cast<double>(s.K));
+  const double pairs = static_cast<double>(s.H * s.L) * static_cast<double>(std::min(s.C, s.L) + 1) / 2;
+  return {
+      .name = "chunk_attention",
+      .shape = text(s),
+      .leaves = 3,
+      .inputs = {torch::randn({1, s.L, s.H, s.K}), torch::randn({1, s.L, s.H, s.K}), torch::randn({1, s.L, s.H, s.V})},
+      .kernel = [=](const Tensors& t) { return chunk_attention(t[0], t[1], t[2], options); },
+      .reference = [=](const Tensors& t) { return ref::chunk_attention(t[0], t[1], t[2], options); },
+      .forward = work(s, pairs, false),
+      .backward = work(s, pairs, true)};
+}
 
-}  // namespace
-}  // namespace megalodon::ops::chunk_attention_bench
+/// One query after L prior keys.
+Operator decoding(const Shape& s) {
+  const auto options = [=](const Tensors& t) {
+    ChunkAttentionOptions result;
+    result.chunk_size = s.C, result.scale = 1 / std::sqrt(static_cast<double>(s.K));
+    result.prior_k_BTHK = t[3], result.prior_v_BTHV = t[4];
+    return result;
+  };
+  Operator op{.name = "chunk_attention",
+              .shape = text(s) + ", one query",
+              .inputs = {torch::randn({1, 1, s.H, s.K}), torch::randn({1, 1, s.H, s.K}), torch::randn({1, 1, s.H, s.V}),
+                         torch::randn({1, s.L, s.H, s.K}), torch::randn({1, s.L, s.H, s.V})},
+              .kernel = [=](const Tensors& t) { return chunk_attention(t[0], t[1], t[2], options(t)); },
+              .reference = [=](const Tensors& t) { return ref::chunk_attention(t[0], t[1], t[2], options(t)); },
+              .forward = work(s, static_cast<double>(s.H * (s.L + 1)), false)};
+  op.forward.bytes = 4.0 * static_cast<double>(s.L * s.H * (s.K + s.V));
+  return op;
+}
+
+}  // namespace chunk_attention_bench
+
+std::vector<Case> chunk_attention_cases() {
+  using namespace chunk_attention_bench;
+  return cases({training({2048, 3, 64, 128, 256}), training({2048, 1, 256, 2048, 2048}),
+                decoding({255, 3, 64, 128, 256}), decoding({2047, 1, 256, 2048, 2048})});
+}
+
+}  // namespace megalodon::ops::bench

@@ -1,40 +1,20 @@
-// Bytes: 12 per element forward and 20 backward, what the fused kernels move. The composition of tensor ops beside it.
-#include <benchmark/benchmark.h>
-
 #include "ops/gated_silu/gated_silu.h"
 
-namespace megalodon::ops::gated_silu_bench {
-namespace {
+#include "ops/bench.h"
 
-using Op = Tensor (*)(const Tensor&, const Tensor&);
+namespace megalodon::ops::bench {
 
-std::vector<Tensor> step(Op op, const Tensor& a, const Tensor& b, const Tensor& dh) {
-  const Tensor h = op(a, b);
-  auto gradients = torch::autograd::grad({h}, {a, b}, {dh});
-  gradients.push_back(h.detach());
-  return gradients;
+std::vector<Case> gated_silu_cases() {
+  const int64_t rows = 2048, F = 2560;
+  const double bytes = 4.0 * static_cast<double>(rows * F);
+  return cases({{.name = "gated_silu",
+                 .shape = fmt::format("rows={} F={}", rows, F),
+                 .leaves = 2,
+                 .inputs = {torch::randn({rows, F}), torch::randn({rows, F})},
+                 .kernel = [](const Tensors& t) { return gated_silu(t[0], t[1]); },
+                 .reference = [](const Tensors& t) { return ref::gated_silu(t[0], t[1]); },
+                 .forward = {3 * bytes},
+                 .backward = {5 * bytes}}});
 }
 
-void run(benchmark::State& state, Op op) {
-  const std::vector<int64_t> shape = {state.range(0), state.range(1)};
-  const Tensor a = torch::randn(shape).requires_grad_(), b = torch::randn(shape).requires_grad_();
-  const Tensor dh = torch::randn(shape);
-  const auto got = step(op, a, b, dh), expected = step(ref::gated_silu, a, b, dh);
-  for (size_t i = 0; i < got.size(); ++i) {
-    if (!torch::allclose(got[i], expected[i], 1e-5, 1e-6)) {
-      state.SkipWithError("differs from the reference");
-      return;
-    }
-  }
-  for ([[maybe_unused]] auto _ : state) step(op, a, b, dh);
-  state.SetBytesProcessed(state.iterations() * shape[0] * shape[1] * (12 + 20));
-}
-
-BENCHMARK_CAPTURE(run, gated_silu, gated_silu)->Args({2048, 2560})->Unit(benchmark::kMicrosecond)->UseRealTime();
-BENCHMARK_CAPTURE(run, gated_silu_reference, ref::gated_silu)
-    ->Args({2048, 2560})
-    ->Unit(benchmark::kMicrosecond)
-    ->UseRealTime();
-
-}  // namespace
-}  // namespace megalodon::ops::gated_silu_bench
+}  // namespace megalodon::ops::bench

@@ -1,43 +1,29 @@
-// FLOPs: 2·T·D·V forward, 6·T·D·V forward and backward with the recomputed logits counted as what they are, overhead:
-// the counter reports useful FLOPs. "reference" is the plain composition on the same inputs.
-#include <benchmark/benchmark.h>
-
 #include "ops/linear_cross_entropy/linear_cross_entropy.h"
 
-namespace megalodon::ops::linear_cross_entropy_bench {
-namespace {
+#include <array>
 
-using Op = Tensor (*)(const Tensor&, const Tensor&, const Tensor&);
+#include "ops/bench.h"
 
-std::vector<Tensor> step(Op op, const Tensor& x, const Tensor& w, const Tensor& targets) {
-  const Tensor loss = op(x, w, targets).mean();
-  auto gradients = torch::autograd::grad({loss}, {x, w});
-  gradients.push_back(loss.detach());
-  return gradients;
-}
+namespace megalodon::ops::bench {
 
-void run(benchmark::State& state, Op op) {
-  const int64_t T = state.range(0), D = state.range(1), V = state.range(2);
-  torch::manual_seed(1);
-  const Tensor x = torch::randn({T, D}).requires_grad_(), w = (torch::randn({V, D}) / 8).requires_grad_();
-  const Tensor targets = torch::randint(V, {T});
-  const auto got = step(op, x, w, targets), expected = step(ref::linear_cross_entropy, x, w, targets);
-  for (size_t i = 0; i < got.size(); ++i) {
-    if (!torch::allclose(got[i], expected[i], 1e-3, 1e-6)) {
-      state.SkipWithError("differs from the reference");
-      return;
-    }
+std::vector<Case> linear_cross_entropy_cases() {
+  std::vector<Operator> operators;
+  for (const auto& [T, D, V] : {std::array<int64_t, 3>{4096, 256, 256}, {2048, 512, 8192}, {1024, 1024, 32000}}) {
+    const double flops = 2.0 * static_cast<double>(T * D * V);
+    const auto inputs = [&](int64_t tokens) -> Tensors {
+      return {torch::randn({tokens, D}), torch::randn({V, D}) / 8, torch::randint(V, {tokens})};
+    };
+    operators.push_back({.name = "linear_cross_entropy",
+                         .shape = fmt::format("T={} D={} V={}", T, D, V),
+                         .leaves = 2,
+                         .inputs = inputs(T),
+                         .checked = inputs(128),
+                         .kernel = [](const Tensors& t) { return linear_cross_entropy(t[0], t[1], t[2]); },
+                         .reference = [](const Tensors& t) { return ref::linear_cross_entropy(t[0], t[1], t[2]); },
+                         .forward = {.bytes = 0, .flops = flops},
+                         .backward = {.bytes = 0, .flops = 2 * flops}});  // that logits are computed twice is overhead
   }
-  for ([[maybe_unused]] auto _ : state) step(op, x, w, targets);
-  state.counters["FLOP/s"] =
-      benchmark::Counter(6.0 * static_cast<double>(T * D * V), benchmark::Counter::kIsIterationInvariantRate);
+  return cases(operators);
 }
 
-#define CASES ArgNames({"T", "D", "V"})->Args({4096, 256, 256})->Args({2048, 512, 8192})->Args({1024, 1024, 32000})
-BENCHMARK_CAPTURE(run, linear_cross_entropy, linear_cross_entropy)->CASES->Unit(benchmark::kMillisecond)->UseRealTime();
-BENCHMARK_CAPTURE(run, linear_cross_entropy_reference, ref::linear_cross_entropy)
-    ->CASES->Unit(benchmark::kMillisecond)
-    ->UseRealTime();
-
-}  // namespace
-}  // namespace megalodon::ops::linear_cross_entropy_bench
+}  // namespace megalodon::ops::bench

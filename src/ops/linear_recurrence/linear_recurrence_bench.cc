@@ -1,91 +1,64 @@
-// Forward, and forward with backward, on the sizes of real layers, and one decoded token. Each size is compared with
-// the float64 reference on its first steps before it is timed.
-#include <benchmark/benchmark.h>
-
 #include "ops/linear_recurrence/linear_recurrence.h"
 
-namespace megalodon::ops::linear_recurrence_bench {
-namespace {
+#include "ops/bench.h"
 
-struct Inputs {
-  int64_t B, L, D, N;
-  Tensor x, q, c, skip, h0, dy;
+namespace megalodon::ops::bench {
+namespace linear_recurrence_bench {
 
-  explicit Inputs(const benchmark::State& state)
-      : B(state.range(0)), L(state.range(1)), D(state.range(2)), N(state.range(3)) {
-    torch::manual_seed(1);
-    x = torch::randn({B, L, D}), dy = torch::randn({B, L, D}), skip = torch::randn({D});
-    q = torch::polar(1 - torch::pow(10.0, -0.3 - 2.7 * torch::rand({D, N})), 6.3 * torch::rand({D, N}));
-    c = torch::randn({D, N}, torch::kComplexFloat), h0 = torch::randn({B, D, N}, torch::kComplexFloat);
-  }
-
-  /// Compares the first steps with the float64 reference; false, with the reason in `state`, if they disagree.
-  bool agrees(benchmark::State& state) const {
-    const Tensor start = x.narrow(1, 0, std::min<int64_t>(L, 40)), q64 = q.to(torch::kComplexDouble);
-    const auto got = linear_recurrence(start, q, c, skip, {h0, {}, true});
-    const auto expected = ref::linear_recurrence(start.to(torch::kFloat64), q64, c.to(torch::kComplexDouble),
-                                                 skip.to(torch::kFloat64), {h0.to(torch::kComplexDouble), {}, true});
-    const auto error = [](const Tensor& a, const Tensor& e) {
-      return ((a - e).abs().max() / e.abs().max()).item<double>();
-    };
-    const bool good = error(got.y_BLD, expected.y_BLD) < 1e-5 && error(got.h_BDN, expected.h_BDN) < 1e-5;
-    if (!good) state.SkipWithError("differs from the reference");
-    return good;
-  }
-
-  /// `flops` per step, feature and order; `floats` moved per step and feature, `coefficients` per feature and order.
-  void report(benchmark::State& state, double flops, double floats, double coefficients) const {
-    const auto steps = static_cast<double>(B * L * D), orders = static_cast<double>(D * N);
-    const auto count = static_cast<double>(state.iterations());
-    using benchmark::Counter;
-    state.counters["FLOP/s"] = Counter(count * steps * static_cast<double>(N) * flops, Counter::kIsRate);
-    state.counters["bytes/s"] = Counter(count * 4 * (steps * floats + orders * coefficients), Counter::kIsRate);
-  }
-};
-
-void forward(benchmark::State& state) {
-  const Inputs in(state);
-  torch::NoGradGuard no_grad;
-  if (!in.agrees(state)) return;
-  for (auto _ : state) benchmark::DoNotOptimize(linear_recurrence(in.x, in.q, in.c, in.skip));
-  in.report(state, 12, 2, 4);
+Tensors inputs(int64_t B, int64_t L, int64_t D, int64_t N) {
+  const Tensor q = torch::polar(1 - torch::pow(10.0, -0.3 - 2.7 * torch::rand({D, N})), 6.3 * torch::rand({D, N}));
+  return {torch::randn({B, L, D}), q, torch::randn({D, N}, torch::kComplexFloat), torch::randn({D}),
+          torch::randn({B, D, N}, torch::kComplexFloat)};
 }
 
-void forward_backward(benchmark::State& state) {
-  Inputs in(state);
-  if (!in.agrees(state)) return;
-  const std::vector<Tensor> leaves = {in.x, in.q, in.c, in.skip};
-  for (Tensor leaf : leaves) leaf.set_requires_grad(true);
-  for (auto _ : state) {
-    const Tensor y = linear_recurrence(in.x, in.q, in.c, in.skip).y_BLD;
-    benchmark::DoNotOptimize(torch::autograd::grad({y}, leaves, {in.dy}));
-  }
-  in.report(state, 12 + 42, 2 + 4, 4 + 8);
+/// As a convolution with the kernel Re Σ_n c_n q_n^t, through the tensor library's FFT: what is done without a scan.
+Tensor by_fft(const Tensors& t) {
+  const int64_t L = t[0].size(1);
+  const Tensor powers_DNL = torch::exp(t[1].log().unsqueeze(-1) * torch::arange(L, t[0].options()));
+  const Tensor kernel_LD = torch::real((t[2].unsqueeze(-1) * powers_DNL).sum(1)).t();
+  const Tensor product = torch::fft_rfft(t[0], 2 * L, 1) * torch::fft_rfft(kernel_LD, 2 * L, 0);
+  return torch::fft_irfft(product, 2 * L, 1).narrow(1, 0, L) + t[3] * t[0];
 }
 
-void decode(benchmark::State& state) {
-  const Inputs in(state);
-  torch::NoGradGuard no_grad;
-  if (!in.agrees(state)) return;
-  Tensor h = in.h0;
-  for (auto _ : state) h = linear_recurrence(in.x, in.q, in.c, in.skip, {h, {}, true}).h_BDN;
-  in.report(state, 12, 2, 8);
+Operator training(int64_t B, int64_t L, int64_t D, int64_t N) {
+  const auto steps = static_cast<double>(B * L * D), orders = static_cast<double>(D * N);
+  const auto n = static_cast<double>(N);
+  return {.name = "linear_recurrence",
+          .shape = fmt::format("B={} L={} D={} N={}", B, L, D, N),
+          .leaves = 4,
+          .inputs = inputs(B, L, D, N),
+          .checked = inputs(B, std::min<int64_t>(L, 40), D, N),
+          .kernel = [](const Tensors& t) { return linear_recurrence(t[0], t[1], t[2], t[3]).y_BLD; },
+          .reference = [](const Tensors& t) { return ref::linear_recurrence(t[0], t[1], t[2], t[3]).y_BLD; },
+          .forward = {4 * (2 * steps + 4 * orders), 12 * n * steps},
+          .backward = {4 * (3 * steps + 8 * orders), 42 * n * steps}};
 }
 
-#define MEGALODON_SIZES ArgNames({"B", "L", "D", "N"})->Unit(benchmark::kMillisecond)->UseRealTime()
-BENCHMARK(forward)
-    ->Name("linear_recurrence/forward")
-    ->Args({1, 2048, 1024, 16})
-    ->Args({1, 2048, 384, 8})
-    ->MEGALODON_SIZES;
-BENCHMARK(forward_backward)
-    ->Name("linear_recurrence/forward_backward")
-    ->Args({1, 2048, 1024, 16})
-    ->Args({1, 2048, 384, 8})
-    ->Args({8, 512, 384, 16})
-    ->MEGALODON_SIZES;
-BENCHMARK(decode)->Name("linear_recurrence/decode")->Args({1, 1, 1024, 16})->Args({1, 1, 4096, 16})->MEGALODON_SIZES;
-#undef MEGALODON_SIZES
+/// One step from state to state.
+Operator decoding(int64_t D, int64_t N) {
+  const auto orders = static_cast<double>(D * N);
+  return {.name = "linear_recurrence",
+          .shape = fmt::format("B=1 L=1 D={} N={}, with state", D, N),
+          .inputs = inputs(1, 1, D, N),
+          .kernel =
+              [](const Tensors& t) {
+                return linear_recurrence(t[0], t[1], t[2], t[3], {t[4], {}, true}).h_BDN;
+              },
+          .reference =
+              [](const Tensors& t) {
+                return ref::linear_recurrence(t[0], t[1], t[2], t[3], {t[4], {}, true}).h_BDN;
+              },
+          .forward = {4 * 8 * orders, 12 * orders}};
+}
 
-}  // namespace
-}  // namespace megalodon::ops::linear_recurrence_bench
+}  // namespace linear_recurrence_bench
+
+std::vector<Case> linear_recurrence_cases() {
+  using namespace linear_recurrence_bench;
+  Operator fft = training(1, 2048, 1024, 16);
+  fft.name = "the same by FFT", fft.leaves = 0, fft.kernel = by_fft, fft.tolerance = 1e-3;
+  return cases({training(1, 2048, 1024, 16), fft, training(1, 2048, 384, 8), training(8, 512, 384, 16),
+                decoding(1024, 16), decoding(4096, 16)});
+}
+
+}  // namespace megalodon::ops::bench

@@ -1,27 +1,29 @@
-// ops_bench --benchmark_filter=Rotary: checked against the reference, then timed; bytes are x read and y written once.
-#include <benchmark/benchmark.h>
-
-#include "base/check.h"
 #include "ops/rotary/rotary.h"
 
-namespace megalodon::ops::rotary_bench {
-namespace {
+#include <array>
 
-/// Arguments L, H, K, C: positions run from 0 to C − 1 again and again.
-void Rotary(benchmark::State& state) {
-  const int64_t L = state.range(0), H = state.range(1), K = state.range(2), C = state.range(3);
-  const Tensor x = torch::randn({1, L, H, K}), position = (torch::arange(L, torch::kInt64) % C).unsqueeze(0);
-  const double error = (rotary(x, position, 10000) - ref::rotary(x, position, 10000)).abs().max().item<double>();
-  check(error < 1e-5, "[rotary_bench] the kernel must match the reference, got error {}", error);
-  for (auto _ : state) benchmark::DoNotOptimize(rotary(x, position, 10000));
-  state.SetBytesProcessed(state.iterations() * x.numel() * 8);
+#include "ops/bench.h"
+
+namespace megalodon::ops::bench {
+
+std::vector<Case> rotary_cases() {
+  constexpr double kBase = 10000;
+  std::vector<Operator> operators;
+  for (const auto& [L, H, K, C] : {std::array<int64_t, 4>{2048, 3, 64, 256}, {2048, 1, 256, 2048}, {1, 3, 64, 256}}) {
+    const double bytes = 4.0 * static_cast<double>(L * H * K);
+    operators.push_back(
+        {.name = "rotary",
+         .shape = fmt::format("L={} H={} K={} C={}", L, H, K, C),
+         .leaves = 1,
+         .inputs = {torch::randn({1, L, H, K}), (torch::arange(L, torch::kInt64) % C).unsqueeze(0)},
+         .kernel = [](const Tensors& t) { return rotary(t[0], t[1], kBase); },
+         // Angles are float32 numbers: float64 ones would differ by what that rounds away.
+         .reference =
+             [](const Tensors& t) { return ref::rotary(t[0].to(torch::kFloat32), t[1], kBase).to(torch::kFloat64); },
+         .forward = {2 * bytes},
+         .backward = {2 * bytes}});
+  }
+  return cases(operators);
 }
-BENCHMARK(Rotary)
-    ->Args({1, 3, 64, 256})
-    ->Args({2048, 3, 64, 256})
-    ->Args({2048, 1, 256, 2048})
-    ->Unit(benchmark::kMicrosecond)
-    ->UseRealTime();
 
-}  // namespace
-}  // namespace megalodon::ops::rotary_bench
+}  // namespace megalodon::ops::bench

@@ -1,0 +1,84 @@
+#include "ops/bench.h"
+
+#include <algorithm>
+
+namespace megalodon::ops::bench {
+namespace {
+
+using Function = std::function<Tensor(const Tensors&)>;
+
+Tensor in_float64(const Tensor& t) {
+  if (t.is_complex()) return t.to(torch::kComplexDouble);
+  return t.is_floating_point() ? t.to(torch::kFloat64) : t;
+}
+
+Tensors as_leaves(const Tensors& inputs, size_t leaves, bool exact) {
+  Tensors list;
+  for (const Tensor& t : inputs) list.push_back((exact ? in_float64(t) : t).detach().clone());
+  for (size_t i = 0; i < leaves; ++i) list[i].set_requires_grad(true);
+  return list;
+}
+
+/// The output, and the gradients of the leaves where it has any.
+Tensors results(const Function& f, const Tensors& inputs, size_t leaves, Tensor dy = {}) {
+  const Tensor y = f(inputs);
+  Tensors list;
+  if (leaves > 0) {
+    if (!dy.defined()) dy = torch::ones_like(y);
+    list = torch::autograd::grad({y}, Tensors(inputs.begin(), inputs.begin() + static_cast<int64_t>(leaves)), {dy});
+  }
+  list.push_back(y.detach());
+  return list;
+}
+
+double largest(const Tensor& t) {
+  return t.numel() == 0 ? 0.0 : t.abs().max().item<double>();
+}
+
+double error_of(const Operator& op, size_t leaves) {
+  const Tensors& inputs = op.checked.empty() ? op.inputs : op.checked;
+  const Tensors got = results(op.kernel, as_leaves(inputs, leaves, false), leaves);
+  const Tensors expected = results(op.reference, as_leaves(inputs, leaves, true), leaves);
+  double worst = 0;
+  for (size_t i = 0; i < got.size(); ++i)
+    worst = std::max(worst, largest(in_float64(got[i]) - expected[i]) / std::max(largest(expected[i]), 1e-30));
+  return worst;
+}
+
+void add(const Operator& op, std::vector<Case>& list) {
+  list.push_back({op.name, "forward", op.shape, op.forward, op.tolerance, [op] { return error_of(op, 0); },
+                  [op, inputs = as_leaves(op.inputs, 0, false)] {
+                    torch::NoGradGuard no_grad;
+                    op.kernel(inputs);
+                  }});
+  if (op.leaves == 0) return;
+  const Work both = {op.forward.bytes + op.backward.bytes, op.forward.flops + op.backward.flops};
+  const Tensors inputs = as_leaves(op.inputs, op.leaves, false);
+  const Tensor dy = torch::randn_like(op.kernel(inputs).detach());
+  list.push_back({op.name, "forward+backward", op.shape, both, op.tolerance, [op] { return error_of(op, op.leaves); },
+                  [op, inputs, dy] { results(op.kernel, inputs, op.leaves, dy); }});
+}
+
+}  // namespace
+
+std::vector<Case> cases(const std::vector<Operator>& operators) {
+  std::vector<Case> list;
+  for (const Operator& op : operators) add(op, list);
+  return list;
+}
+
+const std::vector<std::pair<std::string, std::vector<Case> (*)()>>& all_cases() {
+  static const std::vector<std::pair<std::string, std::vector<Case> (*)()>> list = {
+      {"linear_recurrence", linear_recurrence_cases},
+      {"timestep_norm", timestep_norm_cases},
+      {"row_norm", row_norm_cases},
+      {"rotary", rotary_cases},
+      {"chunk_attention", chunk_attention_cases},
+      {"gated_silu", gated_silu_cases},
+      {"dropout", dropout_cases},
+      {"linear_cross_entropy", linear_cross_entropy_cases},
+      {"adamw", adamw_cases}};
+  return list;
+}
+
+}  // namespace megalodon::ops::bench
