@@ -1,7 +1,9 @@
 #include <fmt/format.h>
 
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
+#include <new>
 
 #include "apps/commands.h"
 #include "base/check.h"
@@ -15,6 +17,13 @@ struct TrainCommand {
   std::string run_file;
   TrainerOptions trainer;
 };
+
+/// From before the model is loaded to the end of the process, and so without a destructor: a signal that comes when all
+/// is done and saved must not turn success into a death by signal.
+void catch_signals_for_good() {
+  alignas(SignalGuard) static std::byte memory[sizeof(SignalGuard)];
+  new (memory) SignalGuard;
+}
 
 void train(RunConfig config, const TrainerOptions& options, Common& common) {
   Trainer trainer(std::move(config), options);
@@ -53,9 +62,7 @@ void add_train(CLI::App& app, Common& common) {
   command->callback([options, command, &common] {
     config::Overrides overrides = config::parse_overrides(command->remaining());
     if (common.threads > 0) overrides.emplace("train.threads", std::to_string(common.threads));
-    // From before the model is loaded to the end of the process: a signal that comes when all is done and saved must
-    // not turn success into a death by signal.
-    [[maybe_unused]] static const auto* signals = options->trainer.dry_run ? nullptr : new SignalGuard;
+    if (!options->trainer.dry_run) catch_signals_for_good();
     try {
       train(load_run_config(options->run_file, overrides), options->trainer, common);
     } catch (const Interrupted&) {
