@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <unistd.h>
+
 #include <fstream>
 #include <set>
 #include <string>
@@ -22,12 +24,12 @@ inline constexpr bool kMeasuresMemory = !__has_feature(address_sanitizer);
 inline constexpr bool kMeasuresMemory = true;
 #endif
 
-/// A fresh folder for each test, removed afterwards.
+/// A fresh folder for each test and process (two checkouts may be tested at once), removed afterwards.
 class FolderTest : public ::testing::Test {
  protected:
   void SetUp() override {
     const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
-    std::string name = fmt::format("{}.{}", test->test_suite_name(), test->name());
+    std::string name = fmt::format("{}.{}.{}", test->test_suite_name(), test->name(), ::getpid());
     for (char& c : name)
       if (c == '/') c = '.';  // of parameterized tests
     folder_ = fs::path(::testing::TempDir()) / name;
