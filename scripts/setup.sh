@@ -7,7 +7,7 @@ set -euo pipefail
 
 packages=(
   g++ cmake ninja-build pkg-config ccache git ca-certificates
-  libtorch-dev libopenblas0-openmp libhwy-dev
+  libtorch-dev libopenblas0-openmp libdnnl-dev libhwy-dev
   libfmt-dev nlohmann-json3-dev libtomlplusplus-dev libcli11-dev zlib1g-dev libssl-dev libxxhash-dev
   libarchive-dev libcurl4-openssl-dev libpcre2-dev
   libgtest-dev

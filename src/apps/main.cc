@@ -11,6 +11,7 @@
 #include "apps/commands.h"
 #include "base/check.h"
 #include "base/compat.h"
+#include "base/process.h"
 
 namespace {
 
@@ -92,6 +93,7 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  megalodon::keep_freed_memory();
   try {
     return run(argc, argv);
   } catch (const megalodon::UsageError& error) {

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <limits>
 #include <thread>
 
 namespace megalodon {
@@ -28,6 +29,15 @@ void reset_peak_resident_bytes() {
   malloc_trim(0);
 #endif
   std::ofstream("/proc/self/clear_refs") << "5";
+}
+
+void keep_freed_memory() {
+#ifdef __GLIBC__
+  constexpr int kNever = std::numeric_limits<int>::max();
+  mallopt(M_MMAP_THRESHOLD, kNever);
+  mallopt(M_TRIM_THRESHOLD, kNever);
+  mallopt(M_TOP_PAD, 64 << 20);
+#endif
 }
 
 int available_cores() {

@@ -14,6 +14,12 @@ int64_t peak_resident_bytes();
 /// Gives memory that nobody uses back to the system and lets peak_resident_bytes() begin anew (where /proc allows it).
 void reset_peak_resident_bytes();
 
+/// From now on freed memory, also of large blocks, stays with the process, to be used again without asking the system.
+/// A training step frees and takes the same hundreds of megabytes over and over; with the C library's defaults every
+/// block over 32 MiB at most goes back at once and is cleared anew, page by page, which took a third of a bfloat16
+/// step.
+void keep_freed_memory();
+
 /// Cores this process may run on.
 int available_cores();
 

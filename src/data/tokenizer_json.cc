@@ -67,7 +67,8 @@ class TokenizerJsonParser {
     require(at(model_, "dropout").is_null(), "dropout must be null: it would make ids random");
     for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
       const nlohmann::json& value = at(model_, key);
-      require(value.is_null() || value == "", fmt::format("{} is not supported, got {}", key, value.dump()));
+      require(value.is_null() || (value.is_string() && value.get_ref<const std::string&>().empty()),
+              fmt::format("{} is not supported, got {}", key, value.dump()));
     }
     require(!flag(model_, "ignore_merges"), "ignore_merges = true is not supported");
     require(at(model_, "vocab").is_object() && at(model_, "merges").is_array(),

@@ -64,7 +64,7 @@ Tensor prefill(Model& model, const Tensor& tokens_BL, Carry& carry, int64_t stre
   for (int64_t at = 0; at < length; at += stretch)
     hidden_BLD = model.hidden({tokens_BL.narrow(1, at, std::min(stretch, length - at)), {}}, carry);
   // Only the last step's logits are wanted; those of a long prompt would be large.
-  return torch::matmul(hidden_BLD.select(1, hidden_BLD.size(1) - 1), model.output_weight().t());
+  return model.output()(hidden_BLD.select(1, hidden_BLD.size(1) - 1), nn::Precision::kFloat32);
 }
 
 void generate(Model& model, const std::vector<int64_t>& prompt, int64_t count, int64_t vocabulary, Sampler& sampler,

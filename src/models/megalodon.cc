@@ -161,6 +161,11 @@ Tensor drop(const Tensor& x, double p, uint64_t key, Site site, bool training) {
   return training && p > 0 ? ops::dropout(x, p, derive_key(key, site)) : x;
 }
 
+/// Of the inputs and outputs of products inside a block; the residual stream keeps x's.
+torch::ScalarType activation_type(const Tensor& x, nn::Precision precision) {
+  return precision == nn::Precision::kBfloat16 ? torch::kBFloat16 : x.scalar_type();
+}
+
 /// The last `steps` of prior and new along time; both may be shorter.
 Tensor last_steps(const Tensor& prior, const Tensor& current, int64_t steps) {
   const int64_t length = current.size(1);
@@ -185,30 +190,23 @@ MegaAttention::MegaAttention(const MegalodonConfig& config) : config_(config) {
   cema_gamma_ = register_at(*this, "cema.gamma", {D, N, 2});
   cema_omega_ = register_at(*this, "cema.omega", {D, 1});
   if (config.norm_affine) rmsnorm_weight_ = register_at(*this, "rmsnorm.weight", {D});
-  wv_weight_ = register_at(*this, "wv.weight", {E, D});
-  wv_bias_ = register_at(*this, "wv.bias", {E});
-  wz_weight_ = register_at(*this, "wz.weight", {Z, D});
-  wz_bias_ = register_at(*this, "wz.bias", {Z});
-  wr_weight_ = register_at(*this, "wr.weight", {E, D});
-  wr_bias_ = register_at(*this, "wr.bias", {E});
-  wh1_weight_ = register_at(*this, "wh1.weight", {D, D});
-  wh1_bias_ = register_at(*this, "wh1.bias", {D});
-  wh2_weight_ = register_at(*this, "wh2.weight", {D, E});
+  wv_ = nn::Linear(*this, "wv", D, E, /*with_bias=*/true);
+  wz_ = nn::Linear(*this, "wz", D, Z, true);
+  wr_ = nn::Linear(*this, "wr", D, E, true);
+  wh1_ = nn::Linear(*this, "wh1", D, D, true);
+  wh2_ = nn::Linear(*this, "wh2", E, D, false);
 }
 
 void MegaAttention::init_weights(uint64_t key) {
   torch::NoGradGuard no_grad;
   uint64_t stream = 0;
-  for (const Tensor& weight : {wv_weight_, wz_weight_, wr_weight_, wh1_weight_, wh2_weight_})
-    nn::init_linear(weight, config_.init_mode, derive_key(key, stream++));
-  for (const Tensor& zero :
-       {gamma_, beta_, timenorm_weight_, timenorm_bias_, rmsnorm_weight_, wv_bias_, wz_bias_, wr_bias_, wh1_bias_})
+  for (const nn::Linear* layer : {&wv_, &wz_, &wr_, &wh1_, &wh2_}) {
+    nn::init_linear(layer->weight, config_.init_mode, derive_key(key, stream++));
+    if (layer->bias.defined()) layer->bias.zero_();
+  }
+  for (const Tensor& zero : {gamma_, beta_, timenorm_weight_, timenorm_bias_, rmsnorm_weight_})
     if (zero.defined()) zero.zero_();
   nn::init_cema(cema_alpha_, cema_delta_, cema_theta_, cema_gamma_, cema_omega_, derive_key(key, stream));
-}
-
-Tensor MegaAttention::linear(const Tensor& x, const Tensor& weight, const Tensor& bias) const {
-  return nn::linear(x, weight, bias, precision_);
 }
 
 Tensor MegaAttention::forward(const Tensor& x_BLD, const ModelInput& input, Carry& carry, int64_t slot,
@@ -222,13 +220,17 @@ Tensor MegaAttention::forward(const Tensor& x_BLD, const ModelInput& input, Carr
   const auto cema = nn::cema_coefficients(cema_alpha_, cema_delta_, cema_theta_, cema_gamma_);
   const auto average = ops::linear_recurrence(t_BLD, cema.q_DN, cema.c_DN, cema_omega_.squeeze(-1),
                                               {before.cema_BDN, input.starts_BL, carry.wants_after()});
-  const Tensor m_BLD = drop(ops::rms_norm(average.y_BLD, rmsnorm_weight_, config_.norm_eps), config_.hidden_dropout,
-                            dropout_key, kOnAverage, is_training());
-  const Tensor r_BLE = linear(m_BLD, wr_weight_, wr_bias_);
-  const Tensor attention_BLE = attend(m_BLD, t_BLD, input, before, carry.wants_after() ? &after : nullptr, dropout_key);
+  const Tensor m_BLD =
+      drop(ops::rms_norm(average.y_BLD, rmsnorm_weight_, config_.norm_eps, activation_type(x_BLD, precision_)),
+           config_.hidden_dropout, dropout_key, kOnAverage, is_training());
+  // The residual stream runs through the additions of the products, where nothing is dropped from the branch.
+  const bool drops = is_training() && config_.dropout > 0;
+  const auto of_m = ops::linears(m_BLD, {wz_.plus(), wr_.plus(), wh1_.plus(drops ? Tensor() : x_BLD)}, precision_);
+  const Tensor &z_BLZ = of_m[0], &r_BLE = of_m[1], &direct_BLD = of_m[2];
+  const Tensor attention_BLE = attend(z_BLZ, t_BLD, input, before, carry.wants_after() ? &after : nullptr, dropout_key);
   const Tensor gated_BLE =
       drop(ops::gated_silu(r_BLE, attention_BLE), config_.hidden_dropout, dropout_key, kOnGated, is_training());
-  const Tensor branch_BLD = linear(m_BLD, wh1_weight_, wh1_bias_) + linear(gated_BLE, wh2_weight_);
+  const Tensor y_BLD = wh2_(gated_BLE, precision_, direct_BLD);
 
   if (carry.wants_after()) {
     after.norm_count_B = norm.state.count_B, after.norm_mean_BG = norm.state.mean_BG,
@@ -236,23 +238,23 @@ Tensor MegaAttention::forward(const Tensor& x_BLD, const ModelInput& input, Carr
     after.cema_BDN = average.h_BDN;
     carry.after(slot, after.pack());
   }
-  return x_BLD + drop(branch_BLD, config_.dropout, dropout_key, kOnBranch, is_training());
+  return drops ? x_BLD + drop(y_BLD, config_.dropout, dropout_key, kOnBranch, true) : y_BLD;
 }
 
-Tensor MegaAttention::attend(const Tensor& m_BLD, const Tensor& t_BLD, const ModelInput& input,
+Tensor MegaAttention::attend(const Tensor& z_BLZ, const Tensor& t_BLD, const ModelInput& input,
                              const MegalodonLayerState& before, MegalodonLayerState* after, uint64_t dropout_key) {
-  const int64_t B = m_BLD.size(0), L = m_BLD.size(1), H = config_.num_heads, K = config_.z_dim / H;
+  const int64_t B = t_BLD.size(0), L = t_BLD.size(1), H = config_.num_heads, K = config_.z_dim / H;
   const auto positions = ops::chunk_positions(B, L, config_.chunk_size, input.starts_BL, before.position_B);
 
-  const Tensor z_BLZ =
-      ops::rms_norm(linear(m_BLD, wz_weight_, wz_bias_).view({B, L, H, K}), {}, config_.norm_eps).view({B, L, -1});
+  const Tensor unit_BLZ =
+      ops::rms_norm(z_BLZ.view({B, L, H, K}), {}, config_.norm_eps, t_BLD.scalar_type()).view({B, L, -1});
   const Tensor scale_2Z = (gamma_ + 1) / std::sqrt(static_cast<double>(K));
   const auto query_or_key = [&](int64_t i) {
-    const Tensor affine_BLZ = torch::addcmul(beta_[i], z_BLZ, scale_2Z[i]);
+    const Tensor affine_BLZ = torch::addcmul(beta_[i], unit_BLZ, scale_2Z[i]);
     return ops::rotary(affine_BLZ.view({B, L, H, K}), positions.position_BL, config_.rope_base);
   };
   const Tensor q_BLHK = query_or_key(0), k_BLHK = query_or_key(1);
-  const Tensor v_BLHV = ops::gated_silu(linear(t_BLD, wv_weight_, wv_bias_), {}).view({B, L, H, -1});
+  const Tensor v_BLHV = ops::gated_silu(wv_(t_BLD, precision_), {}).view({B, L, H, -1});
 
   ops::ChunkAttentionOptions options;
   options.chunk_size = config_.chunk_size;
@@ -280,31 +282,32 @@ NormalizedFfn::NormalizedFfn(const MegalodonConfig& config, int64_t layer) : con
     norm_weight_ = register_at(*this, "norm.weight", {D});
     norm_bias_ = register_at(*this, "norm.bias", {D});
   }
-  fc1_ = register_at(*this, "fc1.weight", {F, D});
-  fc2_ = register_at(*this, "fc2.weight", {D, F});
-  if (config.swiglu) fc3_ = register_at(*this, "fc3.weight", {F, D});
+  fc1_ = nn::Linear(*this, "fc1", D, F, /*with_bias=*/false);
+  fc2_ = nn::Linear(*this, "fc2", F, D, false);
+  if (config.swiglu) fc3_ = nn::Linear(*this, "fc3", D, F, false);
 }
 
 void NormalizedFfn::init_weights(uint64_t key) {
   torch::NoGradGuard no_grad;
   uint64_t stream = 0;
-  for (const Tensor& weight : {fc1_, fc2_, fc3_})
+  for (const Tensor& weight : {fc1_.weight, fc2_.weight, fc3_.weight})
     if (weight.defined()) nn::init_linear(weight, config_.init_mode, derive_key(key, stream++));
   if (alpha_.defined()) alpha_.fill_(0.1 * std::pow(0.5, static_cast<double>(layer_)));
   for (const Tensor& zero : {norm_weight_, norm_bias_})
     if (zero.defined()) zero.zero_();
 }
 
-Tensor NormalizedFfn::linear(const Tensor& x, const Tensor& weight) const {
-  return nn::linear(x, weight, {}, precision_);
-}
-
 Tensor NormalizedFfn::forward(const Tensor& x_BLD, const Tensor& residual_BLD, uint64_t dropout_key) {
-  const Tensor u_BLD = ops::layer_norm(x_BLD, norm_weight_, norm_bias_, config_.norm_eps);
-  const Tensor gate_BLF = config_.swiglu ? linear(u_BLD, fc3_) : Tensor();
-  const Tensor hidden_BLF = drop(ops::gated_silu(linear(u_BLD, fc1_), gate_BLF), config_.hidden_dropout, dropout_key,
-                                 kOnFfnHidden, is_training());
-  const Tensor out_BLD = drop(linear(hidden_BLF, fc2_), config_.dropout, dropout_key, kOnFfnOutput, is_training());
+  const Tensor u_BLD =
+      ops::layer_norm(x_BLD, norm_weight_, norm_bias_, config_.norm_eps, activation_type(x_BLD, precision_));
+  std::vector<ops::LinearLayer> inner = {fc1_.plus()};
+  if (config_.swiglu) inner.push_back(fc3_.plus());
+  const auto of_u = ops::linears(u_BLD, inner, precision_);
+  const Tensor hidden_BLF = drop(ops::gated_silu(of_u[0], config_.swiglu ? of_u[1] : Tensor()), config_.hidden_dropout,
+                                 dropout_key, kOnFfnHidden, is_training());
+  const bool drops = is_training() && config_.dropout > 0;
+  if (!drops && !alpha_.defined()) return fc2_(hidden_BLF, precision_, residual_BLD);
+  const Tensor out_BLD = drop(fc2_(hidden_BLF, precision_), config_.dropout, dropout_key, kOnFfnOutput, is_training());
   return alpha_.defined() ? torch::addcmul(residual_BLD, out_BLD, alpha_) : residual_BLD + out_BLD;
 }
 
@@ -350,11 +353,11 @@ class Megalodon final : public Model {
       layers_.push_back(list->register_module(std::to_string(i), std::make_shared<MegalodonBlock>(config, i)));
     final_norm_weight_ = register_at(*this, "output.final_norm.weight", {D});
     final_norm_bias_ = register_at(*this, "output.final_norm.bias", {D});
-    if (!config.share_emb) output_ = register_at(*this, "output.output.weight", {config.outputs(), D});
+    output_ = config.share_emb ? nn::Linear(embed_) : nn::Linear(*this, "output.output", D, config.outputs(), false);
   }
 
   const ModelConfig& config() const override { return config_; }
-  Tensor output_weight() const override { return config_.share_emb ? embed_ : output_; }
+  const nn::Linear& output() const override { return output_; }
 
   Tensor hidden(const ModelInput& input, Carry& carry) override {
     const uint64_t key = dropout_key_;
@@ -396,7 +399,7 @@ class Megalodon final : public Model {
   void init_weights(uint64_t seed) override {
     torch::NoGradGuard no_grad;
     nn::embedding(embed_, derive_key(seed, 0));
-    if (output_.defined()) nn::embedding(output_, derive_key(seed, 1));
+    if (!config_.share_emb) nn::embedding(output_.weight, derive_key(seed, 1));
     final_norm_weight_.zero_();
     final_norm_bias_.zero_();
     for (size_t i = 0; i < layers_.size(); ++i) layers_[i]->init_weights(derive_key(seed, 2 + i));
@@ -427,7 +430,8 @@ class Megalodon final : public Model {
 
  private:
   MegalodonConfig config_;
-  Tensor embed_, final_norm_weight_, final_norm_bias_, output_;
+  Tensor embed_, final_norm_weight_, final_norm_bias_;
+  nn::Linear output_;
   std::vector<std::shared_ptr<MegalodonBlock>> layers_;
 };
 

@@ -53,8 +53,7 @@ class MegaAttention final : public torch::nn::Module {
   void set_precision(nn::Precision precision) { precision_ = precision; }
 
  private:
-  Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {}) const;
-  Tensor attend(const Tensor& m_BLD, const Tensor& t_BLD, const ModelInput& input, const MegalodonLayerState& before,
+  Tensor attend(const Tensor& z_BLZ, const Tensor& t_BLD, const ModelInput& input, const MegalodonLayerState& before,
                 MegalodonLayerState* after, uint64_t dropout_key);
 
   MegalodonConfig config_;
@@ -62,7 +61,7 @@ class MegaAttention final : public torch::nn::Module {
   Tensor timenorm_weight_, timenorm_bias_, rmsnorm_weight_;
   Tensor cema_alpha_, cema_delta_, cema_theta_, cema_gamma_, cema_omega_;
   Tensor gamma_, beta_;
-  Tensor wv_weight_, wv_bias_, wz_weight_, wz_bias_, wr_weight_, wr_bias_, wh1_weight_, wh1_bias_, wh2_weight_;
+  nn::Linear wv_, wz_, wr_, wh1_, wh2_;
 };
 
 /// residual + [alpha ⊙] W2 (silu(W1 u) [⊙ W3 u]),  u = LayerNorm(x)
@@ -75,12 +74,11 @@ class NormalizedFfn final : public torch::nn::Module {
   void set_precision(nn::Precision precision) { precision_ = precision; }
 
  private:
-  Tensor linear(const Tensor& x, const Tensor& weight) const;
-
   MegalodonConfig config_;
   nn::Precision precision_ = nn::Precision::kFloat32;
   int64_t layer_;
-  Tensor norm_weight_, norm_bias_, fc1_, fc2_, fc3_, alpha_;
+  nn::Linear fc1_, fc2_, fc3_;  // fc3 has no weight without swiglu
+  Tensor norm_weight_, norm_bias_, alpha_;
 };
 
 }  // namespace megalodon

@@ -32,14 +32,11 @@ const std::vector<Architecture>& registry() {
 }  // namespace
 
 Tensor Model::logits(const ModelInput& input, Carry& carry) {
-  const Tensor logits_BLV = nn::linear(hidden(input, carry), output_weight(), {}, precision_);
-  return logits_BLV.scalar_type() == torch::kFloat64 ? logits_BLV : logits_BLV.to(torch::kFloat32);
+  return output()(hidden(input, carry), precision_);
 }
 
 Tensor Model::nll(const ModelInput& input, const Tensor& targets_BL, Carry& carry) {
-  Tensor x_BLD = hidden(input, carry), w_VD = output_weight();
-  if (precision_ == nn::Precision::kBfloat16) x_BLD = x_BLD.to(torch::kBFloat16), w_VD = w_VD.to(torch::kBFloat16);
-  return ops::linear_cross_entropy(x_BLD, w_VD, targets_BL);
+  return ops::linear_cross_entropy(hidden(input, carry), output().weight, targets_BL, precision_, output().packed);
 }
 
 void Model::replace_norm_statistics(StreamCarry&, const StreamCarry&) const {

@@ -47,10 +47,10 @@ struct ModelInfo {
 class Model : public torch::nn::Module {
  public:
   virtual const ModelConfig& config() const = 0;
-  /// [B,L,D]: what the output matrix is applied to.
+  /// [B,L,D]: what the output layer is applied to.
   virtual Tensor hidden(const ModelInput& input, Carry& carry) = 0;
-  /// [V,D]
-  virtual Tensor output_weight() const = 0;
+  /// [..,D] to [..,V]; its weight may be the embedding's.
+  virtual const nn::Linear& output() const = 0;
   /// Fills all parameters as the architecture's paper says, as a pure function of the seed.
   virtual void init_weights(uint64_t seed) = 0;
   virtual ModelInfo info() const = 0;

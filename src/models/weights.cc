@@ -46,7 +46,7 @@ std::string problem_of_surplus(const io::TensorView& view, const io::TensorFile&
     return zero ? ""
                 : fmt::format("{}: expected a prior count of 0, which every published configuration has", view.name);
   }
-  const bool tied = model.output_weight().is_same(model.named_parameters()["embed.weight"]);
+  const bool tied = model.output().weight.is_same(model.named_parameters()["embed.weight"]);
   if (view.name != "output.output.weight" || !tied)
     return fmt::format("surplus {} {}", view.name, io::shape_text(view.shape));
   const io::TensorView* embedding = file.find("embed.weight");

@@ -92,7 +92,7 @@ TEST_F(Weights, MissingExtraRenamedReshapedAndRetypedAreListedExactly) {
   config.share_emb = true;
   const auto model = noisy_model(config);
   const Tensor wrong = torch::zeros({3}), integers = torch::zeros({16}, torch::kInt32),
-               other = model->output_weight().detach() + 1;
+               other = model->output().weight.detach() + 1;
   std::vector<io::TensorView> views = {to_view("extra", wrong), to_view("output.output.weight", other)};
   for (const auto& [name, tensor] : named_weights(*model)) {
     if (name == "layers.0.mega.beta") continue;
@@ -125,7 +125,7 @@ TEST_F(Weights, ATiedPairThatDiffersIsRefused) {
   const auto model = noisy_model(config);
   std::vector<io::TensorView> views;
   for (const auto& [name, tensor] : named_weights(*model)) views.push_back(to_view(name, tensor));
-  const Tensor other = model->output_weight().detach() + 1;
+  const Tensor other = model->output().weight.detach() + 1;
   views.push_back(to_view("output.output.weight", other));
   io::write_safetensors(folder_ / "bad.safetensors", views);
   const auto load = [&] { load_weights(*model, io::read_safetensors(folder_ / "bad.safetensors")); };

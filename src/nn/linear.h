@@ -1,19 +1,31 @@
-// The linear layer of all architectures, and the one place that knows in which precision its products are made.
+// A linear layer of a model: its parameters, and copies of its weight as products want them.
 #pragma once
 
-#include "base/compat.h"
+#include <string>
+
+#include "ops/linear/linear.h"
 
 namespace megalodon::nn {
 
-/// What matrix products are made of. Everything else (norms, recurrences, rotary angles, softmax, loss, biases, sums
-/// over the batch of their gradients, weights and moments) is float32 in either case.
-enum class Precision {
-  kFloat32,   // the dtype of the tensors, which is float32 but for tests in float64
-  kBfloat16,  // bfloat16 inputs, float32 sums, forward and backward
-};
+using ops::Precision;
 
-/// y = x W^T [+ b], of x [..,in], weight [out,in] and bias [out] (may be undefined). With kBfloat16 all three are
-/// float32, and so are y and the gradients.
-Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Precision precision);
+class Linear {
+ public:
+  Linear() = default;
+  /// Registers "<path>.weight" [out,in] and, where asked for, "<path>.bias" [out] with the module.
+  Linear(torch::nn::Module& module, const std::string& path, int64_t in, int64_t out, bool with_bias);
+  /// For a weight that has another use too, such as an embedding.
+  explicit Linear(const Tensor& weight) : weight(weight) {}
+
+  /// x [..,in] to [..,out], of the addend's dtype where there is one to add, otherwise of x's.
+  Tensor operator()(const Tensor& x, Precision precision, const Tensor& addend = {}) const {
+    return ops::linears(x, {plus(addend)}, precision)[0];
+  }
+  /// This layer with something to add to its outputs, or nothing: for ops::linears().
+  ops::LinearLayer plus(const Tensor& addend = {}) const { return {weight, bias, packed, addend}; }
+
+  Tensor weight, bias;  // bias is undefined where there is none
+  ops::PackedWeightPtr packed = c10::make_intrusive<ops::PackedWeight>();
+};
 
 }  // namespace megalodon::nn

@@ -1,6 +1,8 @@
 // What `megalodon bench ops` times: every operator declares its cases in <op>_bench.cc, on the sizes of real layers.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <functional>
 #include <string>
 #include <vector>

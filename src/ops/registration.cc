@@ -1,5 +1,7 @@
 #include "ops/registration.h"
 
+#include <algorithm>
+
 #include <cstdlib>
 #include <string_view>
 
@@ -19,6 +21,11 @@ bool use_reference() {
 
 bool use_cpu_kernel(const Tensor& x) {
   return x.device().is_cpu() && x.scalar_type() == torch::kFloat32 && !use_reference();
+}
+
+bool is_differentiated(torch::TensorList inputs) {
+  return torch::GradMode::is_enabled() &&
+         std::any_of(inputs.begin(), inputs.end(), [](const Tensor& input) { return input.requires_grad(); });
 }
 
 void refuse_second_derivatives(const char* op) {

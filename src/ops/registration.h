@@ -5,6 +5,7 @@
 #include <torch/library.h>
 
 #include "base/compat.h"
+#include "ops/number.h"
 
 namespace megalodon::ops {
 
@@ -13,6 +14,15 @@ bool use_reference();
 
 /// True where the framework-free float32 CPU kernel serves: CPU tensor, float32, kernels not switched off.
 bool use_cpu_kernel(const Tensor& x);
+
+/// Of a float32 or bfloat16 tensor.
+inline NumberType number_type(const Tensor& x) {
+  return x.scalar_type() == torch::kBFloat16 ? NumberType::kBfloat16 : NumberType::kFloat32;
+}
+
+/// Whether an op of these inputs will be asked for gradients. (An autograd function's context does not know in
+/// forward.)
+bool is_differentiated(torch::TensorList inputs);
 
 /// For the backward pass of kernels: without this, create_graph=True would silently lose terms.
 void refuse_second_derivatives(const char* op);

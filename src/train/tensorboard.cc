@@ -7,7 +7,6 @@
 #include <atomic>
 #include <bit>
 #include <chrono>
-#include <cstring>
 
 #include "base/check.h"
 #include "base/crc32c.h"
@@ -104,9 +103,9 @@ fs::path new_file(const fs::path& folder) {
   check(!error, "[tensorboard] cannot create '{}': {}", folder.string(), error.message());
   static std::atomic<int> count = 0;
   std::array<char, 256> host{};
-  if (gethostname(host.data(), host.size() - 1) != 0 || host[0] == '\0') std::strcpy(host.data(), "localhost");
-  return folder / fmt::format("events.out.tfevents.{:010}.{}.{}.{}", static_cast<int64_t>(now()), host.data(), getpid(),
-                              count++);
+  const bool named = gethostname(host.data(), host.size() - 1) == 0 && host[0] != '\0';
+  return folder / fmt::format("events.out.tfevents.{:010}.{}.{}.{}", static_cast<int64_t>(now()),
+                              named ? host.data() : "localhost", getpid(), count++);
 }
 
 }  // namespace

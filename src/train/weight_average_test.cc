@@ -17,7 +17,7 @@ class Average : public testing::TrainingTest {
   }
   static void add(Model& model, double value) {
     torch::NoGradGuard no_grad;
-    for (Tensor parameter : model.parameters()) parameter.add_(value);
+    for (const Tensor& parameter : model.parameters()) Tensor(parameter).add_(value);
   }
   static Tensor loss(Model& model) {
     model.eval();

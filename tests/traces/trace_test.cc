@@ -29,8 +29,10 @@ const TraceCase kCases[] = {
 
 double worst_difference(const std::vector<double>& got, const std::vector<double>& expected) {
   double worst = 0;
-  for (size_t i = 0; i < expected.size(); ++i)
-    worst = std::max(worst, std::abs(got[i] - expected[i]) / std::abs(expected[i]));
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const double difference = std::abs(got[i] - expected[i]) / std::abs(expected[i]);
+    if (!(difference <= worst)) worst = difference;  // NaN too
+  }
   return worst;
 }
 
@@ -60,12 +62,10 @@ TEST_P(Trace, LossesAreThoseRecorded) {
   const auto expected = trace.at("losses").get<std::vector<double>>();
   ASSERT_EQ(losses.size(), expected.size());
   EXPECT_LT(expected.back(), 0.6 * expected.front()) << "a run that learns nothing would be no test";
-  if (trace.at("machine") == machine()) {
-    EXPECT_EQ(losses, expected) << "the machine is the one recorded: every bit counts";
-  } else {
-    EXPECT_LE(worst_difference(losses, expected), GetParam().tolerance)
-        << "recorded on " << trace.at("machine") << ", this is " << machine();
-  }
+  // On the machine of the record every bit counts.
+  const double tolerance = trace.at("machine") == machine() ? 0 : GetParam().tolerance;
+  EXPECT_LE(worst_difference(losses, expected), tolerance)
+      << "recorded on " << trace.at("machine") << ", this is " << machine();
 }
 
 TEST_P(Trace, AnotherInstructionSetStaysWithinTheTolerance) {

@@ -7,8 +7,8 @@
 namespace megalodon::ops {
 namespace {
 
-float* data_or_null(const Tensor& x) {
-  return x.defined() ? x.data_ptr<float>() : nullptr;
+void* data_or_null(const Tensor& x) {
+  return x.defined() ? x.data_ptr() : nullptr;
 }
 Tensor contiguous_or_undefined(const Tensor& x) {
   return x.defined() ? x.contiguous() : x;
@@ -21,8 +21,12 @@ class GatedSiluFunction : public torch::autograd::Function<GatedSiluFunction> {
     const Tensor b = or_undefined(optional_b);
     const Tensor a_dense = a.contiguous(), b_dense = contiguous_or_undefined(b);
     Tensor h = torch::empty_like(a_dense);
-    gated_silu_forward_cpu(
-        {.a = a_dense.data_ptr<float>(), .b = data_or_null(b_dense), .h = h.data_ptr<float>(), .size = h.numel()});
+    gated_silu_forward_cpu({.a_type = number_type(a),
+                            .b_type = number_type(b.defined() ? b : a),
+                            .a = a_dense.data_ptr(),
+                            .b = data_or_null(b_dense),
+                            .h = h.data_ptr(),
+                            .size = h.numel()});
     context->save_for_backward({a, b});
     return h;
   }
@@ -33,10 +37,12 @@ class GatedSiluFunction : public torch::autograd::Function<GatedSiluFunction> {
     const auto saved = context->get_saved_variables();
     const Tensor a = saved[0].contiguous(), b = contiguous_or_undefined(saved[1]), dh = gradients[0].contiguous();
     Tensor da = torch::empty_like(a), db = b.defined() ? torch::empty_like(b) : Tensor();
-    gated_silu_backward_cpu({.a = a.data_ptr<float>(),
+    gated_silu_backward_cpu({.a_type = number_type(a),
+                             .b_type = number_type(b.defined() ? b : a),
+                             .a = a.data_ptr(),
                              .b = data_or_null(b),
-                             .dh = dh.data_ptr<float>(),
-                             .da = da.data_ptr<float>(),
+                             .dh = dh.data_ptr(),
+                             .da = da.data_ptr(),
                              .db = data_or_null(db),
                              .size = a.numel()});
     return {da, db};
@@ -48,11 +54,13 @@ class GatedSiluFunction : public torch::autograd::Function<GatedSiluFunction> {
 Tensor gated_silu(const Tensor& a, const Tensor& b) {
   check(a.is_floating_point(), "[gated_silu] a must be floating point, got {}", toString(a.scalar_type()));
   if (b.defined()) {
-    check(b.sizes() == a.sizes() && b.scalar_type() == a.scalar_type() && b.device() == a.device(),
+    const bool mixed = a.scalar_type() == torch::kBFloat16 && b.scalar_type() == torch::kFloat32;
+    check(b.sizes() == a.sizes() && (b.scalar_type() == a.scalar_type() || mixed) && b.device() == a.device(),
           "[gated_silu] b must be {} {} on {} like a, got {} {} on {}", toString(a.scalar_type()), c10::str(a.sizes()),
           a.device().str(), toString(b.scalar_type()), c10::str(b.sizes()), b.device().str());
   }
-  return use_cpu_kernel(a) ? GatedSiluFunction::apply(a, maybe(b)) : ref::gated_silu(a, b);
+  const bool kernel = a.scalar_type() == torch::kBFloat16 ? a.device().is_cpu() && !use_reference() : use_cpu_kernel(a);
+  return kernel ? GatedSiluFunction::apply(a, maybe(b)) : ref::gated_silu(a, b);
 }
 
 TORCH_LIBRARY_FRAGMENT(megalodon, m) {

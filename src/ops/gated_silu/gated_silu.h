@@ -6,7 +6,7 @@
 
 namespace megalodon::ops {
 
-/// a and b of one shape and dtype; b may be undefined: silu(a).
+/// a and b of one shape and dtype, or a bfloat16 and b float32; b may be undefined: silu(a). h is of a's dtype.
 Tensor gated_silu(const Tensor& a, const Tensor& b);
 
 namespace ref {

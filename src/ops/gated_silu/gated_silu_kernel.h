@@ -5,22 +5,27 @@
 
 #include <cstdint>
 
+#include "ops/number.h"
+
 namespace megalodon::ops {
 
+/// a, h, dh and da are of a_type, b and db of b_type. Either both are float32, or a_type is bfloat16.
 struct GatedSiluForwardArgs {
-  const float* a;
-  const float* b;  // null: 1
-  float* h;
+  NumberType a_type, b_type;
+  const void* a;
+  const void* b;  // null: 1
+  void* h;
   int64_t size;
 };
 void gated_silu_forward_cpu(const GatedSiluForwardArgs& args);
 
 struct GatedSiluBackwardArgs {
-  const float* a;
-  const float* b;  // null: 1
-  const float* dh;
-  float* da;
-  float* db;  // null exactly where b is
+  NumberType a_type, b_type;
+  const void* a;
+  const void* b;  // null: 1
+  const void* dh;
+  void* da;
+  void* db;  // null exactly where b is
   int64_t size;
 };
 void gated_silu_backward_cpu(const GatedSiluBackwardArgs& args);

@@ -100,9 +100,30 @@ TEST(GatedSilu, SameBitsForAnyNumberOfThreads) {
   EXPECT_TRUE(torch::equal(one.db, two.db));
 }
 
-TEST(GatedSilu, BFloat16RunsOnTheReference) {
-  const Tensor a = torch::randn({40}).to(torch::kBFloat16), b = torch::randn({40}).to(torch::kBFloat16);
-  EXPECT_TRUE(torch::equal(gated_silu(a, b), ref::gated_silu(a, b)));
+// Of bfloat16 numbers, or of a bfloat16 and a float32 tensor: as exact as the type of each result allows.
+TEST(GatedSilu, TakesBfloat16) {
+  torch::manual_seed(9);
+  constexpr double kRounding = 1.0 / 256;  // half a unit of the last of 8 bits
+  for (const int64_t size : {1, 7, 64, 40001}) {
+    const Tensor a = torch::randn({size}).to(torch::kBFloat16), dh = torch::randn({size}).to(torch::kBFloat16);
+    for (const auto b_type : {torch::kBFloat16, torch::kFloat32}) {
+      const Tensor b = torch::randn({size}).to(b_type);
+      const auto run = [&](const auto& op, bool wide) {
+        const auto leaf = [&](const Tensor& t) { return (wide ? t.to(torch::kFloat64) : t).detach().requires_grad_(); };
+        const Tensor x = leaf(a), y = leaf(b), h = op(x, y);
+        const auto gradients = torch::autograd::grad({h}, {x, y}, {dh.to(h.scalar_type())});
+        return std::vector<Tensor>{h.detach(), gradients[0], gradients[1]};
+      };
+      const auto got = run([](const Tensor& x, const Tensor& y) { return gated_silu(x, y); }, false);
+      const auto exact = run([](const Tensor& x, const Tensor& y) { return ref::gated_silu(x, y); }, true);
+      EXPECT_EQ(got[0].scalar_type(), torch::kBFloat16);
+      EXPECT_EQ(got[1].scalar_type(), torch::kBFloat16);
+      EXPECT_EQ(got[2].scalar_type(), b_type);
+      for (size_t i = 0; i < 3; ++i)
+        EXPECT_LE(((got[i] - exact[i]).abs() / (exact[i].abs() + 1e-30)).max().item<double>(),
+                  got[i].scalar_type() == torch::kFloat32 ? 1e-5 : kRounding * 1.001);
+    }
+  }
 }
 
 TEST(GatedSilu, SaysWhatIsWrong) {

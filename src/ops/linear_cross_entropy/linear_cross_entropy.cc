@@ -3,42 +3,27 @@
 #include <algorithm>
 
 #include "base/check.h"
-#include "ops/bfloat16_product.h"
 #include "ops/linear_cross_entropy/linear_cross_entropy_kernel.h"
 #include "ops/registration.h"
 
 namespace megalodon::ops {
 namespace {
 
-// A block's logits are made, read and dropped while they are still in cache, but every block also streams all of w (and
-// dw) through it: 128 tokens give 64 FLOP per byte of w, which is compute bound everywhere.
+// A block's logits are made, read and dropped, and every block also reads all of w and adds to all of dw: 512 tokens
+// give a hundred and more FLOP per byte of those, which is compute bound everywhere.
 constexpr int64_t kBlockLogits = 1 << 20;
-constexpr int64_t kMinBlockTokens = 128;
-
-/// out = a b, or out += a b: sums are float32, whatever a and b are.
-void write_product(const Tensor& out, const Tensor& a, const Tensor& b) {
-  if (a.scalar_type() == torch::kBFloat16) return bfloat16_product_out(out, a, b);
-  Tensor result = out;
-  at::mm_out(result, a, b);
-}
-void add_product(const Tensor& sum, const Tensor& a, const Tensor& b) {
-  if (a.scalar_type() == torch::kBFloat16) {
-    sum.add_(bfloat16_product(a, b));
-  } else {
-    sum.addmm_(a, b);
-  }
-}
+constexpr int64_t kMinBlockTokens = 512;
 
 /// Calls use(first token, logits_TV) block after block with x w^T in float32, in memory that the next block reuses.
 template <class Use>
-void for_each_block(const Tensor& x_TD, const Tensor& w_VD, const Use& use) {
-  const int64_t tokens = x_TD.size(0), vocabulary = w_VD.size(0);
+void for_each_block(const Tensor& x_TD, const PackedMatrix& w_DV, int64_t vocabulary, const Use& use) {
+  const int64_t tokens = x_TD.size(0);
   const int64_t block = std::min(tokens, std::max(kMinBlockTokens, kBlockLogits / vocabulary));
   const Tensor logits_TV = torch::empty({block, vocabulary}, x_TD.options().dtype(torch::kFloat32));
   for (int64_t begin = 0; begin < tokens; begin += block) {
     const int64_t count = std::min(block, tokens - begin);
     const Tensor logits = logits_TV.narrow(0, 0, count);
-    write_product(logits, x_TD.narrow(0, begin, count), w_VD.t());
+    w_DV.multiply(logits, x_TD.narrow(0, begin, count));
     use(begin, logits);
   }
 }
@@ -46,10 +31,13 @@ void for_each_block(const Tensor& x_TD, const Tensor& w_VD, const Use& use) {
 class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossEntropyFunction> {
  public:
   static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& x_TD, const Tensor& w_VD,
-                        const Tensor& targets_T) {
+                        const Tensor& targets_T, Precision precision, const PackedWeightPtr& packed,
+                        bool differentiated) {
     const Tensor nll_T = torch::empty({x_TD.size(0)}, x_TD.options().dtype(torch::kFloat32));
     const Tensor log_sum_T = torch::empty_like(nll_T);
-    for_each_block(x_TD, w_VD, [&](int64_t begin, const Tensor& logits) {
+    const Tensor x = x_TD.to(product_type(precision)).contiguous();
+    const PackedMatrix w_DV = packed->for_forward(w_VD, precision, differentiated);
+    for_each_block(x, w_DV, w_VD.size(0), [&](int64_t begin, const Tensor& logits) {
       cross_entropy_forward_cpu({.logits = logits.data_ptr<float>(),
                                  .targets = targets_T.data_ptr<int64_t>() + begin,
                                  .nll = nll_T.data_ptr<float>() + begin,
@@ -57,7 +45,10 @@ class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossE
                                  .rows = logits.size(0),
                                  .vocabulary = logits.size(1)});
     });
-    context->save_for_backward({x_TD, w_VD, targets_T, log_sum_T});
+    context->save_for_backward({x, w_VD, targets_T, log_sum_T});
+    context->saved_data["packed"] = torch::IValue::make_capsule(packed);
+    context->saved_data["precision"] = static_cast<int64_t>(precision);
+    context->saved_data["x_type"] = static_cast<int64_t>(x_TD.scalar_type());
     return nll_T;
   }
 
@@ -66,11 +57,18 @@ class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossE
     refuse_second_derivatives("linear_cross_entropy");
     const auto saved = context->get_saved_variables();
     const Tensor &x_TD = saved[0], &w_VD = saved[1], &targets_T = saved[2], &log_sum_T = saved[3];
+    const auto packed = c10::static_intrusive_pointer_cast<PackedWeight>(context->saved_data["packed"].toCapsule());
+    const auto precision = static_cast<Precision>(context->saved_data["precision"].toInt());
+    const auto x_type = static_cast<torch::ScalarType>(context->saved_data["x_type"].toInt());
     const Tensor dnll_T = gradients[0].contiguous();
     Tensor dx_TD, dw_VD;
-    if (context->needs_input_grad(0)) dx_TD = torch::empty_like(x_TD, at::MemoryFormat::Contiguous);
+    PackedMatrix plain;
+    if (context->needs_input_grad(0)) {
+      dx_TD = torch::empty(x_TD.sizes(), x_TD.options().dtype(x_type));
+      plain = packed->for_backward(w_VD, precision);
+    }
     if (context->needs_input_grad(1)) dw_VD = torch::zeros(w_VD.sizes(), w_VD.options().dtype(torch::kFloat32));
-    for_each_block(x_TD, w_VD, [&](int64_t begin, const Tensor& logits) {
+    const auto backward_block = [&](int64_t begin, const Tensor& logits) {
       const int64_t count = logits.size(0);
       cross_entropy_backward_cpu({.logits = logits.data_ptr<float>(),
                                   .targets = targets_T.data_ptr<int64_t>() + begin,
@@ -78,11 +76,12 @@ class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossE
                                   .dnll = dnll_T.data_ptr<float>() + begin,
                                   .rows = count,
                                   .vocabulary = logits.size(1)});
-      const Tensor dlogits = logits.to(x_TD.scalar_type()), x = x_TD.narrow(0, begin, count);
-      if (dx_TD.defined()) write_product(dx_TD.narrow(0, begin, count), dlogits, w_VD);
-      if (dw_VD.defined()) add_product(dw_VD, dlogits.t(), x);
-    });
-    return {dx_TD, dw_VD.defined() ? dw_VD.to(w_VD.scalar_type()) : dw_VD, Tensor()};
+      const Tensor dlogits = logits.to(x_TD.scalar_type());
+      if (dx_TD.defined()) plain.multiply(dx_TD.narrow(0, begin, count), dlogits);
+      if (dw_VD.defined()) weight_gradient(dw_VD, {}, dlogits, x_TD.narrow(0, begin, count), /*accumulate=*/begin > 0);
+    };
+    for_each_block(x_TD, packed->for_forward(w_VD, precision, true), w_VD.size(0), backward_block);
+    return {dx_TD, dw_VD.defined() ? dw_VD.to(w_VD.scalar_type()) : dw_VD, Tensor(), Tensor(), Tensor(), Tensor()};
   }
 };
 
@@ -122,17 +121,27 @@ bool use_blocks(const Tensor& x) {
 
 }  // namespace
 
-Tensor linear_cross_entropy(const Tensor& x_BLD, const Tensor& w_VD, const Tensor& targets_BL) {
+Tensor linear_cross_entropy(const Tensor& x_BLD, const Tensor& w_VD, const Tensor& targets_BL, Precision precision,
+                            const PackedWeightPtr& packed) {
   check_inputs(x_BLD, w_VD, targets_BL);
-  if (!use_blocks(x_BLD)) return ref::linear_cross_entropy(x_BLD, w_VD, targets_BL);
+  if (!use_blocks(x_BLD)) {
+    const bool low = precision == Precision::kBfloat16 && x_BLD.scalar_type() == torch::kFloat32;
+    const auto type = low ? torch::kBFloat16 : x_BLD.scalar_type();
+    return ref::linear_cross_entropy(x_BLD.to(type), w_VD.to(type), targets_BL);
+  }
   const int64_t tokens = targets_BL.numel();
-  const Tensor nll_T = LinearCrossEntropyFunction::apply(x_BLD.reshape({tokens, w_VD.size(1)}), w_VD,
-                                                         targets_BL.reshape({tokens}).contiguous());
+  const Tensor nll_T = LinearCrossEntropyFunction::apply(
+      x_BLD.reshape({tokens, w_VD.size(1)}), w_VD, targets_BL.reshape({tokens}).contiguous(),
+      x_BLD.scalar_type() == torch::kBFloat16 ? Precision::kBfloat16 : precision,
+      packed ? packed : c10::make_intrusive<PackedWeight>(), is_differentiated({x_BLD, w_VD}));
   return nll_T.view(targets_BL.sizes());
 }
 
 TORCH_LIBRARY_FRAGMENT(megalodon, m) {
-  m.def("linear_cross_entropy(Tensor x, Tensor weight, Tensor targets) -> Tensor", linear_cross_entropy);
+  m.def("linear_cross_entropy(Tensor x, Tensor weight, Tensor targets) -> Tensor",
+        [](const Tensor& x, const Tensor& weight, const Tensor& targets) {
+          return linear_cross_entropy(x, weight, targets);
+        });
 }
 
 }  // namespace megalodon::ops

@@ -5,13 +5,15 @@
 // Forward and backward go over the tokens in blocks; the backward recomputes each block's logits. Float32 softmax.
 #pragma once
 
-#include "base/compat.h"
+#include "ops/linear/linear.h"
 
 namespace megalodon::ops {
 
-/// x_BLD (any leading shape) and w_VD of one dtype, targets_BL int64 in [0, V) or -100 (ignored: nll 0, no gradient).
-/// Returns nll_BL in float32 (float64 for float64 input).
-Tensor linear_cross_entropy(const Tensor& x_BLD, const Tensor& w_VD, const Tensor& targets_BL);
+/// x_BLD (any leading shape), w_VD and targets_BL, int64 in [0, V) or -100 (ignored: nll 0, no gradient). Returns
+/// nll_BL in float32 (float64 for float64 input). Products are made in `precision`, or in bfloat16 if x is. `packed`,
+/// where given, keeps copies of the weight from call to call.
+Tensor linear_cross_entropy(const Tensor& x_BLD, const Tensor& w_VD, const Tensor& targets_BL,
+                            Precision precision = Precision::kFloat32, const PackedWeightPtr& packed = {});
 
 namespace ref {
 Tensor linear_cross_entropy(const Tensor& x_BLD, const Tensor& w_VD, const Tensor& targets_BL);

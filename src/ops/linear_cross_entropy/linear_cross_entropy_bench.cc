@@ -1,14 +1,16 @@
 #include "ops/linear_cross_entropy/linear_cross_entropy.h"
 
-#include <array>
-
 #include "ops/bench.h"
 
 namespace megalodon::ops::bench {
 
 std::vector<Case> linear_cross_entropy_cases() {
   std::vector<Operator> operators;
-  for (const auto& [T, D, V] : {std::array<int64_t, 3>{4096, 256, 256}, {2048, 512, 8192}, {1024, 1024, 32000}}) {
+  struct Sizes {
+    int64_t tokens, dim, vocabulary;
+  };
+  for (const Sizes& size : {Sizes{4096, 256, 256}, {2048, 512, 8192}, {1024, 1024, 32000}}) {
+    const int64_t T = size.tokens, D = size.dim, V = size.vocabulary;
     const double flops = 2.0 * static_cast<double>(T * D * V);
     const auto inputs = [&](int64_t tokens) -> Tensors {
       return {torch::randn({tokens, D}), torch::randn({V, D}) / 8, torch::randint(V, {tokens})};

@@ -11,12 +11,14 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-RowNormArgs row_norm_args(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps, bool centered) {
+RowNormArgs row_norm_args(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps, bool centered,
+                          const Tensor& y) {
   RowNormArgs args{};
   args.size = x.size(-1);
   args.rows = args.size == 0 ? 0 : x.numel() / args.size;
   args.centered = centered;
   args.eps = eps;
+  args.y_type = number_type(y);
   args.x = x.data_ptr<float>();
   args.weight = data_or_null<float>(weight);
   args.bias = data_or_null<float>(bias);
@@ -26,13 +28,13 @@ RowNormArgs row_norm_args(const Tensor& x, const Tensor& weight, const Tensor& b
 class RowNormFunction : public torch::autograd::Function<RowNormFunction> {
  public:
   static Tensor forward(AutogradContext* ctx, const Tensor& x, const OptionalTensor& weight_or_none,
-                        const OptionalTensor& bias_or_none, double eps, bool centered) {
+                        const OptionalTensor& bias_or_none, double eps, bool centered, torch::ScalarType y_type) {
     const Tensor weight = or_undefined(weight_or_none), bias = or_undefined(bias_or_none);
     ctx->save_for_backward({x, weight, bias});
     ctx->saved_data["eps"] = eps;
     ctx->saved_data["centered"] = centered;
-    Tensor y = torch::empty_like(x);
-    row_norm_forward_cpu(row_norm_args(x, weight, bias, eps, centered), y.data_ptr<float>());
+    const Tensor y = torch::empty_like(x, x.options().dtype(y_type));
+    row_norm_forward_cpu(row_norm_args(x, weight, bias, eps, centered, y), y.data_ptr());
     return y;
   }
 
@@ -43,34 +45,42 @@ class RowNormFunction : public torch::autograd::Function<RowNormFunction> {
     const auto like = [](const Tensor& t) { return t.defined() ? torch::empty_like(t) : Tensor(); };
     Tensor dx = torch::empty_like(x), dweight = like(weight), dbias = like(bias);
     RowNormGradients out{};
-    out.dy = dy.data_ptr<float>();
+    out.dy = dy.data_ptr();
     out.dx = dx.data_ptr<float>();
     out.dweight = dweight.defined() ? dweight.data_ptr<float>() : nullptr;
     out.dbias = dbias.defined() ? dbias.data_ptr<float>() : nullptr;
     row_norm_backward_cpu(
-        row_norm_args(x, weight, bias, ctx->saved_data["eps"].toDouble(), ctx->saved_data["centered"].toBool()), out);
-    return {dx, dweight, dbias, {}, {}};
+        row_norm_args(x, weight, bias, ctx->saved_data["eps"].toDouble(), ctx->saved_data["centered"].toBool(), dy),
+        out);
+    return {dx, dweight, dbias, {}, {}, {}};
   }
 };
 
-Tensor row_norm(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias, double eps, bool centered) {
+Tensor row_norm(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias, double eps, bool centered,
+                torch::ScalarType y_type) {
   check_norm_input(op, x, -1, eps);
   check_norm_parameter(op, "weight", weight, x);
   check_norm_parameter(op, "bias", bias, x);
-  if (is_reduced(x)) return row_norm(op, x.to(torch::kFloat32), weight, bias, eps, centered).to(x.scalar_type());
-  if (!use_cpu_kernel(x)) return centered ? ref::layer_norm(x, weight, bias, eps) : ref::rms_norm(x, weight, eps);
-  return RowNormFunction::apply(x.contiguous(), maybe(as_operand(weight, x)), maybe(as_operand(bias, x)), eps,
-                                centered);
+  if (is_reduced(x)) return row_norm(op, x.to(torch::kFloat32), weight, bias, eps, centered, y_type);
+  if (!use_cpu_kernel(x)) {
+    const Tensor y = centered ? ref::layer_norm(x, weight, bias, eps) : ref::rms_norm(x, weight, eps);
+    return y.to(y_type);
+  }
+  if (y_type != torch::kFloat32 && y_type != torch::kBFloat16)
+    return row_norm(op, x, weight, bias, eps, centered, torch::kFloat32).to(y_type);
+  return RowNormFunction::apply(x.contiguous(), maybe(as_operand(weight, x)), maybe(as_operand(bias, x)), eps, centered,
+                                y_type);
 }
 
 }  // namespace
 
-Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
-  return row_norm("rms_norm", x, weight, {}, eps, false);
+Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps, std::optional<torch::ScalarType> y_type) {
+  return row_norm("rms_norm", x, weight, {}, eps, false, y_type.value_or(x.scalar_type()));
 }
 
-Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps) {
-  return row_norm("layer_norm", x, weight, bias, eps, true);
+Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps,
+                  std::optional<torch::ScalarType> y_type) {
+  return row_norm("layer_norm", x, weight, bias, eps, true, y_type.value_or(x.scalar_type()));
 }
 
 }  // namespace megalodon::ops

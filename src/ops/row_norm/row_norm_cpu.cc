@@ -27,7 +27,8 @@ HWY_INLINE RowStatistics row_statistics(const RowNormArgs& a, const float* x) {
   return {mean, static_cast<float>(1.0 / std::sqrt(run_variance(x, mean, a.size) + a.eps))};
 }
 
-void row_norm_rows(const RowNormArgs& a, const Affine& affine, float* y, int64_t begin, int64_t end) {
+template <class Y>
+void rows_of_type(const RowNormArgs& a, const Affine& affine, Y* y, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
     const float* x = a.x + row * a.size;
     const RowStatistics s = row_statistics(a, x);
@@ -35,12 +36,14 @@ void row_norm_rows(const RowNormArgs& a, const Affine& affine, float* y, int64_t
   }
 }
 
-void row_norm_gradient_rows(const RowNormArgs& a, const Affine& affine, const RowNormGradients& out,
-                            AffineTotals totals, int64_t begin, int64_t end) {
+template <class Y>
+void gradient_rows_of_type(const RowNormArgs& a, const Affine& affine, const RowNormGradients& out, AffineTotals totals,
+                           int64_t begin, int64_t end) {
   const float* scale = affine.scale.data();
   AffineGradient parameters(totals, a.size);
   for (int64_t row = begin; row < end; ++row) {
-    const float *x = a.x + row * a.size, *dy = out.dy + row * a.size;
+    const float* x = a.x + row * a.size;
+    const Y* dy = static_cast<const Y*>(out.dy) + row * a.size;
     const RowStatistics s = row_statistics(a, x);
     const GradientSums sums = gradient_sums(x, s.mean, dy, scale, a.size);
     const double size = static_cast<double>(a.size), rstd = s.rstd;
@@ -53,6 +56,21 @@ void row_norm_gradient_rows(const RowNormArgs& a, const Affine& affine, const Ro
     parameters.row_done();
   }
   parameters.flush();
+}
+
+void row_norm_rows(const RowNormArgs& a, const Affine& affine, void* y, int64_t begin, int64_t end) {
+  if (a.y_type == NumberType::kFloat32)
+    rows_of_type(a, affine, static_cast<float*>(y), begin, end);
+  else
+    rows_of_type(a, affine, static_cast<Bfloat16*>(y), begin, end);
+}
+
+void row_norm_gradient_rows(const RowNormArgs& a, const Affine& affine, const RowNormGradients& out,
+                            AffineTotals totals, int64_t begin, int64_t end) {
+  if (a.y_type == NumberType::kFloat32)
+    gradient_rows_of_type<float>(a, affine, out, totals, begin, end);
+  else
+    gradient_rows_of_type<Bfloat16>(a, affine, out, totals, begin, end);
 }
 
 }  // namespace HWY_NAMESPACE
@@ -86,7 +104,7 @@ void for_each_block(const RowNormArgs& a, const Task& task) {
 
 }  // namespace
 
-void row_norm_forward_cpu(const RowNormArgs& args, float* y) {
+void row_norm_forward_cpu(const RowNormArgs& args, void* y) {
   const Affine affine(args.weight, args.bias, args.size);
   const auto rows = HWY_DYNAMIC_DISPATCH(row_norm_rows);
   for_each_block(args, [&](int64_t, int64_t begin, int64_t end) { rows(args, affine, y, begin, end); });

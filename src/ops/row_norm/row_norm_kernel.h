@@ -10,25 +10,28 @@
 
 #include <cstdint>
 
+#include "ops/number.h"
+
 namespace megalodon::ops {
 
 struct RowNormArgs {
   int64_t rows, size;  // x, y, dy, dx are [rows, size]
   bool centered;       // layer_norm; otherwise rms_norm
   double eps;
+  NumberType y_type;  // of y and dy
   const float* x;
   const float* weight;  // [size], stored minus one; may be null
   const float* bias;    // [size]; may be null
 };
 
 struct RowNormGradients {
-  const float* dy;
+  const void* dy;
   float* dx;
   float* dweight;  // [size]; null with dbias: neither is wanted
   float* dbias;
 };
 
-void row_norm_forward_cpu(const RowNormArgs& args, float* y);
+void row_norm_forward_cpu(const RowNormArgs& args, void* y);
 void row_norm_backward_cpu(const RowNormArgs& args, const RowNormGradients& gradients);
 
 }  // namespace megalodon::ops

@@ -1,0 +1,190 @@
+#include "ops/linear/linear.h"
+
+#include <array>
+
+#include "base/check.h"
+#include "ops/registration.h"
+
+namespace megalodon::ops {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+/// What the layers of one call are, apart from their tensors.
+struct Plan final : torch::CustomClassHolder {
+  struct Layer {
+    PackedWeightPtr packed;
+    bool weight_gradient, bias_gradient, addend_gradient;
+  };
+  Precision precision;
+  torch::ScalarType x_type;
+  bool x_gradient, differentiated;
+  std::vector<Layer> layers;
+};
+
+using PlanPtr = c10::intrusive_ptr<Plan>;
+
+class LinearFunction : public torch::autograd::Function<LinearFunction> {
+ public:
+  /// One layer's weight, bias and addend after the other. Keeps x as the products read it: in half of float32's memory
+  /// where they are of bfloat16.
+  static variable_list forward(AutogradContext* context, const Tensor& x_TI, const OptionalTensor& w0,
+                               const OptionalTensor& b0, const OptionalTensor& a0, const OptionalTensor& w1,
+                               const OptionalTensor& b1, const OptionalTensor& a1, const OptionalTensor& w2,
+                               const OptionalTensor& b2, const OptionalTensor& a2, const PlanPtr& plan) {
+    const std::array<LinearLayer, kMostLinearLayers> layers = {
+        LinearLayer{or_undefined(w0), or_undefined(b0), {}, or_undefined(a0)},
+        LinearLayer{or_undefined(w1), or_undefined(b1), {}, or_undefined(a1)},
+        LinearLayer{or_undefined(w2), or_undefined(b2), {}, or_undefined(a2)}};
+    const Tensor x = x_TI.to(product_type(plan->precision)).contiguous();
+    variable_list outputs, saved = {x};
+    for (size_t i = 0; i < plan->layers.size(); ++i) {
+      const auto& [weight, bias, packed, addend] = layers[i];
+      const auto y_type = addend.defined() ? addend.scalar_type() : plan->x_type;
+      outputs.push_back(torch::empty({x.size(0), weight.size(0)}, x.options().dtype(y_type)));
+      plan->layers[i]
+          .packed->for_forward(weight, plan->precision, plan->differentiated)
+          .multiply(outputs.back(), x, bias, addend);
+      saved.push_back(weight);
+    }
+    context->save_for_backward(saved);
+    context->saved_data["plan"] = torch::IValue::make_capsule(plan);
+    return outputs;
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    refuse_second_derivatives("linear");
+    const auto saved = context->get_saved_variables();
+    const auto plan = c10::static_intrusive_pointer_cast<Plan>(context->saved_data["plan"].toCapsule());
+    const Tensor& x_TI = saved[0];
+    const size_t count = plan->layers.size();
+    variable_list results(1 + 3 * kMostLinearLayers + 1);
+    Tensor dx_TI;  // of the layers so far
+    for (size_t i = 0; i < count; ++i) {
+      const auto& layer = plan->layers[i];
+      const Tensor &w_OI = saved[1 + i], dy_TO = gradients[i].to(x_TI.scalar_type()).contiguous();
+      if (plan->x_gradient) {
+        const Tensor before = dx_TI;
+        const auto type = i + 1 == count ? plan->x_type : torch::kFloat32;
+        dx_TI = torch::empty(x_TI.sizes(), x_TI.options().dtype(type));
+        layer.packed->for_backward(w_OI, plan->precision).multiply(dx_TI, dy_TO, {}, before);
+      }
+      Tensor &dw_OI = results[1 + 3 * i], &db_O = results[2 + 3 * i];
+      if (layer.bias_gradient) db_O = torch::empty({w_OI.size(0)}, w_OI.options());
+      if (layer.weight_gradient) {
+        dw_OI = torch::empty(w_OI.sizes(), w_OI.options());
+        weight_gradient(dw_OI, db_O, dy_TO, x_TI);
+      } else if (layer.bias_gradient) {
+        db_O = dy_TO.sum(0, /*keepdim=*/false, torch::kFloat32);
+      }
+      if (layer.addend_gradient) results[3 + 3 * i] = gradients[i];
+    }
+    results[0] = dx_TI;
+    return results;
+  }
+};
+
+bool use_products(const Tensor& x) {
+  return x.device().is_cpu() && x.scalar_type() != torch::kFloat64 && !use_reference();
+}
+
+void check_inputs(const Tensor& x, const std::vector<LinearLayer>& layers, Precision precision) {
+  check(!layers.empty() && layers.size() <= kMostLinearLayers, "[linear] expected 1 to {} layers, got {}",
+        kMostLinearLayers, layers.size());
+  for (const auto& [weight, bias, packed, addend] : layers) {
+    check(x.dim() >= 1 && weight.dim() == 2 && x.size(-1) == weight.size(1),
+          "[linear] the last axis of x must be the weight's second, got x {} and weight {}", c10::str(x.sizes()),
+          c10::str(weight.sizes()));
+    if (precision == Precision::kFloat32) {
+      check(weight.scalar_type() == x.scalar_type(), "[linear] x and weight must be of one dtype, got {} and {}",
+            toString(x.scalar_type()), toString(weight.scalar_type()));
+      continue;
+    }
+    const auto is_low = [](const Tensor& t) { return t.scalar_type() == torch::kBFloat16; };
+    const auto is_full = [](const Tensor& t) { return t.scalar_type() == torch::kFloat32; };
+    check(is_full(weight) && (is_full(x) || is_low(x)) && (!addend.defined() || is_full(addend) || is_low(addend)),
+          "[linear] products in bfloat16 are made from a float32 weight and float32 or bfloat16 x, got weight {} and x "
+          "{}",
+          toString(weight.scalar_type()), toString(x.scalar_type()));
+  }
+}
+
+PlanPtr make_plan(const Tensor& x, const std::vector<LinearLayer>& layers, Precision precision) {
+  const auto wanted = [](const Tensor& t) { return t.defined() && is_differentiated({t}); };
+  auto plan = c10::make_intrusive<Plan>();
+  plan->precision = precision;
+  plan->x_type = x.scalar_type();
+  plan->x_gradient = plan->differentiated = wanted(x);
+  for (const LinearLayer& layer : layers) {
+    plan->layers.push_back({layer.packed ? layer.packed : c10::make_intrusive<PackedWeight>(), wanted(layer.weight),
+                            wanted(layer.bias), wanted(layer.addend)});
+    plan->differentiated = plan->differentiated || wanted(layer.weight);
+  }
+  return plan;
+}
+
+}  // namespace
+
+torch::ScalarType product_type(Precision precision) {
+  return precision == Precision::kBfloat16 ? torch::kBFloat16 : torch::kFloat32;
+}
+
+PackedMatrix PackedWeight::for_forward(const Tensor& w_OI, Precision precision, bool differentiated) {
+  if (precision == Precision::kFloat32 && !differentiated) return PackedMatrix::as_it_is(w_OI.t());
+  return get(forward_, w_OI.t(), precision);
+}
+
+PackedMatrix PackedWeight::for_backward(const Tensor& w_OI, Precision precision) {
+  return get(backward_, w_OI, precision);
+}
+
+PackedMatrix PackedWeight::get(Copy& copy, const Tensor& w, Precision precision) {
+  const std::lock_guard lock(mutex_);
+  const auto version = static_cast<uint32_t>(w._version());
+  if (!copy.matrix.defined() || copy.data != w.data_ptr() || copy.version != version || copy.precision != precision)
+    copy = {PackedMatrix(w, product_type(precision)), w.data_ptr(), version, precision};
+  return copy.matrix;
+}
+
+std::vector<Tensor> linears(const Tensor& x, const std::vector<LinearLayer>& layers, Precision precision) {
+  check_inputs(x, layers, precision);
+  std::vector<Tensor> outputs;
+  if (!use_products(x)) {
+    for (const auto& [weight, bias, packed, addend] : layers) {
+      const Tensor y =
+          ref::linear(x, weight, bias, precision).to(addend.defined() ? addend.scalar_type() : x.scalar_type());
+      outputs.push_back(addend.defined() ? y + addend : y);
+    }
+    return outputs;
+  }
+  std::array<OptionalTensor, 3 * kMostLinearLayers> inputs;
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const auto& [weight, bias, packed, addend] = layers[i];
+    inputs[3 * i] = weight;
+    inputs[3 * i + 1] = maybe(bias);
+    if (addend.defined()) inputs[3 * i + 2] = addend.reshape({-1, weight.size(0)});
+  }
+  const auto& [w0, b0, a0, w1, b1, a1, w2, b2, a2] = inputs;
+  const auto flat = LinearFunction::apply(x.reshape({-1, x.size(-1)}), w0, b0, a0, w1, b1, a1, w2, b2, a2,
+                                          make_plan(x, layers, precision));
+  auto shape = x.sizes().vec();
+  for (const Tensor& y : flat) {
+    shape.back() = y.size(1);
+    outputs.push_back(y.view(shape));
+  }
+  return outputs;
+}
+
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Precision precision) {
+  return linears(x, {{.weight = weight, .bias = bias}}, precision)[0];
+}
+
+TORCH_LIBRARY_FRAGMENT(megalodon, m) {
+  m.def("linear(Tensor x, Tensor weight, Tensor? bias=None, *, bool bfloat16=False) -> Tensor",
+        [](const Tensor& x, const Tensor& weight, const OptionalTensor& bias, bool bfloat16) {
+          return linear(x, weight, or_undefined(bias), bfloat16 ? Precision::kBfloat16 : Precision::kFloat32);
+        });
+}
+
+}  // namespace megalodon::ops

@@ -1,0 +1,71 @@
+// The linear layer of all architectures, and the one place that knows in which precision its products are made.
+#pragma once
+
+#include <mutex>
+#include <vector>
+
+#include "base/compat.h"
+#include "ops/linear/matrix_product.h"
+
+namespace megalodon::ops {
+
+/// What matrix products are made of. Everything else (norms, recurrences, rotary angles, softmax, loss, biases, sums
+/// over the batch of their gradients, weights and moments) is float32 in either case.
+enum class Precision {
+  kFloat32,   // the dtype of the tensors, which is float32 but for tests in float64
+  kBfloat16,  // bfloat16 inputs, float32 sums, forward and backward
+};
+
+/// Copies of one weight [O,I] in the order in which products read it: made when first needed, and again when the weight
+/// has been written to, so that all products between two optimizer steps share them. Writing is what raises the
+/// tensor's version: every in-place operation does, and so must code that writes through data_ptr(). Safe to use from
+/// several threads.
+class PackedWeight final : public torch::CustomClassHolder {
+ public:
+  /// Wᵀ for y = x Wᵀ. A pass that is not going to be differentiated gets float32 weights as they are: a copy would
+  /// double the memory of inference for a tenth of the time.
+  PackedMatrix for_forward(const Tensor& w_OI, Precision precision, bool differentiated);
+  /// W for dx = dy W.
+  PackedMatrix for_backward(const Tensor& w_OI, Precision precision);
+
+ private:
+  struct Copy {
+    PackedMatrix matrix;
+    const void* data = nullptr;
+    uint32_t version = 0;
+    Precision precision = Precision::kFloat32;
+  };
+  PackedMatrix get(Copy& copy, const Tensor& w, Precision precision);
+
+  std::mutex mutex_;
+  Copy forward_, backward_;
+};
+
+using PackedWeightPtr = c10::intrusive_ptr<PackedWeight>;
+
+/// The dtype of the inputs of products.
+torch::ScalarType product_type(Precision precision);
+
+/// y = x Wᵀ [+ b] [+ addend].
+struct LinearLayer {
+  Tensor weight;                // [out,in]
+  Tensor bias = {};             // [out], or undefined
+  PackedWeightPtr packed = {};  // keeps the weight's copies from call to call; may be null
+  Tensor addend = {};           // [..,out], or undefined
+};
+
+constexpr size_t kMostLinearLayers = 3;
+
+/// One to three layers of the same x [..,in]: their gradients with respect to x are summed up while they are made. y is
+/// of the addend's dtype, where there is one, otherwise of x's. With kBfloat16 weights and biases are float32, and x
+/// and addend float32 or bfloat16; a gradient is of the dtype of what it belongs to.
+std::vector<Tensor> linears(const Tensor& x, const std::vector<LinearLayer>& layers, Precision precision);
+
+/// y = x Wᵀ [+ b].
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Precision precision);
+
+namespace ref {
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Precision precision);
+}
+
+}  // namespace megalodon::ops

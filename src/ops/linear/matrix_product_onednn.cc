@@ -1,0 +1,212 @@
+// One primitive per kind and shape, made when first needed: choosing and generating a kernel takes milliseconds.
+#include <array>
+#include <dnnl.hpp>
+#include <map>
+#include <mutex>
+#include <unordered_map>
+
+#include "base/check.h"
+#include "ops/linear/matrix_product.h"
+
+namespace megalodon::ops {
+namespace {
+
+using dnnl::memory;
+using Type = memory::data_type;
+using Order = memory::format_tag;
+
+const dnnl::engine& engine() {
+  static const dnnl::engine cpu(dnnl::engine::kind::cpu, 0);
+  return cpu;
+}
+
+Type type_of(const Tensor& tensor) {
+  const auto type = tensor.scalar_type();
+  check(type == torch::kFloat32 || type == torch::kBFloat16, "[matrix_product] expected float32 or bfloat16, got {}",
+        toString(type));
+  return type == torch::kFloat32 ? Type::f32 : Type::bf16;
+}
+
+memory::desc rows(int64_t height, int64_t width, Type type) {
+  return {{height, width}, type, Order::ab};
+}
+
+memory wrap(const memory::desc& description, const Tensor& tensor) {
+  return {description, engine(), tensor.data_ptr()};
+}
+
+void execute(const dnnl::primitive& primitive, const std::unordered_map<int, memory>& arguments) {
+  thread_local dnnl::stream stream(engine());
+  primitive.execute(stream, arguments);
+  stream.wait();
+}
+
+/// Primitives by what tells them apart. Lengths of texts may vary without end, so that it starts over when it is full.
+template <class Key, class Primitive>
+class Cache {
+ public:
+  template <class Make>
+  Primitive get(const Key& key, const Make& make) {
+    const std::lock_guard lock(mutex_);
+    if (const auto found = entries_.find(key); found != entries_.end()) return found->second;
+    constexpr size_t kMost = 1024;
+    if (entries_.size() == kMost) entries_.clear();
+    return entries_.emplace(key, make()).first->second;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<Key, Primitive> entries_;
+};
+
+/// Sizes, types and whatever else a primitive depends on.
+using Key = std::array<int64_t, 8>;
+
+int64_t number(Type type) {
+  return static_cast<int64_t>(type);
+}
+
+/// a b (+ bias) (+ addend of that type, unless undef).
+dnnl::matmul::primitive_desc product(int64_t M, const memory::desc& b, Type out, bool bias, Type addend) {
+  const int64_t K = b.dims()[0], N = b.dims()[1];
+  const auto a_MK = rows(M, K, b.data_type()), out_MN = rows(M, N, out);
+  dnnl::primitive_attr attributes;
+  if (addend != Type::undef) {
+    dnnl::post_ops add;
+    add.append_binary(dnnl::algorithm::binary_add, rows(M, N, addend));
+    attributes.set_post_ops(add);
+  }
+  return bias ? dnnl::matmul::primitive_desc({a_MK, b, rows(1, N, Type::f32), out_MN}, attributes, engine())
+              : dnnl::matmul::primitive_desc({a_MK, b, out_MN}, attributes, engine());
+}
+
+/// Chosen for products of many rows; those of any other number read the same.
+memory::desc packed_order(int64_t K, int64_t N, Type type) {
+  static Cache<Key, memory::desc> cache;
+  constexpr int64_t kRows = 2048;
+  return cache.get({K, N, number(type)}, [&] {
+    return product(kRows, memory::desc({K, N}, type, Order::any), type, false, Type::undef).weights_desc();
+  });
+}
+
+}  // namespace
+
+torch::ScalarType bfloat16_product_type() {
+  static const bool native = [] {
+    const auto needed = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_bf16);
+    return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & needed) == needed;
+  }();
+  return native ? torch::kBFloat16 : torch::kFloat32;
+}
+
+struct PackedMatrix::Impl {
+  Tensor kept;  // the numbers' memory
+  memory::desc order;
+  int64_t kind;  // 0: oneDNN's order; 1: rows; 2: columns
+  torch::ScalarType rounded_to;
+};
+
+PackedMatrix::PackedMatrix(const Tensor& b_KN, torch::ScalarType type) {
+  const int64_t K = b_KN.size(0), N = b_KN.size(1);
+  const bool low = type == torch::kBFloat16 && bfloat16_product_type() == torch::kBFloat16;
+  // Rounded here where the processor multiplies in float32; by the reordering where it takes bfloat16.
+  const Tensor plain =
+      type == torch::kFloat32 || low ? b_KN.detach().to(torch::kFloat32) : b_KN.detach().to(type).to(torch::kFloat32);
+  const memory::desc from({K, N}, Type::f32, {plain.stride(0), plain.stride(1)});
+  const memory::desc order = packed_order(K, N, low ? Type::bf16 : Type::f32);
+  const Tensor kept = torch::empty({static_cast<int64_t>(order.get_size())}, torch::kUInt8);
+  memory source = wrap(from, plain), target = wrap(order, kept);
+  execute(dnnl::reorder(source, target), {{DNNL_ARG_FROM, source}, {DNNL_ARG_TO, target}});
+  impl_ = std::make_shared<Impl>(Impl{kept, order, 0, type});
+}
+
+PackedMatrix PackedMatrix::as_it_is(const Tensor& b_KN) {
+  check(type_of(b_KN) == Type::f32, "[matrix_product] expected float32, got {}", toString(b_KN.scalar_type()));
+  const Tensor kept = b_KN.is_contiguous() || b_KN.t().is_contiguous() ? b_KN.detach() : b_KN.detach().contiguous();
+  const memory::desc order({kept.size(0), kept.size(1)}, Type::f32, {kept.stride(0), kept.stride(1)});
+  PackedMatrix matrix;
+  matrix.impl_ = std::make_shared<Impl>(Impl{kept, order, kept.is_contiguous() ? 1 : 2, torch::kFloat32});
+  return matrix;
+}
+
+void PackedMatrix::multiply(const Tensor& out_MN, const Tensor& a_MK, const Tensor& bias_N,
+                            const Tensor& addend_MN) const {
+  const memory::desc& order = impl_->order;
+  const int64_t M = a_MK.size(0), K = order.dims()[0], N = order.dims()[1];
+  check(a_MK.size(1) == K && out_MN.sizes() == torch::IntArrayRef({M, N}) && out_MN.is_contiguous(),
+        "[matrix_product] expected a [{},{}] and a contiguous out [{},{}], got {} and {}", M, K, M, N,
+        c10::str(a_MK.sizes()), c10::str(out_MN.sizes()));
+  if (out_MN.numel() == 0) return;
+  const auto held = order.data_type() == Type::bf16 ? torch::kBFloat16 : torch::kFloat32;
+  const Tensor a = a_MK.to(impl_->rounded_to).to(held).contiguous();
+  const Tensor addend = addend_MN.defined() ? addend_MN.contiguous() : addend_MN;
+  const Type out = type_of(out_MN), added = addend.defined() ? type_of(addend) : Type::undef;
+  static Cache<Key, dnnl::matmul> cache;
+  const Key key = {M, K, N, number(order.data_type()), impl_->kind, number(out), bias_N.defined(), number(added)};
+  const auto primitive = cache.get(key, [&] { return dnnl::matmul(product(M, order, out, bias_N.defined(), added)); });
+  std::unordered_map<int, memory> arguments = {{DNNL_ARG_SRC, wrap(rows(M, K, order.data_type()), a)},
+                                               {DNNL_ARG_WEIGHTS, wrap(order, impl_->kept)},
+                                               {DNNL_ARG_DST, wrap(rows(M, N, out), out_MN)}};
+  if (bias_N.defined()) arguments.emplace(DNNL_ARG_BIAS, wrap(rows(1, N, Type::f32), bias_N));
+  if (addend.defined())
+    arguments.emplace(DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, wrap(rows(M, N, added), addend));
+  execute(primitive, arguments);
+}
+
+namespace {
+
+void set_weight_gradient(const Tensor& dw_OI, const Tensor& db_O, const Tensor& dy_MO, const Tensor& x_MI) {
+  static Cache<Key, dnnl::inner_product_backward_weights> cache;
+  const int64_t M = x_MI.size(0), I = x_MI.size(1), O = dy_MO.size(1);
+  const Type type = type_of(x_MI);
+  const bool bias = db_O.defined();
+  const auto x = rows(M, I, type), dy = rows(M, O, type), dw = rows(O, I, Type::f32);
+  const memory::desc db({O}, Type::f32, Order::a);
+  const auto primitive = cache.get({M, I, O, number(type), bias}, [&] {
+    using Forward = dnnl::inner_product_forward;
+    using Backward = dnnl::inner_product_backward_weights;
+    const Forward::primitive_desc forward(
+        {dnnl::prop_kind::forward_training, x, memory::desc({O, I}, type, Order::any), dy}, engine());
+    return bias ? Backward(Backward::primitive_desc({x, dw, db, dy}, engine(), forward))
+                : Backward(Backward::primitive_desc({x, dw, dy}, engine(), forward));
+  });
+  std::unordered_map<int, memory> arguments = {
+      {DNNL_ARG_SRC, wrap(x, x_MI)}, {DNNL_ARG_DIFF_DST, wrap(dy, dy_MO)}, {DNNL_ARG_DIFF_WEIGHTS, wrap(dw, dw_OI)}};
+  if (bias) arguments.emplace(DNNL_ARG_DIFF_BIAS, wrap(db, db_O));
+  execute(primitive, arguments);
+}
+
+void add_weight_gradient(const Tensor& dw_OI, const Tensor& dy_MO, const Tensor& x_MI) {
+  static Cache<Key, dnnl::matmul> cache;
+  const int64_t M = x_MI.size(0), I = x_MI.size(1), O = dy_MO.size(1);
+  const Type type = type_of(x_MI);
+  const memory::desc dy({O, M}, type, Order::ba), x = rows(M, I, type), dw = rows(O, I, Type::f32);
+  const auto product = cache.get({M, I, O, number(type)}, [&] {
+    dnnl::post_ops add;
+    add.append_sum();
+    dnnl::primitive_attr attributes;
+    attributes.set_post_ops(add);
+    return dnnl::matmul(dnnl::matmul::primitive_desc({dy, x, dw}, attributes, engine()));
+  });
+  execute(product,
+          {{DNNL_ARG_SRC, wrap(dy, dy_MO)}, {DNNL_ARG_WEIGHTS, wrap(x, x_MI)}, {DNNL_ARG_DST, wrap(dw, dw_OI)}});
+}
+
+}  // namespace
+
+void weight_gradient(const Tensor& dw_OI, const Tensor& db_O, const Tensor& dy_MO, const Tensor& x_MI,
+                     bool accumulate) {
+  const auto type = x_MI.scalar_type() == torch::kBFloat16 ? bfloat16_product_type() : torch::kFloat32;
+  const Tensor dy = dy_MO.to(type).contiguous(), x = x_MI.to(type).contiguous();
+  check(!(accumulate && db_O.defined()), "[matrix_product] only dw can be added to");
+  if (x.size(0) == 0 || dw_OI.numel() == 0) {
+    if (!accumulate) Tensor(dw_OI).zero_();
+    if (db_O.defined()) Tensor(db_O).copy_(dy.sum(0));
+  } else if (accumulate) {
+    add_weight_gradient(dw_OI, dy, x);
+  } else {
+    set_weight_gradient(dw_OI, db_O, dy, x);
+  }
+}
+
+}  // namespace megalodon::ops
