@@ -261,6 +261,7 @@ Tensor MegaAttention::attend(const Tensor& z_BLZ, const Tensor& t_BLD, const Mod
   options.starts_BL = input.starts_BL;
   options.prior_k_BTHK = before.k_BTHK, options.prior_v_BTHV = before.v_BTHV, options.position_B = before.position_B;
   options.dropout = is_training() ? config_.attention_dropout : 0;
+  options.precision = precision_;
   options.dropout_key = derive_key(dropout_key, kOnProbabilities);
   const Tensor y_BLHV = ops::chunk_attention(q_BLHK, k_BLHK, v_BLHV, options);
 

@@ -6,6 +6,13 @@
 
 namespace megalodon::ops {
 
+/// What matrix products are made of. Everything else (norms, recurrences, rotary angles, softmax, loss, biases, sums
+/// over the batch of their gradients, weights and moments) is float32 in either case.
+enum class Precision {
+  kFloat32,   // the dtype of the tensors, which is float32 but for tests in float64
+  kBfloat16,  // bfloat16 inputs, float32 sums, forward and backward
+};
+
 enum class NumberType : uint8_t { kFloat32, kBfloat16 };
 
 /// The upper half of a float32.

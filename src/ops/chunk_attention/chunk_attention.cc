@@ -79,20 +79,23 @@ void check_inputs(const Tensor& q, const Tensor& k, const Tensor& v, const Chunk
 
 class ChunkAttentionFunction : public torch::autograd::Function<ChunkAttentionFunction> {
  public:
+  /// The factors of the products are kept as those read them: float32, or bfloat16 with `pairs`.
   static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v,
                         const Tensor& prior_k, const Tensor& prior_v, const Tensor& begin, double scale, double dropout,
-                        int64_t dropout_key) {
-    const torch::autograd::variable_list inputs = {q.contiguous(),       k.contiguous(),       v.contiguous(),
-                                                   prior_k.contiguous(), prior_v.contiguous(), begin};
+                        int64_t dropout_key, bool pairs) {
+    const auto factor = [&](const Tensor& t) { return t.to(factor_type(pairs)).contiguous(); };
+    const torch::autograd::variable_list inputs = {factor(q),       factor(k),       factor(v),
+                                                   factor(prior_k), factor(prior_v), begin};
     Tensor y = torch::empty(v.sizes(), v.options());
     Tensor lse = torch::empty({q.size(0), q.size(2), q.size(1)}, q.options());
-    chunk_attention_forward_cpu(args(inputs, y, lse, scale, dropout, dropout_key));
+    chunk_attention_forward_cpu(args(inputs, y, lse, scale, dropout, dropout_key, pairs));
     torch::autograd::variable_list saved = inputs;
     saved.insert(saved.end(), {y, lse});
     ctx->save_for_backward(saved);
     ctx->saved_data["scale"] = scale;
     ctx->saved_data["dropout"] = dropout;
     ctx->saved_data["dropout_key"] = dropout_key;
+    ctx->saved_data["pairs"] = pairs;
     return y;
   }
 
@@ -100,32 +103,39 @@ class ChunkAttentionFunction : public torch::autograd::Function<ChunkAttentionFu
                                                  const torch::autograd::variable_list& grads) {
     refuse_second_derivatives("chunk_attention");
     const auto saved = ctx->get_saved_variables();
+    const bool pairs = ctx->saved_data["pairs"].toBool();
     const Tensor dy = grads[0].contiguous(), delta = torch::empty_like(saved[7]);
+    const Tensor dy_factor = dy.to(factor_type(pairs));
     torch::autograd::variable_list out;
-    for (int i = 0; i < 5; ++i) out.push_back(torch::empty_like(saved[i]));
+    for (int i = 0; i < 5; ++i) out.push_back(torch::empty_like(saved[i], dy.options()));
     const auto data = [](const Tensor& t) { return t.data_ptr<float>(); };
-    chunk_attention_backward_cpu({args(saved, saved[6], saved[7], ctx->saved_data["scale"].toDouble(),
-                                       ctx->saved_data["dropout"].toDouble(), ctx->saved_data["dropout_key"].toInt()),
-                                  data(dy), data(out[0]), data(out[1]), data(out[2]), data(out[3]), data(out[4]),
-                                  data(delta)});
-    out.resize(9);  // begin, scale, dropout and its key have no gradient
+    chunk_attention_backward_cpu(
+        {args(saved, saved[6], saved[7], ctx->saved_data["scale"].toDouble(), ctx->saved_data["dropout"].toDouble(),
+              ctx->saved_data["dropout_key"].toInt(), pairs),
+         data(dy), elements(dy_factor), data(out[0]), data(out[1]), data(out[2]), data(out[3]), data(out[4]),
+         data(delta)});
+    out.resize(10);  // begin, scale, dropout, its key and pairs have no gradient
     return out;
   }
 
  private:
+  static torch::ScalarType factor_type(bool pairs) { return pairs ? torch::kBFloat16 : torch::kFloat32; }
+
+  /// Of 32 bits each.
+  static const float* elements(const Tensor& factor) { return static_cast<const float*>(factor.data_ptr()); }
+
   /// inputs: q, k, v, prior_k, prior_v, begin.
   static ChunkAttentionArgs args(const torch::autograd::variable_list& inputs, const Tensor& y, const Tensor& lse,
-                                 double scale, double dropout, int64_t dropout_key) {
-    const auto data = [](const Tensor& t) { return t.data_ptr<float>(); };
+                                 double scale, double dropout, int64_t dropout_key, bool pairs) {
     const Tensor &q = inputs[0], &v = inputs[2], &prior_k = inputs[3];
-    return {data(q),
-            data(inputs[1]),
-            data(v),
-            data(prior_k),
-            data(inputs[4]),
+    return {elements(q),
+            elements(inputs[1]),
+            elements(v),
+            elements(prior_k),
+            elements(inputs[4]),
             inputs[5].data_ptr<int64_t>(),
-            data(y),
-            data(lse),
+            y.data_ptr<float>(),
+            lse.data_ptr<float>(),
             q.size(0),
             q.size(1),
             prior_k.size(1),
@@ -134,16 +144,24 @@ class ChunkAttentionFunction : public torch::autograd::Function<ChunkAttentionFu
             v.size(3),
             static_cast<float>(scale),
             dropout,
-            static_cast<uint64_t>(dropout_key)};
+            static_cast<uint64_t>(dropout_key),
+            pairs};
   }
 };
+
+/// A few queries read every key once whatever its type: rounding all of them first would take longer.
+bool use_pairs(const Tensor& q_BLHK, const Tensor& v_BLHV, const ChunkAttentionOptions& options) {
+  constexpr int64_t kFew = 8;
+  return options.precision == Precision::kBfloat16 && q_BLHK.size(1) > kFew && q_BLHK.size(3) % 2 == 0 &&
+         v_BLHV.size(3) % 2 == 0 && options.scale == 1 && chunk_attention_has_pairs();
+}
 
 Tensor chunk_attention_op(const Tensor& q, const Tensor& k, const Tensor& v, int64_t chunk_size, double scale,
                           const OptionalTensor& starts, const OptionalTensor& prior_k, const OptionalTensor& prior_v,
                           const OptionalTensor& position, double dropout, int64_t dropout_key) {
   return chunk_attention(q, k, v,
                          {chunk_size, scale, or_undefined(starts), or_undefined(prior_k), or_undefined(prior_v),
-                          or_undefined(position), dropout, static_cast<uint64_t>(dropout_key)});
+                          or_undefined(position), dropout, static_cast<uint64_t>(dropout_key), Precision::kFloat32});
 }
 
 }  // namespace
@@ -190,7 +208,8 @@ Tensor chunk_attention(const Tensor& q_BLHK, const Tensor& k_BLHK, const Tensor&
   const Tensor prior_v = prior ? options.prior_v_BTHV : v_BLHV.detach().slice(1, 0, 0);
   const Tensor begin_BL = first_visible_key(q_BLHK.size(0), q_BLHK.size(1), prior_k.size(1), options);
   return ChunkAttentionFunction::apply(q_BLHK, k_BLHK, v_BLHV, prior_k, prior_v, begin_BL, options.scale,
-                                       options.dropout, static_cast<int64_t>(options.dropout_key));
+                                       options.dropout, static_cast<int64_t>(options.dropout_key),
+                                       use_pairs(q_BLHK, v_BLHV, options));
 }
 
 TORCH_LIBRARY_FRAGMENT(megalodon, m) {

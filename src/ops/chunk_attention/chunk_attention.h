@@ -10,6 +10,7 @@
 #pragma once
 
 #include "base/compat.h"
+#include "ops/number.h"
 
 namespace megalodon::ops {
 
@@ -21,6 +22,9 @@ struct ChunkAttentionOptions {
   Tensor position_B;         // int64: how many of the last prior keys belong to the row's open chunk; undefined: all T
   double dropout = 0.0;      // probability, on the probabilities after softmax, inverted
   uint64_t dropout_key = 0;  // Philox key; same key, same mask
+  /// kBfloat16: q, k, v, probabilities and their gradients are rounded before they are multiplied, on processors that
+  /// have instructions for it; elsewhere products stay float32.
+  Precision precision = Precision::kFloat32;
 };
 
 Tensor chunk_attention(const Tensor& q_BLHK, const Tensor& k_BLHK, const Tensor& v_BLHV,

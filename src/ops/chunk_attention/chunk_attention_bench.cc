@@ -20,19 +20,20 @@ Work work(const Shape& s, double pairs, bool backward) {
   return {.bytes = 0, .flops = 2 * pairs * static_cast<double>(backward ? 3 * s.K + 2 * s.V : s.K + s.V)};
 }
 
-Operator training(const Shape& s) {
+Operator training(const Shape& s, Precision precision) {
   ChunkAttentionOptions options;
-  options.chunk_size = s.C, options.scale = 1 / std::sqrt(static_cast<double>(s.K));
+  options.chunk_size = s.C, options.precision = precision;
+  const Tensor q = torch::randn({1, s.L, s.H, s.K}) / std::sqrt(static_cast<double>(s.K));
   const double pairs = static_cast<double>(s.H * s.L) * static_cast<double>(std::min(s.C, s.L) + 1) / 2;
-  return {
-      .name = "chunk_attention",
-      .shape = text(s),
-      .leaves = 3,
-      .inputs = {torch::randn({1, s.L, s.H, s.K}), torch::randn({1, s.L, s.H, s.K}), torch::randn({1, s.L, s.H, s.V})},
-      .kernel = [=](const Tensors& t) { return chunk_attention(t[0], t[1], t[2], options); },
-      .reference = [=](const Tensors& t) { return ref::chunk_attention(t[0], t[1], t[2], options); },
-      .forward = work(s, pairs, false),
-      .backward = work(s, pairs, true)};
+  return {.name = "chunk_attention",
+          .shape = text(s) + (precision == Precision::kBfloat16 ? ", bfloat16" : ""),
+          .leaves = 3,
+          .inputs = {q, torch::randn({1, s.L, s.H, s.K}), torch::randn({1, s.L, s.H, s.V})},
+          .kernel = [=](const Tensors& t) { return chunk_attention(t[0], t[1], t[2], options); },
+          .reference = [=](const Tensors& t) { return ref::chunk_attention(t[0], t[1], t[2], options); },
+          .forward = work(s, pairs, false),
+          .backward = work(s, pairs, true),
+          .tolerance = precision == Precision::kBfloat16 ? 3e-2 : 1e-5};
 }
 
 /// One query after L prior keys.
@@ -58,7 +59,9 @@ Operator decoding(const Shape& s) {
 
 std::vector<Case> chunk_attention_cases() {
   using namespace chunk_attention_bench;
-  return cases({training({2048, 3, 64, 128, 256}), training({2048, 1, 256, 2048, 2048}),
+  const Shape byte11m = {2048, 3, 64, 128, 256}, mega200M = {2048, 1, 256, 2048, 2048};
+  return cases({training(byte11m, Precision::kFloat32), training(byte11m, Precision::kBfloat16),
+                training(mega200M, Precision::kFloat32), training(mega200M, Precision::kBfloat16),
                 decoding({255, 3, 64, 128, 256}), decoding({2047, 1, 256, 2048, 2048})});
 }
 

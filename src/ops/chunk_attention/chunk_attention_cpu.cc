@@ -64,7 +64,7 @@ inline Vec where_seen(const RowVector& seen, Vec x, Vec otherwise) {
                         x, otherwise);
 }
 
-/// One side of a tile: `count` positions from `first` on, their K-wide (q or k) and V-wide (dy or v) rows.
+/// One side of a tile: `count` positions from `first` on, their K-wide (q or k) and V-wide (dy or v) rows, in elements.
 struct Side {
   int64_t first, count;
   const float *x, *z;
@@ -73,17 +73,17 @@ struct Side {
 /// Queries i .. end of head h of row b, one tile at most; z are the rows of dy.
 inline Side query_side(const ChunkAttentionArgs& a, const float* dy, int64_t b, int64_t h, int64_t i, int64_t end) {
   const int64_t row = (b * a.L + i) * a.H + h;
-  return {i, std::min(kTile, end - i), a.q + row * a.K, dy ? dy + row * a.V : nullptr};
+  return {i, std::min(kTile, end - i), a.q + row * a.k_elements(), dy ? dy + row * a.v_elements() : nullptr};
 }
 
 /// Keys j .. end, one tile at most, never across the seam between prior and new keys.
 inline Side key_side(const ChunkAttentionArgs& a, int64_t b, int64_t h, int64_t j, int64_t end) {
   if (j < a.T) {
     const int64_t row = (b * a.T + j) * a.H + h;
-    return {j, std::min({kTile, end - j, a.T - j}), a.prior_k + row * a.K, a.prior_v + row * a.V};
+    return {j, std::min({kTile, end - j, a.T - j}), a.prior_k + row * a.k_elements(), a.prior_v + row * a.v_elements()};
   }
   const int64_t row = (b * a.L + j - a.T) * a.H + h;
-  return {j, std::min(kTile, end - j), a.k + row * a.K, a.v + row * a.V};
+  return {j, std::min(kTile, end - j), a.k + row * a.k_elements(), a.v + row * a.v_elements()};
 }
 
 /// Fills `visible` for the tile whose columns are `outer` and whose rows are `inner`. `begin` is the row's.
@@ -156,9 +156,18 @@ inline void multiply_tile(int64_t rows, int64_t columns, const float* factor, fl
     for (int64_t c = 0; c < columns; ++c) s[r * kTile + c] *= factor[r * kTile + c];
 }
 
+/// A score tile as the factor of an output product: itself, or its pairs in `scratch`.
+template <class P>
+const float* as_factor(int64_t rows, int64_t columns, const float* s, float* scratch) {
+  if constexpr (!P::kPairs) return s;
+  pair_rows(rows, columns, s, scratch);
+  return scratch;
+}
+
 /// y of up to kTile queries, tile of keys by tile of keys.
-inline void forward_task(const ChunkAttentionArgs& a, int64_t b, int64_t h, int64_t i) {
-  HWY_ALIGN float s[kTile * kTile];
+template <class P>
+void forward_tiles(const ChunkAttentionArgs& a, int64_t b, int64_t h, int64_t i) {
+  HWY_ALIGN float s[kTile * kTile], pairs[P::kPairs ? kTile * kTile / 2 : 1];
   std::vector<float> factor(a.dropout > 0 ? kTile * kTile : 0);
   VisibleColumns visible;
   Softmax state;
@@ -166,9 +175,10 @@ inline void forward_task(const ChunkAttentionArgs& a, int64_t b, int64_t h, int6
   std::fill_n(state.sum, kTile, 0.0f);
   const int64_t* begin = a.begin + b * a.L;
   const Side queries = query_side(a, nullptr, b, h, i, a.L);
-  const bool few = queries.count <= kRows;
-  const auto packed = hwy::AllocateAligned<float>(few ? 1 : packed_size(queries.count, a.K));
-  if (!few) pack_transposed(queries.x, a.H * a.K, queries.count, a.K, a.scale, packed.get());
+  const int64_t K = a.k_elements(), x_row = a.H * K, z_row = a.H * a.v_elements();
+  const bool few = !P::kPairs && queries.count <= kRows;
+  const auto packed = hwy::AllocateAligned<float>(few ? 1 : packed_size(queries.count, K));
+  if (!few) pack_transposed<P>(queries.x, x_row, queries.count, K, a.scale, packed.get());
   const int64_t row = (b * a.L + i) * a.H + h, lse = (b * a.H + h) * a.L + i;
   float* y = a.y + row * a.V;
   const int64_t first = begin[i], end = a.T + i + queries.count;
@@ -176,16 +186,16 @@ inline void forward_task(const ChunkAttentionArgs& a, int64_t b, int64_t h, int6
     const Side keys = key_side(a, b, h, j, end);
     find_visible<true>(begin, a.T, queries, keys, visible);
     if (few)
-      score_product_few(keys.count, a.K, keys.x, a.H * a.K, queries.x, a.H * a.K, a.scale, visible, s);
+      score_product_few(keys.count, K, keys.x, x_row, queries.x, x_row, a.scale, visible, s);
     else
-      score_product(keys.count, queries.count, a.K, keys.x, a.H * a.K, packed.get(), visible, s);
+      score_product<P>(keys.count, queries.count, K, keys.x, x_row, packed.get(), visible, s);
     softmax_tile(keys.count, queries.count, visible, s, state);
     if (a.dropout > 0) {
       fill_factors<true>(a, b, h, queries, keys, factor.data());
       multiply_tile(keys.count, queries.count, factor.data(), s);
     }
-    output_product(keys.count, queries.count, a.V, s, keys.z, a.H * a.V, visible, y, a.H * a.V,
-                   j == first ? nullptr : state.rescale);
+    output_product<P>(keys.count, queries.count, a.V, as_factor<P>(keys.count, queries.count, s, pairs), keys.z, z_row,
+                      visible, y, a.H * a.V, j == first ? nullptr : state.rescale);
     j += keys.count;
   }
   for (int64_t c = 0; c < queries.count; ++c) {
@@ -193,6 +203,10 @@ inline void forward_task(const ChunkAttentionArgs& a, int64_t b, int64_t h, int6
     for (int64_t e = 0; e < a.V; ++e) y[c * a.H * a.V + e] *= inverse;
     a.lse[lse + c] = state.maximum[c] + std::log(state.sum[c]);
   }
+}
+
+inline void forward_task(const ChunkAttentionArgs& a, int64_t b, int64_t h, int64_t i) {
+  (a.pairs ? forward_tiles<Pairs> : forward_tiles<Singles>)(a, b, h, i);
 }
 
 /// delta = Σ_e dy · y, which is Σ_j p_ij dp_ij.
@@ -232,42 +246,52 @@ void gradient_tile(int64_t rows, int64_t columns, const VisibleColumns& visible,
 }
 
 /// Gradients of one outer tile: of queries (dx = dq) or of keys (dx = dk, dz = dv) against all they see.
-template <bool kColumnsAreQueries>
-void gradient_task(const ChunkAttentionGradArgs& g, int64_t b, int64_t h, const Side& outer, int64_t lo, int64_t hi,
-                   float* dx, float* dz) {
+template <class P, bool kColumnsAreQueries>
+void gradient_tiles(const ChunkAttentionGradArgs& g, int64_t b, int64_t h, const Side& outer, int64_t lo, int64_t hi,
+                    float* dx, float* dz) {
   const ChunkAttentionArgs& a = g.forward;
-  const int64_t x_row = a.H * a.K, z_row = a.H * a.V;
-  HWY_ALIGN float s[kTile * kTile], dp[kTile * kTile];
+  const int64_t K = a.k_elements(), V = a.v_elements(), x_row = a.H * K, z_row = a.H * V;
+  HWY_ALIGN float s[kTile * kTile], dp[kTile * kTile], pairs[P::kPairs ? kTile * kTile / 2 : 1];
   HWY_ALIGN float lse[kTile] = {}, delta[kTile] = {};
   std::vector<float> factor(a.dropout > 0 ? kTile * kTile : 0);
   VisibleColumns visible;
-  const auto x = hwy::AllocateAligned<float>(packed_size(outer.count, a.K));
-  const auto z = hwy::AllocateAligned<float>(packed_size(outer.count, a.V));
-  pack_transposed(outer.x, x_row, outer.count, a.K, a.scale, x.get());
-  pack_transposed(outer.z, z_row, outer.count, a.V, 1, z.get());
+  const auto x = hwy::AllocateAligned<float>(packed_size(outer.count, K));
+  const auto z = hwy::AllocateAligned<float>(packed_size(outer.count, V));
+  pack_transposed<P>(outer.x, x_row, outer.count, K, a.scale, x.get());
+  pack_transposed<P>(outer.z, z_row, outer.count, V, 1, z.get());
   const float* head_lse = a.lse + (b * a.H + h) * a.L;
   const float* head_delta = g.delta + (b * a.H + h) * a.L;
   for (int64_t at = lo; at < hi;) {
-    const Side inner = kColumnsAreQueries ? key_side(a, b, h, at, hi) : query_side(a, g.dy, b, h, at, hi);
+    const Side inner = kColumnsAreQueries ? key_side(a, b, h, at, hi) : query_side(a, g.dy_factor, b, h, at, hi);
     const Side& queries = kColumnsAreQueries ? outer : inner;
     std::copy_n(head_lse + queries.first, queries.count, lse);
     std::copy_n(head_delta + queries.first, queries.count, delta);
     find_visible<kColumnsAreQueries>(a.begin + b * a.L, a.T, outer, inner, visible);
-    score_product(inner.count, outer.count, a.K, inner.x, x_row, x.get(), visible, s);
-    score_product(inner.count, outer.count, a.V, inner.z, z_row, z.get(), visible, dp);
+    score_product<P>(inner.count, outer.count, K, inner.x, x_row, x.get(), visible, s);
+    score_product<P>(inner.count, outer.count, V, inner.z, z_row, z.get(), visible, dp);
     if (a.dropout > 0) fill_factors<kColumnsAreQueries>(a, b, h, outer, inner, factor.data());
     gradient_tile<kColumnsAreQueries>(inner.count, outer.count, visible, a.dropout > 0 ? factor.data() : nullptr, lse,
                                       delta, a.scale, s, dp);
     const float* beta = at == lo ? nullptr : kOnes.data();
-    output_product(inner.count, outer.count, a.K, dp, inner.x, x_row, visible, dx, x_row, beta);
-    if (dz != nullptr) output_product(inner.count, outer.count, a.V, s, inner.z, z_row, visible, dz, z_row, beta);
+    output_product<P>(inner.count, outer.count, a.K, as_factor<P>(inner.count, outer.count, dp, pairs), inner.x, x_row,
+                      visible, dx, a.H * a.K, beta);
+    if (dz != nullptr)
+      output_product<P>(inner.count, outer.count, a.V, as_factor<P>(inner.count, outer.count, s, pairs), inner.z, z_row,
+                        visible, dz, a.H * a.V, beta);
     at += inner.count;
   }
 }
 
+template <bool kColumnsAreQueries>
+void gradient_task(const ChunkAttentionGradArgs& g, int64_t b, int64_t h, const Side& outer, int64_t lo, int64_t hi,
+                   float* dx, float* dz) {
+  (g.forward.pairs ? gradient_tiles<Pairs, kColumnsAreQueries>
+                   : gradient_tiles<Singles, kColumnsAreQueries>)(g, b, h, outer, lo, hi, dx, dz);
+}
+
 inline void query_gradient_task(const ChunkAttentionGradArgs& g, int64_t b, int64_t h, int64_t i) {
   const ChunkAttentionArgs& a = g.forward;
-  const Side queries = query_side(a, g.dy, b, h, i, a.L);
+  const Side queries = query_side(a, g.dy_factor, b, h, i, a.L);
   gradient_task<true>(g, b, h, queries, a.begin[b * a.L + i], a.T + i + queries.count,
                       g.dq + ((b * a.L + i) * a.H + h) * a.K, nullptr);
 }
@@ -293,6 +317,10 @@ inline int64_t tile_size() {
   return kTile;
 }
 
+inline bool target_has_pairs() {
+  return has_pairs();
+}
+
 }  // namespace megalodon::ops::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -305,6 +333,7 @@ HWY_EXPORT(delta_task);
 HWY_EXPORT(query_gradient_task);
 HWY_EXPORT(key_gradient_task);
 HWY_EXPORT(tile_size);
+HWY_EXPORT(target_has_pairs);
 
 /// Starting threads costs microseconds, far more where other programs hold the cores; one core does 2^19 multiply-adds
 /// in about 20. Below that one thread does it all.
@@ -320,6 +349,10 @@ void for_tasks(const ChunkAttentionArgs& a, int64_t tasks, const Task& task) {
 }
 
 }  // namespace
+
+bool chunk_attention_has_pairs() {
+  return HWY_DYNAMIC_DISPATCH(target_has_pairs)();
+}
 
 void chunk_attention_forward_cpu(const ChunkAttentionArgs& args) {
   const int64_t tile = HWY_DYNAMIC_DISPATCH(tile_size)(), tiles = (args.L + tile - 1) / tile, heads = args.B * args.H;

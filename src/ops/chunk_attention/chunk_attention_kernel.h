@@ -25,7 +25,8 @@
 
 namespace megalodon::ops {
 
-/// Everything is contiguous. q [B,L,H,K], k [B,L,H,K], v [B,L,H,V], prior_k [B,T,H,K], prior_v [B,T,H,V].
+/// Everything is contiguous. q [B,L,H,K], k [B,L,H,K], v [B,L,H,V], prior_k [B,T,H,K], prior_v [B,T,H,V]: of float, or
+/// of bfloat16 where `pairs` is set, which wants K and V even, scale 1 and chunk_attention_has_pairs().
 struct ChunkAttentionArgs {
   const float *q, *k, *v, *prior_k, *prior_v;  // prior_*: not read where T = 0
   const int64_t* begin;                        // [B,L]: first visible key, 0 <= begin <= T + i, nondecreasing along L
@@ -35,15 +36,23 @@ struct ChunkAttentionArgs {
   float scale;
   double dropout;  // probability; 0: none
   uint64_t dropout_key;
+  bool pairs;
+
+  /// K and V in elements of 32 bits, which is how the products go along rows.
+  int64_t k_elements() const { return pairs ? K / 2 : K; }
+  int64_t v_elements() const { return pairs ? V / 2 : V; }
 };
 
 struct ChunkAttentionGradArgs {
   ChunkAttentionArgs forward;                 // with y and lse as the forward left them
   const float* dy;                            // [B,L,H,V]
+  const float* dy_factor;                     // dy, or with `pairs` dy in bfloat16
   float *dq, *dk, *dv, *dprior_k, *dprior_v;  // written, not added to; dprior_*: not touched where T = 0
   float* delta;                               // scratch [B,H,L]: Σ_e dy · y
 };
 
+/// Whether this processor multiplies pairs of bfloat16.
+bool chunk_attention_has_pairs();
 void chunk_attention_forward_cpu(const ChunkAttentionArgs& args);
 void chunk_attention_backward_cpu(const ChunkAttentionGradArgs& args);
 

@@ -5,8 +5,10 @@
 #include <hwy/targets.h>
 
 #include <random>
+#include <utility>
 
 #include "base/check.h"
+#include "ops/chunk_attention/chunk_attention_kernel.h"
 #include "ops/registration.h"
 #include "ops/testing.h"
 
@@ -139,6 +141,44 @@ TEST(ChunkAttention, EveryInstructionSetMatchesReference) {
   }
   hwy::SetSupportedTargetsForTest(0);
   hwy::GetChosenTarget().DeInit();
+}
+
+double distance(const Tensor& got, const Tensor& expected) {
+  return (got.to(torch::kFloat64) - expected).norm().item<double>() / expected.norm().item<double>();
+}
+
+// The same factors, multiplied in bfloat16: as far from float64 as rounding the inputs alone takes it, up to a small
+// factor.
+TEST(ChunkAttention, Bfloat16ProductsAreAsExactAsTheirFactors) {
+  for (const Case& c : kCases) {
+    if (c.L <= 8) continue;
+    for (const double dropout : {0.0, 0.3}) {
+      SCOPED_TRACE(describe(c));
+      auto inputs = make_inputs(c);
+      auto options = make_options(c, dropout);
+      inputs[0] *= std::exchange(options.scale, 1.0);
+      const Tensor dy = torch::randn({c.B, c.L, c.H, c.V}, torch::kFloat64);
+      const auto rounded = [](const Tensor& t) { return t.to(torch::kBFloat16).to(torch::kFloat64); };
+      std::vector<Tensor> rounded_inputs;
+      for (const Tensor& t : inputs) rounded_inputs.push_back(rounded(t));
+      const auto exact = run(inputs, options, dy), near = run(rounded_inputs, options, rounded(dy));
+      options.precision = Precision::kBfloat16;
+      const auto got = run(inputs, options, dy.to(torch::kFloat32));
+      for (size_t i = 0; i < got.size(); ++i)
+        EXPECT_LE(distance(got[i], exact[i]), 3 * distance(near[i], exact[i]) + 1e-6) << "result " << i;
+    }
+  }
+}
+
+TEST(ChunkAttention, Bfloat16IsUsedWhereTheProcessorHasIt) {
+  const Case c{1, 40, 2, 8, 8, 16};
+  const auto inputs = make_inputs(c);
+  auto options = make_options(c);
+  options.scale = 1;
+  const Tensor dy = torch::randn({c.B, c.L, c.H, c.V});
+  const auto full = run(inputs, options, dy);
+  options.precision = Precision::kBfloat16;
+  EXPECT_EQ(torch::equal(run(inputs, options, dy)[0], full[0]), !chunk_attention_has_pairs() || use_reference());
 }
 
 TEST(ChunkAttention, LargeScoresStayFinite) {

@@ -6,6 +6,10 @@
 //
 //   score_product     S[r, c]  = Σ_k x_inner[r, k] · x_outer[c, k]     (A broadcast, B = packed outer side)
 //   output_product    C[c, n]  = β_c C[c, n] + Σ_r S[r, c] · B[r, n]   (A = S read down its columns, B = inner side)
+//
+// An element of a factor is 32 bits along the axis that is summed over: a float (Singles), or two bfloat16 (Pairs),
+// whose products are added to the same float. Where a processor has the instruction, that is twice as much work at a
+// time.
 #if defined(MEGALODON_OPS_TILE_MATMUL_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef MEGALODON_OPS_TILE_MATMUL_INL_H_
 #undef MEGALODON_OPS_TILE_MATMUL_INL_H_
@@ -45,6 +49,8 @@ constexpr std::array<float, kTile> kOnes = [] {
   return ones;
 }();
 
+constexpr float kZero = 0;
+
 /// For each row r of a score tile the columns lo[r] <= c < hi[r] that it sees; both ends never fall with r.
 struct VisibleColumns {
   int64_t lo[kTile], hi[kTile];
@@ -54,9 +60,45 @@ constexpr int64_t round_up(int64_t x, int64_t multiple) {
   return (x + multiple - 1) / multiple * multiple;
 }
 
+struct Singles {
+  static constexpr bool kPairs = false;
+  static HWY_INLINE Vec multiply_add(Vec a, Vec b, Vec sum) { return hn::MulAdd(a, b, sum); }
+};
+
+#undef MEGALODON_TARGET_HAS_PAIRS
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
+#define MEGALODON_TARGET_HAS_PAIRS 1
+#else
+#define MEGALODON_TARGET_HAS_PAIRS 0
+#endif
+
+struct Pairs {
+  static constexpr bool kPairs = true;
+#if MEGALODON_TARGET_HAS_PAIRS
+  /// Highway's target has AVX-512 but not its bfloat16 instructions, so the compiler does not know this one.
+  static HWY_INLINE Vec multiply_add(Vec a, Vec b, Vec sum) {
+    asm("vdpbf16ps %2, %1, %0" : "+v"(sum.raw) : "v"(a.raw), "v"(b.raw));
+    return sum;
+  }
+#else
+  static HWY_INLINE Vec multiply_add(Vec, Vec, Vec sum) {
+    return sum;
+  }  // never called: has_pairs()
+#endif
+};
+
+/// Whether Pairs work on this target and processor.
+inline bool has_pairs() {
+#if MEGALODON_TARGET_HAS_PAIRS
+  return __builtin_cpu_supports("avx512bf16") != 0;
+#else
+  return false;
+#endif
+}
+
 /// C = β C + A B for M rows and N vectors; β null: C = A B, whatever C held. Element (m, k) of A is a[m · a_row + k ·
 /// a_step]. (A struct for the three would go through memory at every call, and its reload stalls.)
-template <int M, int N>
+template <class P, int M, int N>
 void multiply_registers(const float* HWY_RESTRICT a, int64_t a_row, int64_t a_step, const float* HWY_RESTRICT b,
                         int64_t b_row, int64_t depth, float* HWY_RESTRICT c, int64_t c_row,
                         const float* HWY_RESTRICT beta) {
@@ -74,7 +116,7 @@ void multiply_registers(const float* HWY_RESTRICT a, int64_t a_row, int64_t a_st
     for (int m = 0; m < M; ++m) {
       const Vec x = hn::Set(d, a[m * a_row]);
 #pragma GCC unroll 8
-      for (int n = 0; n < N; ++n) sum[m][n] = hn::MulAdd(x, row[n], sum[m][n]);
+      for (int n = 0; n < N; ++n) sum[m][n] = P::multiply_add(x, row[n], sum[m][n]);
     }
   }
 #pragma GCC unroll 8
@@ -85,11 +127,12 @@ void multiply_registers(const float* HWY_RESTRICT a, int64_t a_row, int64_t a_st
 
 using MultiplyRegisters = void (*)(const float*, int64_t, int64_t, const float*, int64_t, int64_t, float*, int64_t,
                                    const float*);
-template <size_t... I>
+template <class P, size_t... I>
 constexpr std::array<MultiplyRegisters, sizeof...(I)> all_sizes(std::index_sequence<I...>) {
-  return {multiply_registers<I / kVectors + 1, I % kVectors + 1>...};
+  return {multiply_registers<P, I / kVectors + 1, I % kVectors + 1>...};
 }
-constexpr auto kMultiplyRegisters = all_sizes(std::make_index_sequence<kRows * kVectors>());
+template <class P>
+constexpr auto kMultiplyRegisters = all_sizes<P>(std::make_index_sequence<kRows * kVectors>());
 
 /// Copies `size` floats and fills the last vector up with zeros. By hand and without
 /// HWY_RESTRICT, or GCC makes it a memcpy or "rep movs", whose start costs more than these few vectors.
@@ -102,9 +145,10 @@ inline void copy_padded(const float* from, int64_t size, float* to) {
 }
 
 /// The same for any rows <= kRows and columns <= kPanel. B must be readable up to a whole vector; C need not be.
-inline void multiply_block(int64_t rows, int64_t columns, const float* a, int64_t a_row, int64_t a_step, const float* b,
-                           int64_t b_row, int64_t depth, float* c, int64_t c_row, const float* beta) {
-  const MultiplyRegisters multiply = kMultiplyRegisters[(rows - 1) * kVectors + (columns + kLanes - 1) / kLanes - 1];
+template <class P>
+void multiply_block(int64_t rows, int64_t columns, const float* a, int64_t a_row, int64_t a_step, const float* b,
+                    int64_t b_row, int64_t depth, float* c, int64_t c_row, const float* beta) {
+  const MultiplyRegisters multiply = kMultiplyRegisters<P>[(rows - 1) * kVectors + (columns + kLanes - 1) / kLanes - 1];
   if (columns % kLanes == 0) return multiply(a, a_row, a_step, b, b_row, depth, c, c_row, beta);
   HWY_ALIGN float block[kRows * kPanel];
   for (int64_t m = 0; m < rows && beta; ++m) copy_padded(c + m * c_row, columns, block + m * kPanel);
@@ -117,11 +161,18 @@ constexpr int64_t packed_size(int64_t columns, int64_t depth) {
   return round_up(columns, kPanel) * depth;
 }
 
-/// packed[panel][k][column in panel] = scale · x[column · x_row + k]; columns past the last are zero.
-inline void pack_transposed(const float* x, int64_t x_row, int64_t columns, int64_t depth, float scale, float* packed) {
+/// packed[panel][k][column in panel] = scale · x[column · x_row + k]; columns past the last are zero. Of pairs scale
+/// is 1.
+template <class P>
+void pack_transposed(const float* x, int64_t x_row, int64_t columns, int64_t depth, float scale, float* packed) {
 #if HWY_TARGET != HWY_SCALAR  // has no shuffles
   const hn::CappedTag<float, 4> d4;
   const auto factor = hn::Set(d4, scale);
+  const auto element = [&](const float* from) HWY_ATTR {
+    const auto x = hn::LoadU(d4, from);
+    if constexpr (P::kPairs) return x;
+    return hn::Mul(factor, x);
+  };
 #endif
   for (int64_t c = 0; c < round_up(columns, kPanel); c += 4) {
     float* to = packed + c / kPanel * kPanel * depth + c % kPanel;
@@ -129,9 +180,8 @@ inline void pack_transposed(const float* x, int64_t x_row, int64_t columns, int6
 #if HWY_TARGET != HWY_SCALAR
     for (; c + 4 <= columns && k + 4 <= depth; k += 4) {
       const float* from = x + c * x_row + k;
-      const auto a = hn::Mul(factor, hn::LoadU(d4, from)), b = hn::Mul(factor, hn::LoadU(d4, from + x_row));
-      const auto e = hn::Mul(factor, hn::LoadU(d4, from + 2 * x_row)),
-                 f = hn::Mul(factor, hn::LoadU(d4, from + 3 * x_row));
+      const auto a = element(from), b = element(from + x_row);
+      const auto e = element(from + 2 * x_row), f = element(from + 3 * x_row);
       const auto ab0 = hn::InterleaveLower(d4, a, b), ef0 = hn::InterleaveLower(d4, e, f);
       const auto ab1 = hn::InterleaveUpper(d4, a, b), ef1 = hn::InterleaveUpper(d4, e, f);
       hn::StoreU(hn::ConcatLowerLower(d4, ef0, ab0), d4, to + k * kPanel);
@@ -141,13 +191,18 @@ inline void pack_transposed(const float* x, int64_t x_row, int64_t columns, int6
     }
 #endif
     for (; k < depth; ++k)
-      for (int64_t i = 0; i < 4; ++i) to[k * kPanel + i] = c + i < columns ? scale * x[(c + i) * x_row + k] : 0.0f;
+      for (int64_t i = 0; i < 4; ++i) {
+        const bool inside = c + i < columns;
+        const float* from = inside ? x + (c + i) * x_row + k : &kZero;
+        to[k * kPanel + i] = P::kPairs ? *from : scale * *from;
+      }
   }
 }
 
 /// S = A · packed, only where a row block sees something; the rest of S is left as it is.
-inline void score_product(int64_t rows, int64_t columns, int64_t depth, const float* a, int64_t a_row,
-                          const float* packed, const VisibleColumns& visible, float* s) {
+template <class P>
+void score_product(int64_t rows, int64_t columns, int64_t depth, const float* a, int64_t a_row, const float* packed,
+                   const VisibleColumns& visible, float* s) {
   for (int64_t c = 0; c < columns; c += kPanel)
     for (int64_t k = 0; k < depth; k += kDepth)
       for (int64_t r = 0; r < rows; r += kRows) {
@@ -155,8 +210,8 @@ inline void score_product(int64_t rows, int64_t columns, int64_t depth, const fl
         const int64_t lo = std::max<int64_t>(0, visible.lo[r] - c) / kLanes * kLanes;
         const int64_t hi = round_up(std::min(kPanel, visible.hi[r + count - 1] - c), kLanes);
         if (lo >= hi) continue;
-        multiply_block(count, hi - lo, a + r * a_row + k, a_row, 1, packed + c * depth + k * kPanel + lo, kPanel,
-                       std::min(kDepth, depth - k), s + r * kTile + c + lo, kTile, k ? kOnes.data() : nullptr);
+        multiply_block<P>(count, hi - lo, a + r * a_row + k, a_row, 1, packed + c * depth + k * kPanel + lo, kPanel,
+                          std::min(kDepth, depth - k), s + r * kTile + c + lo, kTile, k ? kOnes.data() : nullptr);
       }
 }
 
@@ -181,31 +236,87 @@ inline void score_product_few(int64_t rows, int64_t depth, const float* a, int64
       s[r * kTile + c] = scale * dot(depth, a + r * a_row, x + c * x_row);
 }
 
+/// Two floats of one column, rounded to bfloat16, as a pair.
+inline Vec pair(Vec low, Vec high) {
+  const hn::RebindToUnsigned<D> bits;
+  const auto rounded = [&](Vec x) HWY_ATTR {
+    const auto raw = hn::BitCast(bits, x);
+    const auto odd = hn::And(hn::ShiftRight<16>(raw), hn::Set(bits, 1u));
+    const auto up = hn::Add(raw, hn::Add(odd, hn::Set(bits, 0x7fffu)));
+    return hn::IfThenElse(hn::RebindMask(bits, hn::IsNaN(x)), hn::Or(raw, hn::Set(bits, 0x400000u)), up);
+  };
+  const auto upper = hn::And(rounded(high), hn::Set(bits, 0xffff0000u));
+  return hn::BitCast(d, hn::Or(upper, hn::ShiftRight<16>(rounded(low))));
+}
+
+/// pairs[r][c] = (s[2r][c], s[2r + 1][c]): a score tile as the factor of an output product.
+inline void pair_rows(int64_t rows, int64_t columns, const float* s, float* pairs) {
+  for (int64_t r = 0; r < rows; r += 2)
+    for (int64_t c = 0; c < columns; c += kLanes) {
+      const float* from = s + r * kTile + c;
+      const Vec next = r + 1 < rows ? hn::Load(d, from + kTile) : hn::Zero(d);
+      hn::Store(pair(hn::Load(d, from), next), d, pairs + r / 2 * kTile + c);
+    }
+}
+
+/// to[c] = (row[c], next[c]) of rows of bfloat16; the last vector is filled up with zeros.
+inline void interleave_padded(const float* row, const float* next, int64_t size, float* to) {
+  const auto* low = reinterpret_cast<const uint16_t*>(row);
+  const auto* high = reinterpret_cast<const uint16_t*>(next);
+  const hn::RebindToUnsigned<D> bits;
+  const hn::Rebind<uint16_t, D> half;
+  int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes) {
+    const auto lower = hn::PromoteTo(bits, hn::LoadU(half, low + i));
+    const auto upper = hn::ShiftLeft<16>(hn::PromoteTo(bits, hn::LoadU(half, high + i)));
+    hn::StoreU(hn::BitCast(d, hn::Or(lower, upper)), d, to + i);
+  }
+  if (i == size) return;
+  hn::StoreU(hn::Zero(d), d, to + i);
+  for (; i < size; ++i) reinterpret_cast<uint32_t*>(to)[i] = low[i] | static_cast<uint32_t>(high[i]) << 16;
+}
+
+/// Copies columns e .. e + width of B's rows: single rows, or rows interleaved two by two, the last with zeros.
+template <class P>
+void pack_panel(int64_t rows, int64_t e, int64_t width, const float* b, int64_t b_row, float* packed) {
+  if constexpr (P::kPairs) {
+    HWY_ALIGN const float zeros[kPanel / 2] = {};
+    for (int64_t r = 0; r < rows; r += 2) {
+      const float* row = b + r * b_row + e / 2;
+      interleave_padded(row, r + 1 < rows ? row + b_row : zeros, width, packed + r / 2 * kPanel);
+    }
+  } else {
+    for (int64_t r = 0; r < rows; ++r) copy_padded(b + r * b_row + e, width, packed + r * kPanel);
+  }
+}
+
 /// C[columns x n] = β C + Sᵀ B with one β per column of S (null: C = Sᵀ B). Between the rows that a block of kRows
-/// columns sees, S must be zero where a column sees nothing.
-inline void output_product(int64_t rows, int64_t columns, int64_t n, const float* s, const float* b, int64_t b_row,
-                           const VisibleColumns& visible, float* c, int64_t c_row, const float* beta) {
+/// columns sees, S must be zero where a column sees nothing. Of pairs, S is what pair_rows() made.
+template <class P>
+void output_product(int64_t rows, int64_t columns, int64_t n, const float* s, const float* b, int64_t b_row,
+                    const VisibleColumns& visible, float* c, int64_t c_row, const float* beta) {
+  constexpr int64_t kStep = P::kPairs ? 2 : 1;  // rows of S in an element
   HWY_ALIGN float packed[kTile * kPanel];
-  int64_t first[kTile / kRows], depth[kTile / kRows];  // of the rows that a block of columns sees
+  int64_t first[kTile / kRows], depth[kTile / kRows];  // in elements, of the rows that a block of columns sees
   for (int64_t at = 0; at < columns; at += kRows) {
     const int64_t last_column = std::min(columns, at + kRows) - 1;
-    first[at / kRows] = std::upper_bound(visible.hi, visible.hi + rows, at) - visible.hi;
+    first[at / kRows] = (std::upper_bound(visible.hi, visible.hi + rows, at) - visible.hi) / kStep;
     const int64_t end = std::upper_bound(visible.lo, visible.lo + rows, last_column) - visible.lo;
-    depth[at / kRows] = std::max<int64_t>(0, end - first[at / kRows]);
+    depth[at / kRows] = std::max<int64_t>(0, (end + kStep - 1) / kStep - first[at / kRows]);
   }
   for (int64_t e = 0; e < n; e += kPanel) {
     const int64_t width = std::min(kPanel, n - e);
     const float* panel = b + e;
     int64_t panel_row = b_row;
-    if (columns > kRows || width % kLanes != 0) {  // far strides miss L1 and the TLB once per use, a copy once
-      for (int64_t r = 0; r < rows; ++r) copy_padded(b + r * b_row + e, width, packed + r * kPanel);
+    if (P::kPairs || columns > kRows || width % kLanes != 0) {  // far strides miss L1 and the TLB once per use
+      pack_panel<P>(rows, e, width, b, b_row, packed);
       panel = packed;
       panel_row = kPanel;
     }
     for (int64_t at = 0; at < columns; at += kRows) {
       const int64_t from = first[at / kRows];
-      multiply_block(std::min(kRows, columns - at), width, s + from * kTile + at, 1, kTile, panel + from * panel_row,
-                     panel_row, depth[at / kRows], c + at * c_row + e, c_row, beta ? beta + at : nullptr);
+      multiply_block<P>(std::min(kRows, columns - at), width, s + from * kTile + at, 1, kTile, panel + from * panel_row,
+                        panel_row, depth[at / kRows], c + at * c_row + e, c_row, beta ? beta + at : nullptr);
     }
   }
 }

@@ -6,15 +6,9 @@
 
 #include "base/compat.h"
 #include "ops/linear/matrix_product.h"
+#include "ops/number.h"
 
 namespace megalodon::ops {
-
-/// What matrix products are made of. Everything else (norms, recurrences, rotary angles, softmax, loss, biases, sums
-/// over the batch of their gradients, weights and moments) is float32 in either case.
-enum class Precision {
-  kFloat32,   // the dtype of the tensors, which is float32 but for tests in float64
-  kBfloat16,  // bfloat16 inputs, float32 sums, forward and backward
-};
 
 /// Copies of one weight [O,I] in the order in which products read it: made when first needed, and again when the weight
 /// has been written to, so that all products between two optimizer steps share them. Writing is what raises the
