@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "base/compat.h"
 #include "base/process.h"
+#include "ops/cpu_isa.h"
 
 namespace {
 
@@ -95,6 +96,7 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   megalodon::keep_freed_memory();
   try {
+    megalodon::ops::pin_cpu_isa();
     return run(argc, argv);
   } catch (const megalodon::UsageError& error) {
     return report(error.what(), 2);

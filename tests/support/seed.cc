@@ -1,8 +1,9 @@
 // Seeds torch's default generator before every test: libtorch draws that seed at random, so a test that sets none would
-// differ from run to run. --gtest_random_seed=N (1..99999) draws other numbers.
+// differ from run to run. --gtest_random_seed=N (1..99999) draws other numbers. Also honours MEGALODON_CPU_ISA.
 #include <gtest/gtest.h>
 
 #include "base/compat.h"
+#include "ops/cpu_isa.h"
 
 namespace megalodon::testing {
 namespace {
@@ -12,6 +13,7 @@ class Seed : public ::testing::EmptyTestEventListener {
 };
 
 [[maybe_unused]] const bool listening = [] {
+  ops::pin_cpu_isa();
   ::testing::UnitTest::GetInstance()->listeners().Append(new Seed);  // owned by the list
   return true;
 }();

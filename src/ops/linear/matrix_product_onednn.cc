@@ -137,9 +137,16 @@ void PackedMatrix::multiply(const Tensor& out_MN, const Tensor& a_MK, const Tens
         "[matrix_product] expected a [{},{}] and a contiguous out [{},{}], got {} and {}", M, K, M, N,
         c10::str(a_MK.sizes()), c10::str(out_MN.sizes()));
   if (out_MN.numel() == 0) return;
+  if (order.data_type() == Type::f32 && out_MN.scalar_type() == torch::kBFloat16) {  // for processors without bfloat16
+    const Tensor wide_MN = torch::empty(out_MN.sizes(), out_MN.options().dtype(torch::kFloat32));
+    multiply(wide_MN, a_MK, bias_N, addend_MN);
+    Tensor(out_MN).copy_(wide_MN);
+    return;
+  }
   const auto held = order.data_type() == Type::bf16 ? torch::kBFloat16 : torch::kFloat32;
   const Tensor a = a_MK.to(impl_->rounded_to).to(held).contiguous();
-  const Tensor addend = addend_MN.defined() ? addend_MN.contiguous() : addend_MN;
+  const bool wide = held == torch::kFloat32;  // then an addend of bfloat16 may be more than the processor can take
+  const Tensor addend = !addend_MN.defined() ? Tensor() : (wide ? addend_MN.to(held) : addend_MN).contiguous();
   const Type out = type_of(out_MN), added = addend.defined() ? type_of(addend) : Type::undef;
   static Cache<Key, dnnl::matmul> cache;
   const Key key = {M, K, N, number(order.data_type()), impl_->kind, number(out), bias_N.defined(), number(added)};
