@@ -30,7 +30,7 @@ def run(command: list[str]) -> dict[str, object]:
 
 def commands(options: argparse.Namespace, precision: str) -> dict[str, list[str]]:
     common = ["--preset", options.preset, "--seq", str(options.seq), "--batch", str(options.batch), "--precision", precision,
-              "--steps", str(options.steps), "--warmup", "1", "--json"]
+              "--steps", str(options.steps), "--warmup", "2", "--json"]
     peer = [options.python, str(ROOT / "bench/peers/train_torch.py"), "--model"]
     return {OURS: [str(options.program), "bench", "train", *common],
             "PyTorch Megalodon": [*peer, "megalodon", *common],
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--seq", type=int, default=2048, help="tokens of a sequence (default: 2048)")
     parser.add_argument("--batch", type=int, default=1, help="sequences of a step (default: 1)")
     parser.add_argument("--precision", nargs="+", choices=("float32", "bfloat16"), default=["float32", "bfloat16"])
-    parser.add_argument("--steps", type=int, default=3, help="timed steps of a round (default: 3)")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps of a round (default: 5)")
     parser.add_argument("--rounds", type=int, default=3, help="turns that each one gets (default: 3)")
     parser.add_argument("--program", type=Path, default=ROOT / "build/release/megalodon")
     parser.add_argument("--python", default="/usr/bin/python3", help="an interpreter that has torch")

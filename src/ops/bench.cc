@@ -76,6 +76,7 @@ const std::vector<std::pair<std::string, std::vector<Case> (*)()>>& all_cases() 
       {"chunk_attention", chunk_attention_cases},
       {"gated_silu", gated_silu_cases},
       {"dropout", dropout_cases},
+      {"linear", linear_cases},
       {"linear_cross_entropy", linear_cross_entropy_cases},
       {"adamw", adamw_cases}};
   return list;

@@ -42,6 +42,7 @@ std::vector<Case> adamw_cases();
 std::vector<Case> chunk_attention_cases();
 std::vector<Case> dropout_cases();
 std::vector<Case> gated_silu_cases();
+std::vector<Case> linear_cases();
 std::vector<Case> linear_cross_entropy_cases();
 std::vector<Case> linear_recurrence_cases();
 std::vector<Case> rotary_cases();

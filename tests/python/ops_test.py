@@ -210,6 +210,13 @@ class OperatorTest(unittest.TestCase):
         expected = torch.nn.functional.cross_entropy((x @ w.t()).view(6, 7), targets.view(6), reduction="none")
         self.assertTrue(torch.allclose(run(x, w), expected.view(2, 3)))
 
+    def test_linear(self):
+        x, w, b = torch.randn(2, 3, 4), torch.randn(5, 4), torch.randn(5)
+        self.check_parity(ops.linear, [x, w, b])
+        self.check_parity(ops.linear, [x, w])
+        expected = torch.nn.functional.linear(x.bfloat16().float(), w.bfloat16().float(), b)
+        self.assertTrue(torch.allclose(ops.linear(x, w, b, bfloat16=True), expected, atol=1e-5))
+
     def test_gated_silu(self):
         a, b = torch.randn(3, 5, dtype=torch.float64), torch.randn(3, 5, dtype=torch.float64)
         self.assertTrue(torch.autograd.gradcheck(ops.gated_silu, (a.requires_grad_(), b.requires_grad_())))

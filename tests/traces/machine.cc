@@ -21,9 +21,9 @@ std::string processor() {
   return result;
 }
 
-/// The file that matrix products come from.
-std::string blas() {
-  void* function = dlsym(RTLD_DEFAULT, "sgemm_");
+/// The library that a function comes from; "" where there is none.
+std::string library_of(const char* name) {
+  void* function = dlsym(RTLD_DEFAULT, name);
   Dl_info info{};
   if (function == nullptr || dladdr(function, &info) == 0) return "";
   const auto path = std::filesystem::weakly_canonical(info.dli_fname);
@@ -39,10 +39,13 @@ void use(int64_t targets) {
 
 nlohmann::ordered_json machine() {
   const int64_t targets = hwy::SupportedTargets() & HWY_TARGETS;
-  return {
-      {"processor", processor()},  {"kernels", hwy::TargetName(targets & -targets)},  // the best one is the lowest bit
-      {"libtorch", TORCH_VERSION}, {"blas", blas()},
-      {"compiler", __VERSION__},   {"build", MEGALODON_BUILD}};
+  return {{"processor", processor()},
+          {"kernels", hwy::TargetName(targets & -targets)},  // the best one is the lowest bit
+          {"libtorch", TORCH_VERSION},
+          {"blas", library_of("sgemm_")},
+          {"onednn", library_of("dnnl_version")},
+          {"compiler", __VERSION__},
+          {"build", MEGALODON_BUILD}};
 }
 
 LeastInstructionSet::LeastInstructionSet() {

@@ -5,7 +5,7 @@
 
 namespace megalodon::testing {
 
-/// Processor, instruction set of the kernels, libtorch, BLAS, compiler, kind of build. Where all of it is equal, a run
+/// Processor, instruction set of the kernels, libtorch, BLAS, oneDNN, compiler, kind of build. Where all of it is equal, a run
 /// computes the same bits.
 nlohmann::ordered_json machine();
 

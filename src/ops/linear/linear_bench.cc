@@ -1,0 +1,31 @@
+#include "ops/bench.h"
+#include "ops/linear/linear.h"
+
+namespace megalodon::ops::bench {
+
+std::vector<Case> linear_cases() {
+  struct Sizes {
+    int64_t tokens, in, out;
+  };
+  std::vector<Operator> operators;
+  for (const Sizes& size : {Sizes{2048, 384, 1024}, {2048, 1024, 2560}})
+    for (const Precision precision : {Precision::kFloat32, Precision::kBfloat16}) {
+      const double flops = 2.0 * static_cast<double>(size.tokens * size.in * size.out);
+      const bool low = precision == Precision::kBfloat16;
+      const auto packed = c10::make_intrusive<PackedWeight>();  // as in training: between two steps weights stay
+      operators.push_back(
+          {.name = "linear",
+           .shape = fmt::format("T={} I={} O={}{}", size.tokens, size.in, size.out, low ? ", bfloat16" : ""),
+           .leaves = 2,
+           .inputs = {torch::randn({size.tokens, size.in}), torch::randn({size.out, size.in})},
+           .kernel =
+               [=](const Tensors& t) { return linears(t[0], {{.weight = t[1], .packed = packed}}, precision)[0]; },
+           .reference = [](const Tensors& t) { return ref::linear(t[0], t[1], {}, Precision::kFloat32); },
+           .forward = {.bytes = 0, .flops = flops},
+           .backward = {.bytes = 0, .flops = 2 * flops},
+           .tolerance = low ? 3e-2 : 1e-5});
+    }
+  return cases(operators);
+}
+
+}  // namespace megalodon::ops::bench
