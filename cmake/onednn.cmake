@@ -2,10 +2,11 @@
 # version 3, whose interface is another.
 find_path(ONEDNN_INCLUDE_DIR dnnl.hpp)
 find_library(ONEDNN_LIBRARY dnnl)
+unset(onednn_version)
 if(ONEDNN_INCLUDE_DIR AND ONEDNN_LIBRARY)
-  file(STRINGS ${ONEDNN_INCLUDE_DIR}/oneapi/dnnl/dnnl_version.h version REGEX "define DNNL_VERSION_MAJOR 2$")
+  file(STRINGS ${ONEDNN_INCLUDE_DIR}/oneapi/dnnl/dnnl_version.h onednn_version REGEX "define DNNL_VERSION_MAJOR 2$")
 endif()
-if(version)
+if(onednn_version)
   add_library(megalodon_onednn INTERFACE)
   target_include_directories(megalodon_onednn SYSTEM INTERFACE ${ONEDNN_INCLUDE_DIR})
   target_link_libraries(megalodon_onednn INTERFACE ${ONEDNN_LIBRARY})

@@ -34,7 +34,7 @@ void reset_peak_resident_bytes() {
 void keep_freed_memory() {
 #ifdef __GLIBC__
   constexpr int kNever = std::numeric_limits<int>::max();
-  mallopt(M_MMAP_THRESHOLD, kNever);
+  if (mallopt(M_MMAP_THRESHOLD, kNever) == 0) return;  // an old C library: the others alone would make it worse
   mallopt(M_TRIM_THRESHOLD, kNever);
   mallopt(M_TOP_PAD, 64 << 20);
 #endif

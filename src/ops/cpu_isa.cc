@@ -20,9 +20,10 @@ void pin_cpu_isa() {
   const bool avx2 = isa == "avx2";
   if (!avx2 && isa != "baseline") fail_usage("[MEGALODON_CPU_ISA] expected native, avx2 or baseline, got \"{}\"", isa);
   if (avx2 && (hwy::SupportedTargets() & HWY_AVX2) == 0) fail_usage("[MEGALODON_CPU_ISA] this processor has no AVX2");
-  hwy::DisableTargets(HWY_AVX3 | HWY_AVX3_DL | (avx2 ? 0 : HWY_AVX2 | HWY_SSE4));
+  hwy::DisableTargets(avx2 ? HWY_AVX3 | HWY_AVX3_DL : ~static_cast<int64_t>(HWY_STATIC_TARGET));
 #if MEGALODON_ONEDNN
-  dnnl::set_max_cpu_isa(avx2 ? dnnl::cpu_isa::avx2 : dnnl::cpu_isa::sse41);
+  const auto status = dnnl::set_max_cpu_isa(avx2 ? dnnl::cpu_isa::avx2 : dnnl::cpu_isa::sse41);
+  check(status == dnnl::status::success, "[MEGALODON_CPU_ISA] oneDNN is in use already");
 #endif
 #else
   if (isa != "baseline") fail_usage("[MEGALODON_CPU_ISA] expected native or baseline, got \"{}\"", isa);

@@ -6,8 +6,8 @@
 
 namespace megalodon::ops {
 
-/// What matrix products are made of. Everything else (norms, recurrences, rotary angles, softmax, loss, biases, sums
-/// over the batch of their gradients, weights and moments) is float32 in either case.
+/// What matrix products are made of. All other arithmetic (norms, recurrences, rotary angles, softmax, loss, sums over
+/// the batch of biases' gradients) and weights and moments are float32 in either case.
 enum class Precision {
   kFloat32,   // the dtype of the tensors, which is float32 but for tests in float64
   kBfloat16,  // bfloat16 inputs, float32 sums, forward and backward

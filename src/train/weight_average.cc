@@ -36,6 +36,7 @@ void WeightAverage::exchange() const {
     const Tensor held = weight.detach();  // another handle of the same memory
     Tensor(weight).set_data(average.detach());
     Tensor(average).set_data(held);
+    torch::autograd::impl::bump_version(weight);  // copies of it are out of date
   }
 }
 

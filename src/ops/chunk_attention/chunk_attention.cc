@@ -104,8 +104,8 @@ class ChunkAttentionFunction : public torch::autograd::Function<ChunkAttentionFu
     refuse_second_derivatives("chunk_attention");
     const auto saved = ctx->get_saved_variables();
     const bool pairs = ctx->saved_data["pairs"].toBool();
-    const Tensor dy = grads[0].contiguous(), delta = torch::empty_like(saved[7]);
-    const Tensor dy_factor = dy.to(factor_type(pairs));
+    const Tensor dy_factor = grads[0].to(factor_type(pairs)).contiguous(), delta = torch::empty_like(saved[7]);
+    const Tensor dy = dy_factor.to(torch::kFloat32);  // of the same numbers: Σ_j p (dp − delta) has to vanish
     torch::autograd::variable_list out;
     for (int i = 0; i < 5; ++i) out.push_back(torch::empty_like(saved[i], dy.options()));
     const auto data = [](const Tensor& t) { return t.data_ptr<float>(); };

@@ -22,8 +22,9 @@ struct ChunkAttentionOptions {
   Tensor position_B;         // int64: how many of the last prior keys belong to the row's open chunk; undefined: all T
   double dropout = 0.0;      // probability, on the probabilities after softmax, inverted
   uint64_t dropout_key = 0;  // Philox key; same key, same mask
-  /// kBfloat16: q, k, v, probabilities and their gradients are rounded before they are multiplied, on processors that
-  /// have instructions for it; elsewhere products stay float32.
+  /// kBfloat16: q, k, v, probabilities and their gradients are rounded before they are multiplied, where the
+  /// processor has instructions for it, K and V are even, scale is 1 and there are more than 8 queries; elsewhere
+  /// products stay float32.
   Precision precision = Precision::kFloat32;
 };
 

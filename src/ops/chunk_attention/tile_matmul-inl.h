@@ -20,6 +20,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <cstring>
 #include <utility>
 
 #include "hwy/highway.h"
@@ -259,10 +260,8 @@ inline void pair_rows(int64_t rows, int64_t columns, const float* s, float* pair
     }
 }
 
-/// to[c] = (row[c], next[c]) of rows of bfloat16; the last vector is filled up with zeros.
-inline void interleave_padded(const float* row, const float* next, int64_t size, float* to) {
-  const auto* low = reinterpret_cast<const uint16_t*>(row);
-  const auto* high = reinterpret_cast<const uint16_t*>(next);
+/// to[c] = (low[c], high[c]) of rows of bfloat16; the last vector is filled up with zeros.
+inline void interleave_padded(const uint16_t* low, const uint16_t* high, int64_t size, float* to) {
   const hn::RebindToUnsigned<D> bits;
   const hn::Rebind<uint16_t, D> half;
   int64_t i = 0;
@@ -273,17 +272,20 @@ inline void interleave_padded(const float* row, const float* next, int64_t size,
   }
   if (i == size) return;
   hn::StoreU(hn::Zero(d), d, to + i);
-  for (; i < size; ++i) reinterpret_cast<uint32_t*>(to)[i] = low[i] | static_cast<uint32_t>(high[i]) << 16;
+  for (; i < size; ++i) {
+    const uint32_t both = low[i] | static_cast<uint32_t>(high[i]) << 16;
+    std::memcpy(to + i, &both, sizeof(both));
+  }
 }
 
 /// Copies columns e .. e + width of B's rows: single rows, or rows interleaved two by two, the last with zeros.
 template <class P>
 void pack_panel(int64_t rows, int64_t e, int64_t width, const float* b, int64_t b_row, float* packed) {
   if constexpr (P::kPairs) {
-    HWY_ALIGN const float zeros[kPanel / 2] = {};
+    static constexpr uint16_t kZeros[kPanel] = {};
     for (int64_t r = 0; r < rows; r += 2) {
-      const float* row = b + r * b_row + e / 2;
-      interleave_padded(row, r + 1 < rows ? row + b_row : zeros, width, packed + r / 2 * kPanel);
+      const auto* row = reinterpret_cast<const uint16_t*>(b + r * b_row) + e;
+      interleave_padded(row, r + 1 < rows ? row + 2 * b_row : kZeros, width, packed + r / 2 * kPanel);
     }
   } else {
     for (int64_t r = 0; r < rows; ++r) copy_padded(b + r * b_row + e, width, packed + r * kPanel);

@@ -5,7 +5,7 @@ namespace megalodon::ops::ref {
 
 Tensor gated_silu(const Tensor& a, const Tensor& b) {
   const Tensor h = torch::silu(a);
-  return b.defined() ? h * b : h;
+  return b.defined() ? (h * b).to(a.scalar_type()) : h;
 }
 
 }  // namespace megalodon::ops::ref

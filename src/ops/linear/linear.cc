@@ -85,8 +85,10 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
   }
 };
 
-bool use_products(const Tensor& x) {
-  return x.device().is_cpu() && x.scalar_type() != torch::kFloat64 && !use_reference();
+/// Float32 weights on the CPU; anything else takes the reference.
+bool use_products(const Tensor& x, Precision precision) {
+  const bool known = x.scalar_type() == torch::kFloat32 || precision == Precision::kBfloat16;
+  return known && x.device().is_cpu() && !use_reference();
 }
 
 void check_inputs(const Tensor& x, const std::vector<LinearLayer>& layers, Precision precision) {
@@ -96,6 +98,15 @@ void check_inputs(const Tensor& x, const std::vector<LinearLayer>& layers, Preci
     check(x.dim() >= 1 && weight.dim() == 2 && x.size(-1) == weight.size(1),
           "[linear] the last axis of x must be the weight's second, got x {} and weight {}", c10::str(x.sizes()),
           c10::str(weight.sizes()));
+    if (bias.defined())
+      check(bias.dim() == 1 && bias.size(0) == weight.size(0) && bias.scalar_type() == weight.scalar_type(),
+            "[linear] the bias must be [{}] of the weight's dtype, {}, got {} {}", weight.size(0),
+            toString(weight.scalar_type()), toString(bias.scalar_type()), c10::str(bias.sizes()));
+    auto y_sizes = x.sizes().vec();
+    y_sizes.back() = weight.size(0);
+    if (addend.defined())
+      check(addend.sizes() == torch::IntArrayRef(y_sizes), "[linear] the addend must have the shape of y, {}, got {}",
+            c10::str(y_sizes), c10::str(addend.sizes()));
     if (precision == Precision::kFloat32) {
       check(weight.scalar_type() == x.scalar_type(), "[linear] x and weight must be of one dtype, got {} and {}",
             toString(x.scalar_type()), toString(weight.scalar_type()));
@@ -150,7 +161,7 @@ PackedMatrix PackedWeight::get(Copy& copy, const Tensor& w, Precision precision)
 std::vector<Tensor> linears(const Tensor& x, const std::vector<LinearLayer>& layers, Precision precision) {
   check_inputs(x, layers, precision);
   std::vector<Tensor> outputs;
-  if (!use_products(x)) {
+  if (!use_products(x, precision)) {
     for (const auto& [weight, bias, packed, addend] : layers) {
       const Tensor y =
           ref::linear(x, weight, bias, precision).to(addend.defined() ? addend.scalar_type() : x.scalar_type());
@@ -162,7 +173,7 @@ std::vector<Tensor> linears(const Tensor& x, const std::vector<LinearLayer>& lay
   for (size_t i = 0; i < layers.size(); ++i) {
     const auto& [weight, bias, packed, addend] = layers[i];
     inputs[3 * i] = weight;
-    inputs[3 * i + 1] = maybe(bias);
+    if (bias.defined()) inputs[3 * i + 1] = bias.contiguous();
     if (addend.defined()) inputs[3 * i + 2] = addend.reshape({-1, weight.size(0)});
   }
   const auto& [w0, b0, a0, w1, b1, a1, w2, b2, a2] = inputs;

@@ -1,5 +1,9 @@
 #include "ops/linear/linear.h"
 
+#include <atomic>
+#include <cstdlib>
+#include <thread>
+
 #include "base/check.h"
 #include "ops/testing.h"
 
@@ -110,6 +114,10 @@ TEST(Linear, KeptCopiesOfTheWeightFollowIt) {
     }
     Tensor(w).set_data(torch::randn({5, 8}));
   }
+  linears(x, {{.weight = w, .packed = packed}}, Precision::kFloat32);
+  Tensor(w).set_data(torch::randn({5, 8}));
+  EXPECT_TRUE(torch::equal(linears(x, {{.weight = w, .packed = packed}}, Precision::kFloat32)[0],
+                           linears(x, {{.weight = w}}, Precision::kFloat32)[0]));
 }
 
 TEST(Linear, DtypesAreThoseOfWhatTheyBelongTo) {
@@ -185,8 +193,54 @@ TEST(Linear, GivesOnlyTheGradientsAskedFor) {
   EXPECT_FALSE(in.dx.grad().defined());
 }
 
+TEST(Linear, TakesOtherLayoutsAndDtypes) {
+  torch::manual_seed(11);
+  const Tensor x = torch::randn({3, 8}), wide = torch::randn({10, 16}), bias = torch::randn({10}).slice(0, 0, 10, 2);
+  for (const Tensor& w :
+       {wide.slice(0, 0, 10, 2).slice(1, 0, 16, 2), torch::randn({8, 5}).t(), torch::randn({1, 8}).expand({5, 8})})
+    for (const auto precision : {Precision::kFloat32, Precision::kBfloat16}) {
+      const Tensor leaf = x.clone().requires_grad_();
+      const Tensor y = linear(leaf, w, bias, precision),
+                   expected = linear(leaf, w.contiguous(), bias.contiguous(), precision);
+      EXPECT_TRUE(close(y, expected, 1e-6));
+      EXPECT_TRUE(
+          close(torch::autograd::grad({y.sum()}, {leaf})[0], torch::autograd::grad({expected.sum()}, {leaf})[0], 1e-6));
+    }
+  const Tensor low = x.to(torch::kBFloat16), w = wide.narrow(1, 0, 8).to(torch::kBFloat16).requires_grad_();
+  const Tensor y = linear(low, w, {}, Precision::kFloat32);  // all of it bfloat16: the tensor library's
+  EXPECT_EQ(y.scalar_type(), torch::kBFloat16);
+  EXPECT_EQ(torch::autograd::grad({y.sum()}, {w})[0].scalar_type(), torch::kBFloat16);
+}
+
+TEST(Linear, RunsOnSeveralThreadsAtOnce) {
+  torch::manual_seed(12);
+  const Tensor x = torch::randn({64, 96}), w = torch::randn({80, 96}).requires_grad_();
+  const auto packed = c10::make_intrusive<PackedWeight>();
+  const auto run = [&] { return linears(x, {{.weight = w, .packed = packed}}, Precision::kFloat32)[0].detach(); };
+  const Tensor expected = run();
+  std::atomic<int> wrong = 0;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 3; ++i)
+    threads.emplace_back([&] {
+      for (int turn = 0; turn < 50; ++turn)
+        if (!torch::allclose(run(), expected)) ++wrong;
+    });
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, 0);
+}
+
+TEST(Linear, OlderInstructionsAreThoseAskedFor) {
+  const char* isa = std::getenv("MEGALODON_CPU_ISA");
+  if (isa == nullptr || std::string(isa) == "native") GTEST_SKIP() << "nothing is pinned";
+  EXPECT_EQ(bfloat16_product_type(), torch::kFloat32);
+}
+
 TEST(Linear, RefusesWhatItCannotDo) {
   const Tensor x = torch::randn({3, 4}).requires_grad_(), w = torch::randn({5, 4});
+  EXPECT_THROW(linear(x, w, torch::ones({4}), Precision::kFloat32), Error);
+  EXPECT_THROW(linear(x, w, torch::ones({5}, torch::kBFloat16), Precision::kBfloat16), Error);
+  EXPECT_THROW(linear(x, w.t(), {}, Precision::kFloat32), Error);
+  EXPECT_THROW(linears(x, {{.weight = w, .addend = torch::ones({2, 5})}}, Precision::kFloat32), Error);
   EXPECT_THROW(in_bfloat16(x.to(torch::kFloat64), w.to(torch::kFloat64), {}), Error);
   const Tensor y = in_bfloat16(x, w, {}).square().sum();
   EXPECT_THROW(torch::autograd::grad({y}, {x}, {}, true, /*create_graph=*/true), Error);

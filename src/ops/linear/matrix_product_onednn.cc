@@ -2,7 +2,6 @@
 #include <array>
 #include <dnnl.hpp>
 #include <map>
-#include <mutex>
 #include <unordered_map>
 
 #include "base/check.h"
@@ -42,12 +41,12 @@ void execute(const dnnl::primitive& primitive, const std::unordered_map<int, mem
 }
 
 /// Primitives by what tells them apart. Lengths of texts may vary without end, so that it starts over when it is full.
+/// One for every thread: a primitive's scratchpad belongs to the thread that made it.
 template <class Key, class Primitive>
 class Cache {
  public:
   template <class Make>
   Primitive get(const Key& key, const Make& make) {
-    const std::lock_guard lock(mutex_);
     if (const auto found = entries_.find(key); found != entries_.end()) return found->second;
     constexpr size_t kMost = 1024;
     if (entries_.size() == kMost) entries_.clear();
@@ -55,7 +54,6 @@ class Cache {
   }
 
  private:
-  std::mutex mutex_;
   std::map<Key, Primitive> entries_;
 };
 
@@ -82,7 +80,7 @@ dnnl::matmul::primitive_desc product(int64_t M, const memory::desc& b, Type out,
 
 /// Chosen for products of many rows; those of any other number read the same.
 memory::desc packed_order(int64_t K, int64_t N, Type type) {
-  static Cache<Key, memory::desc> cache;
+  thread_local Cache<Key, memory::desc> cache;
   constexpr int64_t kRows = 2048;
   return cache.get({K, N, number(type)}, [&] {
     return product(kRows, memory::desc({K, N}, type, Order::any), type, false, Type::undef).weights_desc();
@@ -110,8 +108,9 @@ PackedMatrix::PackedMatrix(const Tensor& b_KN, torch::ScalarType type) {
   const int64_t K = b_KN.size(0), N = b_KN.size(1);
   const bool low = type == torch::kBFloat16 && bfloat16_product_type() == torch::kBFloat16;
   // Rounded here where the processor multiplies in float32; by the reordering where it takes bfloat16.
-  const Tensor plain =
+  const Tensor rounded =
       type == torch::kFloat32 || low ? b_KN.detach().to(torch::kFloat32) : b_KN.detach().to(type).to(torch::kFloat32);
+  const Tensor plain = rounded.is_contiguous() || rounded.t().is_contiguous() ? rounded : rounded.contiguous();
   const memory::desc from({K, N}, Type::f32, {plain.stride(0), plain.stride(1)});
   const memory::desc order = packed_order(K, N, low ? Type::bf16 : Type::f32);
   const Tensor kept = torch::empty({static_cast<int64_t>(order.get_size())}, torch::kUInt8);
@@ -136,6 +135,8 @@ void PackedMatrix::multiply(const Tensor& out_MN, const Tensor& a_MK, const Tens
   check(a_MK.size(1) == K && out_MN.sizes() == torch::IntArrayRef({M, N}) && out_MN.is_contiguous(),
         "[matrix_product] expected a [{},{}] and a contiguous out [{},{}], got {} and {}", M, K, M, N,
         c10::str(a_MK.sizes()), c10::str(out_MN.sizes()));
+  check(!addend_MN.defined() || addend_MN.sizes() == out_MN.sizes(), "[matrix_product] expected an addend {}, got {}",
+        c10::str(out_MN.sizes()), addend_MN.defined() ? c10::str(addend_MN.sizes()) : "");
   if (out_MN.numel() == 0) return;
   if (order.data_type() == Type::f32 && out_MN.scalar_type() == torch::kBFloat16) {  // for processors without bfloat16
     const Tensor wide_MN = torch::empty(out_MN.sizes(), out_MN.options().dtype(torch::kFloat32));
@@ -148,7 +149,7 @@ void PackedMatrix::multiply(const Tensor& out_MN, const Tensor& a_MK, const Tens
   const bool wide = held == torch::kFloat32;  // then an addend of bfloat16 may be more than the processor can take
   const Tensor addend = !addend_MN.defined() ? Tensor() : (wide ? addend_MN.to(held) : addend_MN).contiguous();
   const Type out = type_of(out_MN), added = addend.defined() ? type_of(addend) : Type::undef;
-  static Cache<Key, dnnl::matmul> cache;
+  thread_local Cache<Key, dnnl::matmul> cache;
   const Key key = {M, K, N, number(order.data_type()), impl_->kind, number(out), bias_N.defined(), number(added)};
   const auto primitive = cache.get(key, [&] { return dnnl::matmul(product(M, order, out, bias_N.defined(), added)); });
   std::unordered_map<int, memory> arguments = {{DNNL_ARG_SRC, wrap(rows(M, K, order.data_type()), a)},
@@ -163,7 +164,7 @@ void PackedMatrix::multiply(const Tensor& out_MN, const Tensor& a_MK, const Tens
 namespace {
 
 void set_weight_gradient(const Tensor& dw_OI, const Tensor& db_O, const Tensor& dy_MO, const Tensor& x_MI) {
-  static Cache<Key, dnnl::inner_product_backward_weights> cache;
+  thread_local Cache<Key, dnnl::inner_product_backward_weights> cache;
   const int64_t M = x_MI.size(0), I = x_MI.size(1), O = dy_MO.size(1);
   const Type type = type_of(x_MI);
   const bool bias = db_O.defined();
@@ -184,7 +185,7 @@ void set_weight_gradient(const Tensor& dw_OI, const Tensor& db_O, const Tensor& 
 }
 
 void add_weight_gradient(const Tensor& dw_OI, const Tensor& dy_MO, const Tensor& x_MI) {
-  static Cache<Key, dnnl::matmul> cache;
+  thread_local Cache<Key, dnnl::matmul> cache;
   const int64_t M = x_MI.size(0), I = x_MI.size(1), O = dy_MO.size(1);
   const Type type = type_of(x_MI);
   const memory::desc dy({O, M}, type, Order::ba), x = rows(M, I, type), dw = rows(O, I, Type::f32);
@@ -206,6 +207,10 @@ void weight_gradient(const Tensor& dw_OI, const Tensor& db_O, const Tensor& dy_M
   const auto type = x_MI.scalar_type() == torch::kBFloat16 ? bfloat16_product_type() : torch::kFloat32;
   const Tensor dy = dy_MO.to(type).contiguous(), x = x_MI.to(type).contiguous();
   check(!(accumulate && db_O.defined()), "[matrix_product] only dw can be added to");
+  check(dw_OI.scalar_type() == torch::kFloat32 && dw_OI.is_contiguous() && dy.size(0) == x.size(0) &&
+            dw_OI.sizes() == torch::IntArrayRef({dy.size(1), x.size(1)}),
+        "[matrix_product] expected a contiguous float32 dw [{},{}], got {} {}", dy.size(1), x.size(1),
+        toString(dw_OI.scalar_type()), c10::str(dw_OI.sizes()));
   if (x.size(0) == 0 || dw_OI.numel() == 0) {
     if (!accumulate) Tensor(dw_OI).zero_();
     if (db_O.defined()) Tensor(db_O).copy_(dy.sum(0));

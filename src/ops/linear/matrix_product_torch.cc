@@ -8,6 +8,7 @@ namespace megalodon::ops {
 
 struct PackedMatrix::Impl {
   Tensor b_KN;  // float32
+  torch::ScalarType rounded_to;
 };
 
 torch::ScalarType bfloat16_product_type() {
@@ -15,17 +16,17 @@ torch::ScalarType bfloat16_product_type() {
 }
 
 PackedMatrix::PackedMatrix(const Tensor& b_KN, torch::ScalarType type)
-    : impl_(std::make_shared<Impl>(Impl{b_KN.detach().to(type).to(torch::kFloat32).clone()})) {}
+    : impl_(std::make_shared<Impl>(Impl{b_KN.detach().to(type).to(torch::kFloat32).clone(), type})) {}
 
 PackedMatrix PackedMatrix::as_it_is(const Tensor& b_KN) {
   PackedMatrix matrix;
-  matrix.impl_ = std::make_shared<Impl>(Impl{b_KN.detach()});
+  matrix.impl_ = std::make_shared<Impl>(Impl{b_KN.detach(), torch::kFloat32});
   return matrix;
 }
 
 void PackedMatrix::multiply(const Tensor& out_MN, const Tensor& a_MK, const Tensor& bias_N,
                             const Tensor& addend_MN) const {
-  Tensor product = at::mm(a_MK.to(torch::kFloat32), impl_->b_KN);
+  Tensor product = at::mm(a_MK.to(impl_->rounded_to).to(torch::kFloat32), impl_->b_KN);
   for (const Tensor& addend : {bias_N, addend_MN})
     if (addend.defined()) product.add_(addend);
   Tensor(out_MN).copy_(product);

@@ -67,7 +67,10 @@ class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossE
       dx_TD = torch::empty(x_TD.sizes(), x_TD.options().dtype(x_type));
       plain = packed->for_backward(w_VD, precision);
     }
-    if (context->needs_input_grad(1)) dw_VD = torch::zeros(w_VD.sizes(), w_VD.options().dtype(torch::kFloat32));
+    if (context->needs_input_grad(1)) {
+      dw_VD = torch::empty(w_VD.sizes(), w_VD.options().dtype(torch::kFloat32));  // the first block sets it
+      if (x_TD.size(0) == 0) dw_VD.zero_();
+    }
     const auto backward_block = [&](int64_t begin, const Tensor& logits) {
       const int64_t count = logits.size(0);
       cross_entropy_backward_cpu({.logits = logits.data_ptr<float>(),

@@ -8,6 +8,7 @@
 //
 // Each formula is written once, for a vector tag: whole vectors run it with the widest tag, the rest with tags of half,
 // a quarter, … of the lanes. (Groups of 12 features, with one lane at a time for the rest: 2.6 times as long.)
+#include <algorithm>
 #include <cstdint>
 
 #if defined(MEGALODON_RUN_MATH_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -31,10 +32,12 @@ inline int64_t whole_vectors(int64_t size, size_t lanes) {
   return size - size % static_cast<int64_t>(lanes);
 }
 
+/// Spans of at most 32 vectors: what a lane adds up in float32 stays short, also where vectors are narrow.
 template <class D, class Body>
 HWY_INLINE int64_t whole_span(D d, int64_t begin, int64_t size, const Body& body) {
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   const int64_t end = begin + whole_vectors(size - begin, hn::Lanes(d));
-  if (begin < end) body(d, begin, end);
+  for (; begin < end; begin = std::min(end, begin + 32 * lanes)) body(d, begin, std::min(end, begin + 32 * lanes));
   return end;
 }
 
