@@ -32,7 +32,8 @@ const std::vector<Architecture>& registry() {
 }  // namespace
 
 Tensor Model::logits(const ModelInput& input, Carry& carry) {
-  return output()(hidden(input, carry), precision_);
+  const Tensor logits_BLV = output()(hidden(input, carry), precision_);
+  return logits_BLV.scalar_type() == torch::kFloat64 ? logits_BLV : logits_BLV.to(torch::kFloat32);
 }
 
 Tensor Model::nll(const ModelInput& input, const Tensor& targets_BL, Carry& carry) {

@@ -31,19 +31,27 @@ HWY_INLINE void store(hwy::HWY_NAMESPACE::Vec<D> x, D d, float* to) {
   hwy::HWY_NAMESPACE::StoreU(x, d, to);
 }
 
-/// Rounds to the nearest, ties to even, as the tensor library does. (Highway 1.0's own conversion cuts off.)
+/// The bits of x, of which the upper half is x rounded to bfloat16: to the nearest, ties to even, as the tensor library
+/// does. (Highway 1.0's own conversion cuts off.)
 template <class D>
-HWY_INLINE void store(hwy::HWY_NAMESPACE::Vec<D> x, D /*d*/, Bfloat16* to) {
+HWY_INLINE hwy::HWY_NAMESPACE::Vec<hwy::HWY_NAMESPACE::Rebind<uint32_t, D>> round_upper_half(
+    D /*d*/, hwy::HWY_NAMESPACE::Vec<D> x) {
   namespace hn = hwy::HWY_NAMESPACE;
-  const hn::Rebind<uint16_t, D> half;
   const hn::Rebind<uint32_t, D> whole;
-  const hn::Rebind<int32_t, D> with_sign;
   const auto bits = hn::BitCast(whole, x);
   const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(whole, 1u));
   const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(whole, 0x7fffu)));
   const auto nan = hn::Or(bits, hn::Set(whole, 0x400000u));  // rounding could carry it to infinity
-  const auto kept = hn::IfThenElse(hn::RebindMask(whole, hn::IsNaN(x)), nan, rounded);
-  hn::StoreU(hn::DemoteTo(half, hn::BitCast(with_sign, hn::ShiftRight<16>(kept))), half, &to->bits);
+  return hn::IfThenElse(hn::RebindMask(whole, hn::IsNaN(x)), nan, rounded);
+}
+
+template <class D>
+HWY_INLINE void store(hwy::HWY_NAMESPACE::Vec<D> x, D d, Bfloat16* to) {
+  namespace hn = hwy::HWY_NAMESPACE;
+  const hn::Rebind<uint16_t, D> half;
+  const hn::Rebind<int32_t, D> with_sign;
+  const auto upper = hn::ShiftRight<16>(round_upper_half(d, x));
+  hn::StoreU(hn::DemoteTo(half, hn::BitCast(with_sign, upper)), half, &to->bits);
 }
 
 }  // namespace megalodon::ops::HWY_NAMESPACE

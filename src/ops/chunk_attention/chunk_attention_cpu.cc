@@ -317,10 +317,6 @@ inline int64_t tile_size() {
   return kTile;
 }
 
-inline bool target_has_pairs() {
-  return has_pairs();
-}
-
 }  // namespace megalodon::ops::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -333,7 +329,7 @@ HWY_EXPORT(delta_task);
 HWY_EXPORT(query_gradient_task);
 HWY_EXPORT(key_gradient_task);
 HWY_EXPORT(tile_size);
-HWY_EXPORT(target_has_pairs);
+HWY_EXPORT(has_pairs);
 
 /// Starting threads costs microseconds, far more where other programs hold the cores; one core does 2^19 multiply-adds
 /// in about 20. Below that one thread does it all.
@@ -351,7 +347,7 @@ void for_tasks(const ChunkAttentionArgs& a, int64_t tasks, const Task& task) {
 }  // namespace
 
 bool chunk_attention_has_pairs() {
-  return HWY_DYNAMIC_DISPATCH(target_has_pairs)();
+  return HWY_DYNAMIC_DISPATCH(has_pairs)();
 }
 
 void chunk_attention_forward_cpu(const ChunkAttentionArgs& args) {

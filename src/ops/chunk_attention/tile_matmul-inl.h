@@ -24,6 +24,7 @@
 #include <utility>
 
 #include "hwy/highway.h"
+#include "ops/number-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace megalodon::ops::HWY_NAMESPACE {
@@ -49,8 +50,6 @@ constexpr std::array<float, kTile> kOnes = [] {
   for (float& x : ones) x = 1;
   return ones;
 }();
-
-constexpr float kZero = 0;
 
 /// For each row r of a score tile the columns lo[r] <= c < hi[r] that it sees; both ends never fall with r.
 struct VisibleColumns {
@@ -193,9 +192,8 @@ void pack_transposed(const float* x, int64_t x_row, int64_t columns, int64_t dep
 #endif
     for (; k < depth; ++k)
       for (int64_t i = 0; i < 4; ++i) {
-        const bool inside = c + i < columns;
-        const float* from = inside ? x + (c + i) * x_row + k : &kZero;
-        to[k * kPanel + i] = P::kPairs ? *from : scale * *from;
+        const float one = c + i < columns ? x[(c + i) * x_row + k] : 0.0f;
+        to[k * kPanel + i] = P::kPairs ? one : scale * one;
       }
   }
 }
@@ -240,14 +238,8 @@ inline void score_product_few(int64_t rows, int64_t depth, const float* a, int64
 /// Two floats of one column, rounded to bfloat16, as a pair.
 inline Vec pair(Vec low, Vec high) {
   const hn::RebindToUnsigned<D> bits;
-  const auto rounded = [&](Vec x) HWY_ATTR {
-    const auto raw = hn::BitCast(bits, x);
-    const auto odd = hn::And(hn::ShiftRight<16>(raw), hn::Set(bits, 1u));
-    const auto up = hn::Add(raw, hn::Add(odd, hn::Set(bits, 0x7fffu)));
-    return hn::IfThenElse(hn::RebindMask(bits, hn::IsNaN(x)), hn::Or(raw, hn::Set(bits, 0x400000u)), up);
-  };
-  const auto upper = hn::And(rounded(high), hn::Set(bits, 0xffff0000u));
-  return hn::BitCast(d, hn::Or(upper, hn::ShiftRight<16>(rounded(low))));
+  const auto upper = hn::And(round_upper_half(d, high), hn::Set(bits, 0xffff0000u));
+  return hn::BitCast(d, hn::Or(upper, hn::ShiftRight<16>(round_upper_half(d, low))));
 }
 
 /// pairs[r][c] = (s[2r][c], s[2r + 1][c]): a score tile as the factor of an output product.

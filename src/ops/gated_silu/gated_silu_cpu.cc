@@ -75,24 +75,31 @@ void backward_block(const GatedSiluBackwardArgs& args, int64_t begin, int64_t en
   });
 }
 
-void forward(const GatedSiluForwardArgs& args, int64_t begin, int64_t end) {
-  const bool gated = args.b != nullptr;
+/// Calls run(A, B) with numbers of the arguments' types.
+template <class Args, class Run>
+void with_types(const Args& args, const Run& run) {
   if (args.a_type == NumberType::kFloat32)
-    (gated ? forward_block<true, float, float> : forward_block<false, float, float>)(args, begin, end);
+    run(float(), float());
   else if (args.b_type == NumberType::kFloat32)
-    (gated ? forward_block<true, Bfloat16, float> : forward_block<false, Bfloat16, float>)(args, begin, end);
+    run(Bfloat16(), float());
   else
-    (gated ? forward_block<true, Bfloat16, Bfloat16> : forward_block<false, Bfloat16, float>)(args, begin, end);
+    run(Bfloat16(), Bfloat16());
+}
+
+void forward(const GatedSiluForwardArgs& args, int64_t begin, int64_t end) {
+  with_types(args, [&](auto a, auto b) {
+    using A = decltype(a);
+    using B = decltype(b);
+    (args.b != nullptr ? forward_block<true, A, B> : forward_block<false, A, B>)(args, begin, end);
+  });
 }
 
 void backward(const GatedSiluBackwardArgs& args, int64_t begin, int64_t end) {
-  const bool gated = args.b != nullptr;
-  if (args.a_type == NumberType::kFloat32)
-    (gated ? backward_block<true, float, float> : backward_block<false, float, float>)(args, begin, end);
-  else if (args.b_type == NumberType::kFloat32)
-    (gated ? backward_block<true, Bfloat16, float> : backward_block<false, Bfloat16, float>)(args, begin, end);
-  else
-    (gated ? backward_block<true, Bfloat16, Bfloat16> : backward_block<false, Bfloat16, float>)(args, begin, end);
+  with_types(args, [&](auto a, auto b) {
+    using A = decltype(a);
+    using B = decltype(b);
+    (args.b != nullptr ? backward_block<true, A, B> : backward_block<false, A, B>)(args, begin, end);
+  });
 }
 
 }  // namespace megalodon::ops::HWY_NAMESPACE

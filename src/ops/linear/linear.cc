@@ -25,6 +25,11 @@ struct Plan final : torch::CustomClassHolder {
 
 using PlanPtr = c10::intrusive_ptr<Plan>;
 
+/// Of a layer's y.
+torch::ScalarType y_type(const Tensor& addend, torch::ScalarType x_type) {
+  return addend.defined() ? addend.scalar_type() : x_type;
+}
+
 class LinearFunction : public torch::autograd::Function<LinearFunction> {
  public:
   /// One layer's weight, bias and addend after the other. Keeps x as the products read it: in half of float32's memory
@@ -41,8 +46,8 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
     variable_list outputs, saved = {x};
     for (size_t i = 0; i < plan->layers.size(); ++i) {
       const auto& [weight, bias, packed, addend] = layers[i];
-      const auto y_type = addend.defined() ? addend.scalar_type() : plan->x_type;
-      outputs.push_back(torch::empty({x.size(0), weight.size(0)}, x.options().dtype(y_type)));
+      const auto options = x.options().dtype(y_type(addend, plan->x_type));
+      outputs.push_back(torch::empty({x.size(0), weight.size(0)}, options));
       plan->layers[i]
           .packed->for_forward(weight, plan->precision, plan->differentiated)
           .multiply(outputs.back(), x, bias, addend);
@@ -163,8 +168,7 @@ std::vector<Tensor> linears(const Tensor& x, const std::vector<LinearLayer>& lay
   std::vector<Tensor> outputs;
   if (!use_products(x, precision)) {
     for (const auto& [weight, bias, packed, addend] : layers) {
-      const Tensor y =
-          ref::linear(x, weight, bias, precision).to(addend.defined() ? addend.scalar_type() : x.scalar_type());
+      const Tensor y = ref::linear(x, weight, bias, precision).to(y_type(addend, x.scalar_type()));
       outputs.push_back(addend.defined() ? y + addend : y);
     }
     return outputs;

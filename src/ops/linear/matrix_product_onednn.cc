@@ -30,6 +30,16 @@ memory::desc rows(int64_t height, int64_t width, Type type) {
   return {{height, width}, type, Order::ab};
 }
 
+/// Itself, where rows or columns lie in one piece, as products and reorderings want it; otherwise a copy.
+Tensor dense(const Tensor& matrix) {
+  return matrix.is_contiguous() || matrix.t().is_contiguous() ? matrix : matrix.contiguous();
+}
+
+/// Of a dense float32 matrix.
+memory::desc order_of(const Tensor& matrix) {
+  return {{matrix.size(0), matrix.size(1)}, Type::f32, {matrix.stride(0), matrix.stride(1)}};
+}
+
 memory wrap(const memory::desc& description, const Tensor& tensor) {
   return {description, engine(), tensor.data_ptr()};
 }
@@ -40,9 +50,12 @@ void execute(const dnnl::primitive& primitive, const std::unordered_map<int, mem
   stream.wait();
 }
 
+/// Sizes, types and whatever else a primitive depends on.
+using Key = std::array<int64_t, 8>;
+
 /// Primitives by what tells them apart. Lengths of texts may vary without end, so that it starts over when it is full.
 /// One for every thread: a primitive's scratchpad belongs to the thread that made it.
-template <class Key, class Primitive>
+template <class Primitive>
 class Cache {
  public:
   template <class Make>
@@ -56,9 +69,6 @@ class Cache {
  private:
   std::map<Key, Primitive> entries_;
 };
-
-/// Sizes, types and whatever else a primitive depends on.
-using Key = std::array<int64_t, 8>;
 
 int64_t number(Type type) {
   return static_cast<int64_t>(type);
@@ -80,7 +90,7 @@ dnnl::matmul::primitive_desc product(int64_t M, const memory::desc& b, Type out,
 
 /// Chosen for products of many rows; those of any other number read the same.
 memory::desc packed_order(int64_t K, int64_t N, Type type) {
-  thread_local Cache<Key, memory::desc> cache;
+  thread_local Cache<memory::desc> cache;
   constexpr int64_t kRows = 2048;
   return cache.get({K, N, number(type)}, [&] {
     return product(kRows, memory::desc({K, N}, type, Order::any), type, false, Type::undef).weights_desc();
@@ -108,23 +118,19 @@ PackedMatrix::PackedMatrix(const Tensor& b_KN, torch::ScalarType type) {
   const int64_t K = b_KN.size(0), N = b_KN.size(1);
   const bool low = type == torch::kBFloat16 && bfloat16_product_type() == torch::kBFloat16;
   // Rounded here where the processor multiplies in float32; by the reordering where it takes bfloat16.
-  const Tensor rounded =
-      type == torch::kFloat32 || low ? b_KN.detach().to(torch::kFloat32) : b_KN.detach().to(type).to(torch::kFloat32);
-  const Tensor plain = rounded.is_contiguous() || rounded.t().is_contiguous() ? rounded : rounded.contiguous();
-  const memory::desc from({K, N}, Type::f32, {plain.stride(0), plain.stride(1)});
+  const Tensor plain = dense((low ? b_KN.detach() : b_KN.detach().to(type)).to(torch::kFloat32));
   const memory::desc order = packed_order(K, N, low ? Type::bf16 : Type::f32);
   const Tensor kept = torch::empty({static_cast<int64_t>(order.get_size())}, torch::kUInt8);
-  memory source = wrap(from, plain), target = wrap(order, kept);
+  memory source = wrap(order_of(plain), plain), target = wrap(order, kept);
   execute(dnnl::reorder(source, target), {{DNNL_ARG_FROM, source}, {DNNL_ARG_TO, target}});
   impl_ = std::make_shared<Impl>(Impl{kept, order, 0, type});
 }
 
 PackedMatrix PackedMatrix::as_it_is(const Tensor& b_KN) {
   check(type_of(b_KN) == Type::f32, "[matrix_product] expected float32, got {}", toString(b_KN.scalar_type()));
-  const Tensor kept = b_KN.is_contiguous() || b_KN.t().is_contiguous() ? b_KN.detach() : b_KN.detach().contiguous();
-  const memory::desc order({kept.size(0), kept.size(1)}, Type::f32, {kept.stride(0), kept.stride(1)});
+  const Tensor kept = dense(b_KN.detach());
   PackedMatrix matrix;
-  matrix.impl_ = std::make_shared<Impl>(Impl{kept, order, kept.is_contiguous() ? 1 : 2, torch::kFloat32});
+  matrix.impl_ = std::make_shared<Impl>(Impl{kept, order_of(kept), kept.is_contiguous() ? 1 : 2, torch::kFloat32});
   return matrix;
 }
 
@@ -149,7 +155,7 @@ void PackedMatrix::multiply(const Tensor& out_MN, const Tensor& a_MK, const Tens
   const bool wide = held == torch::kFloat32;  // then an addend of bfloat16 may be more than the processor can take
   const Tensor addend = !addend_MN.defined() ? Tensor() : (wide ? addend_MN.to(held) : addend_MN).contiguous();
   const Type out = type_of(out_MN), added = addend.defined() ? type_of(addend) : Type::undef;
-  thread_local Cache<Key, dnnl::matmul> cache;
+  thread_local Cache<dnnl::matmul> cache;
   const Key key = {M, K, N, number(order.data_type()), impl_->kind, number(out), bias_N.defined(), number(added)};
   const auto primitive = cache.get(key, [&] { return dnnl::matmul(product(M, order, out, bias_N.defined(), added)); });
   std::unordered_map<int, memory> arguments = {{DNNL_ARG_SRC, wrap(rows(M, K, order.data_type()), a)},
@@ -164,7 +170,7 @@ void PackedMatrix::multiply(const Tensor& out_MN, const Tensor& a_MK, const Tens
 namespace {
 
 void set_weight_gradient(const Tensor& dw_OI, const Tensor& db_O, const Tensor& dy_MO, const Tensor& x_MI) {
-  thread_local Cache<Key, dnnl::inner_product_backward_weights> cache;
+  thread_local Cache<dnnl::inner_product_backward_weights> cache;
   const int64_t M = x_MI.size(0), I = x_MI.size(1), O = dy_MO.size(1);
   const Type type = type_of(x_MI);
   const bool bias = db_O.defined();
@@ -185,7 +191,7 @@ void set_weight_gradient(const Tensor& dw_OI, const Tensor& db_O, const Tensor& 
 }
 
 void add_weight_gradient(const Tensor& dw_OI, const Tensor& dy_MO, const Tensor& x_MI) {
-  thread_local Cache<Key, dnnl::matmul> cache;
+  thread_local Cache<dnnl::matmul> cache;
   const int64_t M = x_MI.size(0), I = x_MI.size(1), O = dy_MO.size(1);
   const Type type = type_of(x_MI);
   const memory::desc dy({O, M}, type, Order::ba), x = rows(M, I, type), dw = rows(O, I, Type::f32);
