@@ -7,7 +7,7 @@
 namespace megalodon::ops {
 namespace {
 
-void* data_or_null(const Tensor& x) {
+void* numbers_or_null(const Tensor& x) {
   return x.defined() ? x.data_ptr() : nullptr;
 }
 Tensor contiguous_or_undefined(const Tensor& x) {
@@ -24,7 +24,7 @@ class GatedSiluFunction : public torch::autograd::Function<GatedSiluFunction> {
     gated_silu_forward_cpu({.a_type = number_type(a),
                             .b_type = number_type(b.defined() ? b : a),
                             .a = a_dense.data_ptr(),
-                            .b = data_or_null(b_dense),
+                            .b = numbers_or_null(b_dense),
                             .h = h.data_ptr(),
                             .size = h.numel()});
     context->save_for_backward({a, b});
@@ -40,10 +40,10 @@ class GatedSiluFunction : public torch::autograd::Function<GatedSiluFunction> {
     gated_silu_backward_cpu({.a_type = number_type(a),
                              .b_type = number_type(b.defined() ? b : a),
                              .a = a.data_ptr(),
-                             .b = data_or_null(b),
+                             .b = numbers_or_null(b),
                              .dh = dh.data_ptr(),
                              .da = da.data_ptr(),
-                             .db = data_or_null(db),
+                             .db = numbers_or_null(db),
                              .size = a.numel()});
     return {da, db};
   }
