@@ -6,6 +6,9 @@ prints medians over the rounds with the ratio of ours to each. Build first (./te
 
     bench/compare_training.py                               byte11m, sequences of 2048, float32 and bfloat16
     bench/compare_training.py --preset mega200M --rounds 2
+    bench/compare_training.py --device cuda --preset mega1.3B --batch 4 --precision bfloat16 --compile
+
+Plain PyTorch alone, over the lengths: peers_cuda.py.
 """
 from __future__ import annotations
 
@@ -30,24 +33,31 @@ def run(command: list[str]) -> dict[str, object]:
 
 def commands(options: argparse.Namespace, precision: str) -> dict[str, list[str]]:
     common = ["--preset", options.preset, "--seq", str(options.seq), "--batch", str(options.batch), "--precision", precision,
-              "--steps", str(options.steps), "--warmup", "2", "--json"]
-    peer = [options.python, str(ROOT / "bench/peers/train_torch.py"), "--model"]
-    return {OURS: [str(options.program), "bench", "train", *common],
-            "PyTorch Megalodon": [*peer, "megalodon", *common],
-            "PyTorch Llama": [*peer, "llama", *common]}
+              "--device", options.device, "--steps", str(options.steps), "--warmup", "2" if options.device == "cpu" else "3",
+              "--json"]
+    peer = [options.python, str(ROOT / "bench/peers/train_torch.py"), *common]
+    systems = {OURS: [str(options.program), "bench", "train", *common]}
+    for name in ("Megalodon", "Llama"):
+        systems[f"PyTorch {name}"] = [*peer, "--model", name.lower()]
+        if options.compile:
+            systems[f"{name}, compiled"] = [*peer, "--model", name.lower(), "--compile"]
+    return systems
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="byte11m", help="byte11m or mega200M (default: byte11m)")
+    parser.add_argument("--preset", default="byte11m", help="byte11m, mega200M or mega1.3B (default: byte11m)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     parser.add_argument("--seq", type=int, default=2048, help="tokens of a sequence (default: 2048)")
     parser.add_argument("--batch", type=int, default=1, help="sequences of a step (default: 1)")
     parser.add_argument("--precision", nargs="+", choices=("float32", "bfloat16"), default=["float32", "bfloat16"])
     parser.add_argument("--steps", type=int, default=5, help="timed steps of a round (default: 5)")
     parser.add_argument("--rounds", type=int, default=3, help="turns that each one gets (default: 3)")
     parser.add_argument("--program", type=Path, default=ROOT / "build/release/megalodon")
-    parser.add_argument("--python", default="/usr/bin/python3", help="an interpreter that has torch")
+    parser.add_argument("--compile", action="store_true", help="plain PyTorch with torch.compile too")
+    parser.add_argument("--python", help="an interpreter that has torch (default: Debian's for the CPU, python3 for a GPU)")
     options = parser.parse_args()
+    options.python = options.python or ("/usr/bin/python3" if options.device == "cpu" else "python3")
     print("| precision | system            | tokens/s | of the rounds     | ours is | peak MB |\n|---|---|---|---|---|---|")
     for precision in options.precision:
         rounds: dict[str, list[dict[str, object]]] = {}

@@ -75,16 +75,18 @@ function(megalodon_library folder)
   megalodon_tests(${folder}_test ${torch} LABEL unit SOURCES ${tests} DEPS ${name})
 endfunction()
 
-# The kernels (no torch include path: a stray include does not compile), the operator library around them, its tests and
-# the benchmark cases of the program.
-function(megalodon_operators)
-  set(ops ${PROJECT_SOURCE_DIR}/src/ops)
-  file(GLOB kernels CONFIGURE_DEPENDS ${ops}/*/*_cpu.cc)
+# The CPU kernels: no torch include path, so that a stray include does not compile.
+function(megalodon_kernels)
+  file(GLOB kernels CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/ops/*/*_cpu.cc)
   add_library(megalodon_kernels STATIC ${kernels})
   target_include_directories(megalodon_kernels PUBLIC ${PROJECT_SOURCE_DIR}/src)
   target_link_libraries(megalodon_kernels PUBLIC PkgConfig::HWY OpenMP::OpenMP_CXX)
   target_compile_options(megalodon_kernels PRIVATE $<$<NOT:$<CONFIG:Debug>>:-O3>)
+endfunction()
 
+# The operator library around the kernels, its tests and the benchmark cases of the program.
+function(megalodon_operators)
+  set(ops ${PROJECT_SOURCE_DIR}/src/ops)
   megalodon_sources(glue ${ops}/*.cc ${ops}/*/*.cc)
   # Products by oneDNN where the build found it, by the tensor library otherwise.
   if(TARGET megalodon_onednn)
@@ -93,15 +95,25 @@ function(megalodon_operators)
   else()
     set(other onednn)
   endif()
-  list(FILTER glue EXCLUDE REGEX "(_cpu|/bench|matrix_product_${other})\\.cc$")
+  # CUDA kernels where there are both nvcc and a libtorch with CUDA.
+  if(TARGET megalodon_kernels_cuda AND TARGET torch_cuda)
+    set(cuda 1)
+    list(APPEND products megalodon_kernels_cuda)
+  else()
+    set(cuda 0)
+    set(other "${other}|cuda")
+  endif()
+  list(FILTER glue EXCLUDE REGEX "(_cpu|/bench|matrix_product_(${other}))\\.cc$")
   add_library(megalodon_ops SHARED ${glue})
   target_link_libraries(megalodon_ops PUBLIC megalodon_base PRIVATE megalodon_kernels ${products})
-  target_compile_definitions(megalodon_ops PRIVATE MEGALODON_ONEDNN=$<TARGET_EXISTS:megalodon_onednn>)
+  target_compile_definitions(megalodon_ops PRIVATE MEGALODON_ONEDNN=$<TARGET_EXISTS:megalodon_onednn>
+    MEGALODON_CUDA=${cuda})
   target_include_directories(megalodon_ops PUBLIC ${PROJECT_SOURCE_DIR}/src)
   megalodon_use_torch(megalodon_ops)
   megalodon_compile_quickly(megalodon_ops)
 
   file(GLOB tests CONFIGURE_DEPENDS ${ops}/*_test.cc ${ops}/*/*_test.cc)
+  list(FILTER tests EXCLUDE REGEX "_cuda_test\\.cc$")
   megalodon_tests(ops_test TORCH LABEL unit SOURCES ${tests} DEPS megalodon_ops megalodon_kernels)
 
   file(GLOB benches CONFIGURE_DEPENDS ${ops}/*/*_bench.cc)

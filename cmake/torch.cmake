@@ -1,12 +1,21 @@
 # Finds libtorch: Debian's libtorch-dev or any 2.x build named by CMAKE_PREFIX_PATH, as the target megalodon_torch with
 # the precompiled headers that every torch file of the project shares.
+# Where it has CUDA it would have all CUDA files compiled for the GPUs that it chooses itself.
+set(cuda_flags "${CMAKE_CUDA_FLAGS}")
+if(NOT TORCH_CUDA_ARCH_LIST)
+  set(TORCH_CUDA_ARCH_LIST "9.0")
+endif()
 find_package(Torch REQUIRED)
+set(CMAKE_CUDA_FLAGS "${cuda_flags}")
 
 add_library(megalodon_torch STATIC ${PROJECT_SOURCE_DIR}/cmake/torch_pch.cc)
-target_include_directories(megalodon_torch SYSTEM PUBLIC ${TORCH_INCLUDE_DIRS})
+# PyTorch's wheels bring headers of another fmt, without its library: ours come first.
+target_include_directories(megalodon_torch SYSTEM PUBLIC
+  $<TARGET_PROPERTY:fmt::fmt,INTERFACE_INCLUDE_DIRECTORIES> ${TORCH_INCLUDE_DIRS})
 target_link_libraries(megalodon_torch PUBLIC ${TORCH_LIBRARIES})
 separate_arguments(MEGALODON_TORCH_FLAGS UNIX_COMMAND "${TORCH_CXX_FLAGS}")
 target_compile_options(megalodon_torch PUBLIC ${MEGALODON_TORCH_FLAGS} -fopenmp)
+megalodon_compile_quickly(megalodon_torch)  # as all that use its headers: a newer GCC wants the same flags
 # JSON and fmt ride along: nearly every torch file includes them too.
 target_link_libraries(megalodon_torch PUBLIC nlohmann_json::nlohmann_json fmt::fmt)
 target_precompile_headers(megalodon_torch PRIVATE ${PROJECT_SOURCE_DIR}/src/base/compat.h <torch/library.h> <nlohmann/json.hpp> <fmt/format.h> <fmt/ranges.h>)

@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh           for the README's commands
 #   scripts/setup.sh fuzz      and what scripts/fuzz.sh needs besides
+#   scripts/setup.sh pack      and what scripts/pack_dependencies.sh needs besides
 set -euo pipefail
 
 packages=(
@@ -17,7 +18,8 @@ packages=(
 case ${1-} in
   "") ;;
   fuzz) packages+=(clang libclang-rt-14-dev libfuzzer-14-dev libomp-dev) ;;
-  *) echo "setup: expected no argument or fuzz, got '$1'" >&2; exit 2 ;;
+  pack) packages+=(patchelf binutils) ;;
+  *) echo "setup: expected no argument, fuzz or pack, got '$1'" >&2; exit 2 ;;
 esac
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then

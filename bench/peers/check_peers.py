@@ -2,13 +2,15 @@
 """Checks that the PyTorch peers are the models they claim to be; exit code 1 when anything differs.
 
 Every whole-model case of the reference data (tests/golden, or MEGALODON_GOLDEN_DIR) is run through
-megalodon_torch.Megalodon with its weights: logits, loss and all gradients must agree. Names, shapes and numbers of
-parameters must be those of the presets; a Llama must have about as many and must not look ahead.
+megalodon_torch.Megalodon with its weights: logits, loss and all gradients must agree, also when activations are
+recomputed. Names, shapes and numbers of parameters must be those of the presets; a Llama must have about as many and must
+not look ahead.
 """
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import sys
@@ -25,7 +27,8 @@ GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "tests/golden"
 TOLERANCE = 1e-4  # of the largest magnitude of a tensor
 FLOAT32_ULP = 2.0**-23
 BUFFERS = ("rope.freqs", "prior_count", "prior_mean", "prior_logv")  # in published checkpoints, but not trained
-PARAMETERS = {"byte11m": 11359104, "mega200M": 220627968}  # what `megalodon inspect` says
+PARAMETERS = {"byte11m": 11359104, "mega200M": 220627968, "mega1.3B": 1342832640}  # what `megalodon inspect` says
+TOO_LARGE = ("mega1.3B",)  # to be built here: its numbers of parameters are computed
 DTYPES = {"F32": numpy.float32, "F64": numpy.float64, "I64": numpy.int64}
 
 
@@ -51,12 +54,14 @@ def config_of(case: dict) -> MegalodonConfig:
     return MegalodonConfig(**{key: value for key, value in case.items() if key in known and value is not None})
 
 
-def check_case(path: pathlib.Path, case: dict) -> list[str]:
-    """Runs one whole model; returns what differs."""
+def check_case(path: pathlib.Path, case: dict, recomputes: bool) -> list[str]:
+    """Runs one whole model, with or without keeping its activations; returns what differs."""
     tensors = read_safetensors(path.with_suffix(".safetensors"))
     model = Megalodon(config_of(case["config"]))
     model.load_state_dict({name: value for name, value in with_prefix(tensors, "param.").items()
                            if not name.endswith(BUFFERS)})
+    for layer in model.layers:
+        layer.recomputes = recomputes
     logits = model(tensors["in.tokens"])
     loss = model.loss(tensors["in.tokens"], tensors["in.targets"])
     loss.backward()
@@ -72,7 +77,8 @@ def check_case(path: pathlib.Path, case: dict) -> list[str]:
         worst = max(worst, relative)
         if not relative <= TOLERANCE and not (name in gradients and difference <= noise):
             problems.append(f"{path.stem}: {name} differs by {relative:.1e} of its largest magnitude")
-    print(f"{path.stem}: loss {loss.item():.6f}, {len(gradients) + 2} tensors, largest relative difference {worst:.1e}")
+    print(f"{path.stem}{', recomputed' if recomputes else ''}: loss {loss.item():.6f}, {len(gradients) + 2} tensors, "
+          f"largest relative difference {worst:.1e}")
     return problems
 
 
@@ -82,8 +88,13 @@ def check_golden(folder: pathlib.Path) -> list[str]:
         case = json.loads(path.read_text())
         if case["kind"] == "model":
             cases += 1
-            problems += check_case(path, case)
+            problems += check_case(path, case, recomputes=False) + check_case(path, case, recomputes=True)
     return problems if cases else [f"{folder}: no whole-model case"]
+
+
+def layer_of(name: str) -> int:
+    """Of a parameter; -1 for one outside the layers."""
+    return int(name.split(".")[1]) if name.startswith("layers.") else -1
 
 
 def check_presets(folder: pathlib.Path) -> list[str]:
@@ -93,16 +104,26 @@ def check_presets(folder: pathlib.Path) -> list[str]:
     published = json.loads(path.read_text())["presets"]
     problems = []
     for preset, config in PRESETS.items():
-        megalodon = Megalodon(config)
-        count = count_parameters(megalodon)
+        count = config.parameter_count()
         if count != PARAMETERS[preset]:
             problems.append(f"{preset}: {count} parameters, expected {PARAMETERS[preset]}")
+        # Of a large one, its first layer and what is outside the layers.
+        built = dataclasses.replace(config, num_layers=1) if preset in TOO_LARGE else config
+        megalodon = Megalodon(built)
+        if count_parameters(megalodon) != built.parameter_count():
+            problems.append(f"{preset}: parameter_count() says {built.parameter_count()} of {count_parameters(megalodon)}")
         if preset in published:
             expected = {key["key"]: key["shape"] for key in published[preset]["keys"] if key["kind"] == "parameter"}
+            if sum(map(math.prod, expected.values())) != count:
+                problems.append(f"{preset}: {count} parameters are not as many as the published ones")
+            expected = {name: shape for name, shape in expected.items() if layer_of(name) < built.num_layers}
             if {name: list(value.shape) for name, value in megalodon.named_parameters()} != expected:
                 problems.append(f"{preset}: names or shapes of parameters are not the published ones")
         llama_config = LlamaConfig.matching(config, count)
-        llama_count = count_parameters(Llama(llama_config))
+        llama_count = llama_config.parameter_count()
+        built_llama = dataclasses.replace(llama_config, num_layers=built.num_layers)
+        if count_parameters(Llama(built_llama)) != built_llama.parameter_count():
+            problems.append(f"{preset}: parameter_count() of the Llama is wrong")
         if abs(llama_count - count) > 0.01 * count:
             problems.append(f"{preset}: Llama has {llama_count} parameters, Megalodon {count}")
         print(f"{preset}: {count} parameters, Llama with ffn {llama_config.ffn_hidden_dim}: {llama_count} "

@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blocks_torch import causal_attention, next_token_loss, rms_norm, rotary_table, rotate
+from blocks_torch import RecomputableBlock, causal_attention, for_products, next_token_loss, rms_norm, rotary_table, rotate
 from megalodon_torch import MegalodonConfig
+
+HEAD_DIM = 128  # of every published Llama 2
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,29 @@ class LlamaConfig:
 
     @staticmethod
     def matching(megalodon: MegalodonConfig, parameters: int) -> LlamaConfig:
-        """Vocabulary, layers, width and heads of `megalodon`; the feed-forward width that comes nearest to
-        `parameters`, in multiples of 16, which vector units like."""
+        """Vocabulary, layers and width of `megalodon`; the feed-forward width that comes nearest to `parameters`, in
+        multiples of 16, which vector units like, or of up to 128, the tiles of a GPU's products, where a step is within
+        1.5 % of the parameters."""
         dim, layers = megalodon.model_dim, megalodon.num_layers
-        outside_ffn = 2 * megalodon.vocab_size * dim + layers * (4 * dim * dim + 2 * dim) + dim
-        hidden = 16 * round((parameters - outside_ffn) / (layers * 3 * dim) / 16)
-        return LlamaConfig(layers, dim, megalodon.num_heads, hidden, megalodon.vocab_size)
+        outside_ffn = LlamaConfig(layers, dim, 1, 0, megalodon.vocab_size).parameter_count()
+        of_one = layers * 3 * dim
+        step = next((m for m in (128, 64, 32) if m * of_one <= 0.015 * parameters), 16)
+        hidden = step * round((parameters - outside_ffn) / of_one / step)
+        if hidden <= 0:
+            raise ValueError(f"{parameters} parameters leave none to the feed-forward layers: {outside_ffn} are others")
+        return LlamaConfig(layers, dim, max(1, dim // HEAD_DIM), hidden, megalodon.vocab_size)
+
+    def matrix_count(self) -> int:
+        """Numbers of all matrices that a token is multiplied with; the embedding is looked up."""
+        inside = self.num_layers * (4 * self.model_dim**2 + 3 * self.model_dim * self.ffn_hidden_dim)
+        return inside + self.vocab_size * self.model_dim
+
+    def parameter_count(self) -> int:
+        return self.matrix_count() + self.vocab_size * self.model_dim + (2 * self.num_layers + 1) * self.model_dim
+
+    def train_flops_per_token(self, length: int) -> float:
+        """Multiply and add counted apart, backward twice forward; a query sees half of the keys on average."""
+        return 6 * self.matrix_count() + 6 * self.num_layers * length * self.model_dim
 
 
 class RMSNorm(nn.Module):
@@ -74,7 +93,7 @@ class FeedForward(nn.Module):
         return self.w2(F.silu(self.w1(x)) * self.w3(x))
 
 
-class Block(nn.Module):
+class Block(RecomputableBlock):
     def __init__(self, config: LlamaConfig):
         super().__init__()
         self.attention_norm = RMSNorm(config.model_dim, config.norm_eps)
@@ -82,9 +101,9 @@ class Block(nn.Module):
         self.ffn_norm = RMSNorm(config.model_dim, config.norm_eps)
         self.ffn = FeedForward(config)
 
-    def forward(self, x: Tensor, rotation: Tensor) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), rotation)
-        return x + self.ffn(self.ffn_norm(x))
+    def run(self, x: Tensor, rotation: Tensor) -> Tensor:
+        x = x + self.attention(for_products(self.attention_norm(x)), rotation)
+        return x + self.ffn(for_products(self.ffn_norm(x)))
 
 
 class Llama(nn.Module):
@@ -98,6 +117,7 @@ class Llama(nn.Module):
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.model_dim, config.norm_eps)
         self.output = nn.Linear(config.model_dim, config.vocab_size, bias=False)
+        self.loss_of_logits = next_token_loss
 
     def forward(self, tokens: Tensor) -> Tensor:
         config = self.config
@@ -108,4 +128,4 @@ class Llama(nn.Module):
         return self.output(self.norm(x))
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        return next_token_loss(self(tokens), targets)
+        return self.loss_of_logits(self(tokens), targets)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blocks_torch import causal_attention, next_token_loss, rms_norm, rotary_table, rotate
+from blocks_torch import RecomputableBlock, causal_attention, for_products, next_token_loss, rms_norm, rotary_table, rotate
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,39 @@ class MegalodonConfig:
     scale_emb: bool = False
     share_emb: bool = False
 
+    def matrix_count(self) -> int:
+        """Numbers of all matrices that a token is multiplied with; the embedding is looked up."""
+        dim, value = self.model_dim, self.value_dim
+        attention = dim * (self.z_dim + 2 * value + dim) + value * dim
+        ffn = dim * self.ffn_hidden_dim * (3 if self.swiglu else 2)
+        return self.num_layers * (attention + ffn) + self.classes() * dim
+
+    def parameter_count(self) -> int:
+        dim, value = self.model_dim, self.value_dim
+        biases = 2 * value + self.z_dim + dim
+        norms = dim * (5 if self.norm_affine else 2)  # over time, then RMS norm and layer norm
+        cema = 2 * dim + 4 * dim * self.cema_ndim
+        layer = biases + norms + cema + 4 * self.z_dim + (dim if self.rescale_nffn else 0)
+        embedding = 0 if self.share_emb else self.vocab_size * dim
+        return self.matrix_count() + embedding + self.num_layers * layer + 2 * dim
+
+    def train_flops_per_token(self, length: int) -> float:
+        """Multiply and add counted apart, backward twice forward; a query sees half of its chunk on average. The moving
+        average is left out: it needs 36 D N a layer as a recurrence, and it is the product of a kernel by convolution."""
+        keys = min(length, self.chunk_size) / 2
+        return 6 * self.matrix_count() + 6 * self.num_layers * keys * (self.z_dim + self.value_dim)
+
+    def classes(self) -> int:
+        return self.output_size if self.output_size > 0 else self.vocab_size
+
 
 PRESETS = {
     "byte11m": MegalodonConfig(num_layers=6, model_dim=384, z_dim=192, value_dim=384, num_heads=3, ffn_hidden_dim=1024,
                                vocab_size=256, cema_ndim=8, chunk_size=256, swiglu=True),
     "mega200M": MegalodonConfig(num_layers=12, model_dim=1024, z_dim=256, value_dim=2048, num_heads=1,
                                 ffn_hidden_dim=2560, vocab_size=32000),
+    "mega1.3B": MegalodonConfig(num_layers=24, model_dim=2048, z_dim=512, value_dim=4096, num_heads=2,
+                                ffn_hidden_dim=4864, vocab_size=32000, norm_num_groups=64),
 }
 
 
@@ -149,7 +176,7 @@ class MegaAttention(nn.Module):
 
     def forward(self, x: Tensor, rotation: Tensor) -> Tensor:
         t = self.timenorm(x)
-        m = self.rmsnorm(self.cema(t))
+        m = for_products(self.rmsnorm(self.cema(t)))
         z = rms_norm(self.wz(m).unflatten(-1, (self.heads, -1)), None, self.eps)
         scale = (1 + self.gamma) / math.sqrt(z.shape[-1])
         q, k = (rotate(self.chunks(z * a.view(z.shape[-2:]) + b.view(z.shape[-2:])), rotation)
@@ -177,7 +204,7 @@ class NormalizedFfn(nn.Module):
         self.fc3 = nn.Linear(dim, hidden, bias=False) if config.swiglu else None
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
-        u = self.norm(x)
+        u = for_products(self.norm(x))
         hidden = F.silu(self.fc1(u))
         if self.fc3 is not None:
             hidden = hidden * self.fc3(u)
@@ -185,7 +212,7 @@ class NormalizedFfn(nn.Module):
         return residual + (y if self.alpha is None else self.alpha * y)
 
 
-class Block(nn.Module):
+class Block(RecomputableBlock):
     """Two-hop: the feed-forward block's residual is the input of the block, not of the feed-forward block."""
 
     def __init__(self, config: MegalodonConfig, layer: int):
@@ -193,7 +220,7 @@ class Block(nn.Module):
         self.mega = MegaAttention(config)
         self.nffn = NormalizedFfn(config, layer)
 
-    def forward(self, x: Tensor, rotation: Tensor) -> Tensor:
+    def run(self, x: Tensor, rotation: Tensor) -> Tensor:
         return self.nffn(self.mega(x, rotation), residual=x)
 
 
@@ -202,9 +229,8 @@ class Output(nn.Module):
 
     def __init__(self, config: MegalodonConfig):
         super().__init__()
-        classes = config.output_size if config.output_size > 0 else config.vocab_size
         self.final_norm = TimestepNorm(config.model_dim, config.norm_num_groups, config.norm_eps)
-        self.output = nn.Linear(config.model_dim, classes, bias=False)
+        self.output = nn.Linear(config.model_dim, config.classes(), bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.output(self.final_norm(x))
@@ -222,6 +248,7 @@ class Megalodon(nn.Module):
         self.output = Output(config)
         if config.share_emb:
             self.output.output.weight = self.embed.weight
+        self.loss_of_logits = next_token_loss
 
     def forward(self, tokens: Tensor) -> Tensor:
         config, length = self.config, tokens.shape[1]
@@ -237,4 +264,4 @@ class Megalodon(nn.Module):
         return self.output(x)
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        return next_token_loss(self(tokens), targets)
+        return self.loss_of_logits(self(tokens), targets)

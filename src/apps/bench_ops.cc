@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "base/timing.h"
 #include "ops/bench.h"
+#include "ops/device.h"
 #include "train/machine.h"
 
 namespace megalodon::apps {
@@ -17,6 +18,7 @@ using ops::bench::Case;
 struct OpsOptions {
   std::vector<std::string> ops;
   double seconds = 0.5;
+  std::string device = "cpu";
   bool json = false;
 };
 
@@ -40,7 +42,8 @@ std::string rate_text(double work, double seconds, double limit) {
   return work > 0 ? fmt::format("{:.1f} ({:.2f})", work / seconds * 1e-9, work / seconds / limit) : "";
 }
 
-void print_row(const Case& one, const Timing& time, double error, const Limits& limits, bool json) {
+void print_row(const Case& one, const Timing& time, double error, const Limits& limits, torch::Device device,
+               bool json) {
   if (json) {
     nlohmann::ordered_json line = {{"case", "op"},
                                    {"op", one.op},
@@ -55,7 +58,7 @@ void print_row(const Case& one, const Timing& time, double error, const Limits& 
     if (one.work.bytes > 0) line["bandwidth_share"] = one.work.bytes / time.median / limits.bandwidth;
     if (one.work.flops > 0) line["flops"] = one.work.flops;
     if (one.work.flops > 0) line["gemm_share"] = one.work.flops / time.median / limits.flops;
-    line["machine"] = describe_machine();
+    line["machine"] = describe_machine(device);
     fmt::print("{}\n", line.dump());
   } else {
     fmt::print("| {:<20} | {:<16} | {:<41} | {:>10} | {:>23} | {:>12} | {:>13} | {:.0e} |\n", one.op, one.pass,
@@ -67,9 +70,12 @@ void print_row(const Case& one, const Timing& time, double error, const Limits& 
 }
 
 void run_ops(const OpsOptions& options) {
-  const Limits limits{measure_read_bandwidth(), measure_peak_flops()};
+  const torch::Device device = ops::parse_device(options.device);
+  const Limits limits{
+      measure_bandwidth(device),
+      measure_peak_flops(device.is_cuda() ? nn::Precision::kBfloat16 : nn::Precision::kFloat32, device)};
   if (!options.json) {
-    fmt::print("megalodon {}, {}\n", MEGALODON_VERSION, describe_machine());
+    fmt::print("megalodon {}, {}\n", MEGALODON_VERSION, describe_machine(device));
     fmt::print(
         "memory reads at {:.1f} GB/s, float32 matrix products at {:.1f} GFLOP/s; shares of these in brackets\n\n",
         limits.bandwidth * 1e-9, limits.flops * 1e-9);
@@ -81,11 +87,18 @@ void run_ops(const OpsOptions& options) {
   for (const auto& [name, cases] : ops::bench::all_cases()) {
     if (!options.ops.empty() && std::find(options.ops.begin(), options.ops.end(), name) == options.ops.end()) continue;
     torch::manual_seed(1);
-    for (const Case& one : cases()) {
+    for (const Case& one : cases(device)) {
       const double error = one.error();
       check(error <= one.tolerance, "[bench ops] {} {} {}: not timed, its error is {}, allowed are {}", one.op,
             one.pass, one.shape, error, one.tolerance);
-      print_row(one, measure(one.run, {.seconds = options.seconds}), error, limits, options.json);
+      print_row(one,
+                measure(
+                    [&] {
+                      one.run();
+                      ops::synchronize(device);
+                    },
+                    {.seconds = options.seconds}),
+                error, limits, device, options.json);
     }
   }
 }
@@ -100,6 +113,7 @@ void add_bench_ops(CLI::App& bench, Common& common) {
   command->add_option("--seconds", options->seconds, "that each case is repeated for, at least five times")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  command->add_option("--device", options->device, "cpu, cuda or cuda:N")->capture_default_str();
   command->add_flag("--json", options->json, "one JSON object a line, for machines");
   add_threads(*command, common);
   command->callback([options, &common] {

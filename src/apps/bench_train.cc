@@ -4,6 +4,7 @@
 
 #include "apps/bench_commands.h"
 #include "base/check.h"
+#include "ops/device.h"
 #include "train/machine.h"
 #include "train/throughput.h"
 
@@ -15,7 +16,8 @@ struct TrainOptions {
   std::vector<int64_t> lengths = {2048};
   int64_t batch = 1, tokens = 0, steps = 5, warmups = 2;
   std::string device = "cpu";
-  bool checkpointing = false, json = false;
+  int64_t chunk = 0, checkpoint_every = 0;
+  bool json = false;
 };
 
 nn::Precision parse_precision(const std::string& name) {
@@ -50,12 +52,12 @@ void print_row(const NamedCase& one, const Throughput& result, double peak_flops
                                          {"seq", one.options.length},
                                          {"batch", one.options.batch},
                                          {"precision", one.precision},
-                                         {"checkpointing", one.options.checkpointing},
-                                         {"device", "cpu"},
+                                         {"checkpoint_every", one.options.checkpoint_every},
+                                         {"device", one.options.device.str()},
                                          {"gemm_share", share},
                                          {"gemm_peak_gflops", peak_flops * 1e-9},
                                          {"peak_mb", peak_mb},
-                                         {"machine", describe_machine()},
+                                         {"machine", describe_machine(one.options.device)},
                                          {"version", MEGALODON_VERSION}};
     fmt::print("{}\n", line.dump());
   } else {
@@ -70,7 +72,8 @@ void print_row(const NamedCase& one, const Throughput& result, double peak_flops
 std::vector<NamedCase> cases_of(const TrainOptions& options) {
   std::vector<NamedCase> cases;
   for (const std::string& preset : options.presets) {
-    const std::shared_ptr<const ModelConfig> config = make_preset(preset);
+    const std::shared_ptr<ModelConfig> config = make_preset(preset);
+    if (options.chunk > 0) config::read(*config, {{"chunk_size", options.chunk}}, {}, "--chunk");
     for (const int64_t length : options.lengths)
       for (const std::string& precision : options.precisions)
         cases.push_back({preset,
@@ -79,7 +82,8 @@ std::vector<NamedCase> cases_of(const TrainOptions& options) {
                           .batch = batch_of(options, length),
                           .length = length,
                           .precision = parse_precision(precision),
-                          .checkpointing = options.checkpointing,
+                          .checkpoint_every = options.checkpoint_every,
+                          .device = ops::parse_device(options.device),
                           .warmups = options.warmups,
                           .steps = options.steps}});
   }
@@ -89,7 +93,7 @@ std::vector<NamedCase> cases_of(const TrainOptions& options) {
 void run_train(const TrainOptions& options) {
   const auto cases = cases_of(options);
   if (!options.json) {
-    fmt::print("megalodon {}, {}\n", MEGALODON_VERSION, describe_machine());
+    fmt::print("megalodon {}, {}\n", MEGALODON_VERSION, describe_machine(ops::parse_device(options.device)));
     fmt::print("medians of {} steps after {} that do not count\n\n", options.steps, options.warmups);
     fmt::print(
         "| preset        |    seq | batch | precision | tokens/s |         p10 – p90 | GEMM share |  peak MB | "
@@ -98,7 +102,7 @@ void run_train(const TrainOptions& options) {
   }
   for (const NamedCase& one : cases) {
     // Measured beside every case: on a shared machine it is another number a minute later.
-    const double peak = measure_peak_flops(one.options.precision);
+    const double peak = measure_peak_flops(one.options.precision, one.options.device);
     print_row(one, measure_throughput(one.options), peak, options.json);
   }
 }
@@ -126,8 +130,15 @@ void add_bench_train(CLI::App& bench, Common& common) {
       ->capture_default_str();
   command->add_option("--steps", options->steps, "timed steps")->check(at_least(1))->capture_default_str();
   command->add_option("--warmup", options->warmups, "steps before them")->check(at_least(0))->capture_default_str();
-  command->add_flag("--checkpointing", options->checkpointing, "recompute each layer's activations in the backward");
-  command->add_option("--device", options->device)->check(CLI::IsMember({"cpu"}))->capture_default_str();
+  command->add_option("--chunk", options->chunk, "steps of an attention chunk; 0: the preset's")
+      ->check(at_least(0))
+      ->capture_default_str();
+  command
+      ->add_option("--checkpoint-every", options->checkpoint_every,
+                   "recompute activations of one layer in so many in the backward pass; 0: of none")
+      ->check(at_least(0))
+      ->capture_default_str();
+  command->add_option("--device", options->device, "cpu, cuda or cuda:N")->capture_default_str();
   command->add_flag("--json", options->json, "one JSON object a line, for machines");
   add_threads(*command, common);
   command->callback([options, &common] {

@@ -14,7 +14,7 @@ namespace megalodon::apps {
 namespace {
 
 struct TrainCommand {
-  std::string run_file;
+  std::string run_file, device;
   TrainerOptions trainer;
 };
 
@@ -51,6 +51,7 @@ void add_train(CLI::App& app, Common& common) {
                    "holds a run; "
                    "PATH: start from that checkpoint")
       ->capture_default_str();
+  command->add_option("--device", options->device, "cpu, cuda or cuda:N; the same as --train.device");
   add_threads(*command, common, "CPU threads; the same as --train.threads");
   command->add_flag("--dry-run", options->trainer.dry_run,
                     "print the configuration, sizes, memory and a measured step; write nothing");
@@ -61,6 +62,7 @@ void add_train(CLI::App& app, Common& common) {
                   run_config_help());
   command->callback([options, command, &common] {
     config::Overrides overrides = config::parse_overrides(command->remaining());
+    if (!options->device.empty()) overrides.emplace("train.device", options->device);
     if (common.threads > 0) overrides.emplace("train.threads", std::to_string(common.threads));
     if (!options->trainer.dry_run) catch_signals_for_good();
     try {

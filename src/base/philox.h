@@ -1,6 +1,7 @@
 // Philox4x32-10 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", 2011): random numbers as a pure function
 // of (key, counter). Whoever needs the number of one element computes it anywhere, in any order, on any thread, and the
-// backward pass recomputes what the forward drew; nothing but the key has to be stored to resume.
+// backward pass recomputes what the forward drew; nothing but the key has to be stored to resume. (constexpr: CUDA
+// kernels call it.)
 #pragma once
 
 #include <array>
@@ -10,7 +11,7 @@ namespace megalodon {
 
 using Philox4 = std::array<uint32_t, 4>;
 
-inline Philox4 philox(uint64_t key, uint64_t counter_low, uint64_t counter_high = 0) {
+constexpr Philox4 philox(uint64_t key, uint64_t counter_low, uint64_t counter_high = 0) {
   Philox4 c = {static_cast<uint32_t>(counter_low), static_cast<uint32_t>(counter_low >> 32),
                static_cast<uint32_t>(counter_high), static_cast<uint32_t>(counter_high >> 32)};
   auto k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
@@ -25,12 +26,12 @@ inline Philox4 philox(uint64_t key, uint64_t counter_low, uint64_t counter_high 
 }
 
 /// Uniform in [0, 1) with 24 bits, the float32 grid.
-inline float philox_uniform(uint32_t bits) {
+constexpr float philox_uniform(uint32_t bits) {
   return static_cast<float>(bits >> 8) * 0x1p-24f;
 }
 
 /// An independent key for a named use: mixes `stream` into `seed` (the finalizer of SplitMix64).
-inline uint64_t derive_key(uint64_t seed, uint64_t stream) {
+constexpr uint64_t derive_key(uint64_t seed, uint64_t stream) {
   uint64_t z = seed + 0x9E3779B97F4A7C15 * (stream + 1);
   z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9;
   z = (z ^ (z >> 27)) * 0x94D049BB133111EB;

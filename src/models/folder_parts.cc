@@ -16,7 +16,8 @@ std::vector<FileSum> write_parts(const FolderParts& parts, const fs::path& folde
   std::vector<FileSum> files;
   for (const TensorPart& part : parts.tensors) {
     std::vector<io::TensorView> views;
-    for (const auto& [name, tensor] : part.tensors) views.push_back(to_view(name, tensor));
+    std::vector<Tensor> on_cpu;  // owns what the views show: the tensors themselves, or copies of a GPU's
+    for (const auto& [name, tensor] : part.tensors) views.push_back(to_view(name, on_cpu.emplace_back(tensor.cpu())));
     const fs::path path = part.name, home = path.parent_path();
     fs::create_directories(folder / home);
     for (FileSum file : io::write_tensors(folder / home, path.filename().string(), views, max_shard_bytes)) {

@@ -24,7 +24,7 @@ using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
 /// "carry" -> carry.safetensors, or shards of it where it is large; "ema/model" lies in a subfolder.
 struct TensorPart {
   std::string name;
-  NamedTensors tensors;  // contiguous, on the CPU
+  NamedTensors tensors;  // contiguous, on any device
 };
 
 /// A small file: "config.json".

@@ -26,7 +26,7 @@
 #include "ops/dropout/dropout.h"
 #include "ops/gated_silu/gated_silu.h"
 #include "ops/linear_recurrence/linear_recurrence.h"
-#include "ops/rotary/rotary.h"
+#include "ops/query_key/query_key.h"
 #include "ops/row_norm/row_norm.h"
 
 namespace megalodon {
@@ -166,6 +166,12 @@ torch::ScalarType activation_type(const Tensor& x, nn::Precision precision) {
   return precision == nn::Precision::kBfloat16 ? torch::kBFloat16 : x.scalar_type();
 }
 
+/// Of the moving average's input and output. On the CPU, whose kernels compute it in float32 and whose caches hold it,
+/// that is x's; on a GPU every pass over memory counts.
+torch::ScalarType average_type(const Tensor& x, nn::Precision precision) {
+  return x.is_cuda() ? activation_type(x, precision) : x.scalar_type();
+}
+
 /// The last `steps` of prior and new along time; both may be shorter.
 Tensor last_steps(const Tensor& prior, const Tensor& current, int64_t steps) {
   const int64_t length = current.size(1);
@@ -214,8 +220,9 @@ Tensor MegaAttention::forward(const Tensor& x_BLD, const ModelInput& input, Carr
   const auto before = MegalodonLayerState::unpack(carry.before(slot));
   MegalodonLayerState after;
 
-  const auto norm = ops::timestep_norm(x_BLD, timenorm_weight_, timenorm_bias_,
-                                       {config_.norm_num_groups, config_.norm_eps, before.norm(), {}, input.starts_BL});
+  const auto norm = ops::timestep_norm(
+      x_BLD, timenorm_weight_, timenorm_bias_,
+      {config_.norm_num_groups, config_.norm_eps, before.norm(), {}, input.starts_BL, average_type(x_BLD, precision_)});
   const Tensor& t_BLD = norm.y_BLD;
   const auto cema = nn::cema_coefficients(cema_alpha_, cema_delta_, cema_theta_, cema_gamma_);
   const auto average = ops::linear_recurrence(t_BLD, cema.q_DN, cema.c_DN, cema_omega_.squeeze(-1),
@@ -244,16 +251,12 @@ Tensor MegaAttention::forward(const Tensor& x_BLD, const ModelInput& input, Carr
 Tensor MegaAttention::attend(const Tensor& z_BLZ, const Tensor& t_BLD, const ModelInput& input,
                              const MegalodonLayerState& before, MegalodonLayerState* after, uint64_t dropout_key) {
   const int64_t B = t_BLD.size(0), L = t_BLD.size(1), H = config_.num_heads, K = config_.z_dim / H;
-  const auto positions = ops::chunk_positions(B, L, config_.chunk_size, input.starts_BL, before.position_B);
+  const auto positions =
+      ops::chunk_positions(B, L, config_.chunk_size, input.starts_BL, before.position_B, t_BLD.device());
 
-  const Tensor unit_BLZ =
-      ops::rms_norm(z_BLZ.view({B, L, H, K}), {}, config_.norm_eps, t_BLD.scalar_type()).view({B, L, -1});
   const Tensor scale_2Z = (gamma_ + 1) / std::sqrt(static_cast<double>(K));
-  const auto query_or_key = [&](int64_t i) {
-    const Tensor affine_BLZ = torch::addcmul(beta_[i], unit_BLZ, scale_2Z[i]);
-    return ops::rotary(affine_BLZ.view({B, L, H, K}), positions.position_BL, config_.rope_base);
-  };
-  const Tensor q_BLHK = query_or_key(0), k_BLHK = query_or_key(1);
+  const auto [q_BLHK, k_BLHK] = ops::query_key(z_BLZ.view({B, L, H, K}), scale_2Z, beta_, positions.position_BL,
+                                               config_.norm_eps, config_.rope_base, t_BLD.scalar_type());
   const Tensor v_BLHV = ops::gated_silu(wv_(t_BLD, precision_), {}).view({B, L, H, -1});
 
   ops::ChunkAttentionOptions options;
@@ -360,17 +363,18 @@ class Megalodon final : public Model {
   const ModelConfig& config() const override { return config_; }
   const nn::Linear& output() const override { return output_; }
 
-  Tensor hidden(const ModelInput& input, Carry& carry) override {
+  Tensor hidden(const ModelInput& anywhere, Carry& carry) override {
+    const ModelInput input = here(anywhere);
     const uint64_t key = dropout_key_;
     Tensor x_BLD = torch::embedding(embed_, input.tokens_BL);
     if (config_.scale_emb) x_BLD = x_BLD * std::sqrt(static_cast<double>(config_.model_dim));
     x_BLD = drop(x_BLD, config_.dropout, key, kOnEmbedding, is_training());
 
-    const bool recompute = checkpointing_ && is_training() && torch::GradMode::is_enabled();
+    const bool may_recompute = checkpoint_every_ > 0 && is_training() && torch::GradMode::is_enabled();
     for (int64_t i = 0; i < config_.num_layers; ++i) {
       const uint64_t layer_key = derive_key(key, 64 + i);  // apart from the embedding's site
       const auto block = [&](const Tensor& x) { return layers_[i]->forward(x, input, carry, layer_key); };
-      if (recompute) {
+      if (may_recompute && i % checkpoint_every_ == 0) {
         // By value, and without the carry: the backward pass runs when this call is long over.
         const auto again = [layer = layers_[i], input, before = carry.before(i), layer_key](const Tensor& x) {
           ReplayCarry replay(before);
@@ -384,7 +388,7 @@ class Megalodon final : public Model {
     }
 
     const State before = carry.before(config_.num_layers);
-    ops::TimestepNormOptions options{config_.norm_num_groups, config_.norm_eps, {}, {}, input.starts_BL};
+    ops::TimestepNormOptions options{config_.norm_num_groups, config_.norm_eps, {}, {}, input.starts_BL, {}};
     if (!before.empty()) options.state = {before[0], before[1], before[2]};
     const auto norm = ops::timestep_norm(x_BLD, final_norm_weight_, final_norm_bias_, options);
     if (carry.wants_after())
@@ -421,8 +425,12 @@ class Megalodon final : public Model {
     const int64_t attention = c.model_dim * (c.z_dim + 2 * c.value_dim + c.model_dim) + c.value_dim * c.model_dim;
     info.matrix_parameters = c.num_layers * (attention + ffn) + c.outputs() * c.model_dim;
     // CEMA: 6 multiply-adds per (feature, order); attention: scores and weighted values over C keys.
-    const double mixing = 12.0 * c.model_dim * c.cema_ndim + 2.0 * c.chunk_size * (c.z_dim + c.value_dim);
-    info.forward_flops_per_token = 2.0 * info.matrix_parameters + c.num_layers * mixing;
+    const double average = 12.0 * c.model_dim * c.cema_ndim, key = 2.0 * (c.z_dim + c.value_dim);
+    const auto with_keys = [&](double keys) {
+      return 2.0 * info.matrix_parameters + c.num_layers * (average + key * keys);
+    };
+    info.forward_flops_per_token = with_keys(c.chunk_size);
+    info.mean_forward_flops = with_keys((c.chunk_size + 1) / 2.0);
     const int64_t norm = 8 + 2 * 8 * c.norm_num_groups;
     info.state_bytes_fixed = c.num_layers * (norm + 8 + 8 * c.model_dim * c.cema_ndim) + norm;
     info.state_bytes_full = info.state_bytes_fixed + c.num_layers * 4 * (c.chunk_size - 1) * (c.z_dim + c.value_dim);

@@ -29,7 +29,17 @@ const std::vector<Architecture>& registry() {
   return entries;
 }
 
+/// Through pinned memory, from which a GPU fetches it in its own time.
+Tensor to_device(const Tensor& t, torch::Device device) {
+  if (!t.defined() || t.device() == device) return t;
+  return (t.is_cpu() && device.is_cuda() ? t.pin_memory() : t).to(device, /*non_blocking=*/true);
+}
+
 }  // namespace
+
+ModelInput Model::here(const ModelInput& input) const {
+  return {to_device(input.tokens_BL, device()), to_device(input.starts_BL, device())};
+}
 
 Tensor Model::logits(const ModelInput& input, Carry& carry) {
   const Tensor logits_BLV = output()(hidden(input, carry), precision_);
@@ -37,7 +47,8 @@ Tensor Model::logits(const ModelInput& input, Carry& carry) {
 }
 
 Tensor Model::nll(const ModelInput& input, const Tensor& targets_BL, Carry& carry) {
-  return ops::linear_cross_entropy(hidden(input, carry), output().weight, targets_BL, precision_, output().packed);
+  return ops::linear_cross_entropy(hidden(input, carry), output().weight, to_device(targets_BL, device()), precision_,
+                                   output().packed);
 }
 
 void Model::replace_norm_statistics(StreamCarry&, const StreamCarry&) const {

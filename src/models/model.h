@@ -40,6 +40,7 @@ struct ModelInfo {
   int64_t parameters = 0;              // trained, tied ones once
   int64_t matrix_parameters = 0;       // those that matrix products read for every token
   double forward_flops_per_token = 0;  // multiply and add counted apart, at the end of a full chunk
+  double mean_forward_flops = 0;       // of a token, on average over a full chunk
   int64_t state_bytes_fixed = 0;       // of a float32 stream of batch 1, without keys and values
   int64_t state_bytes_full = 0;        // with those of a full chunk
 };
@@ -58,6 +59,9 @@ class Model : public torch::nn::Module {
   /// evaluator does with long inputs. Throws Error for architectures without such statistics.
   virtual void replace_norm_statistics(StreamCarry& carry, const StreamCarry& fresh) const;
 
+  /// Of the parameters. Tokens, starts and targets may be elsewhere: they are brought there.
+  torch::Device device() const { return output().weight.device(); }
+
   /// [B,L,V], float32 or wider.
   Tensor logits(const ModelInput& input, Carry& carry);
   /// [B,L] negative log likelihoods; 0 where the target is -100. Never holds all logits.
@@ -67,15 +71,18 @@ class Model : public torch::nn::Module {
   void set_dropout_key(uint64_t key) { dropout_key_ = key; }
   /// What matrix products are made of; float32 unless told otherwise. The parameters are float32 in either case.
   virtual void set_precision(nn::Precision precision) { precision_ = precision; }
-  /// Recompute each layer's activations in the backward pass instead of storing them.
-  void set_checkpointing(bool on) { checkpointing_ = on; }
+  /// Recompute the activations of one layer in `every` in the backward pass instead of storing them; 0: of none.
+  void set_checkpointing(int64_t every) { checkpoint_every_ = every; }
   /// Called with (layer, output_BLD) after every layer when set: for tests and debugging.
   void set_observer(std::function<void(int64_t, const Tensor&)> observer) { observer_ = std::move(observer); }
 
  protected:
+  /// The same on the device of the parameters.
+  ModelInput here(const ModelInput& input) const;
+
   uint64_t dropout_key_ = 0;
   nn::Precision precision_ = nn::Precision::kFloat32;
-  bool checkpointing_ = false;
+  int64_t checkpoint_every_ = 0;
   std::function<void(int64_t, const Tensor&)> observer_;
 };
 

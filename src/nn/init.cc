@@ -17,22 +17,31 @@ double normal_cdf(double x) {
   return 0.5 * std::erfc(-x / std::sqrt(2.0));
 }
 
+/// Fills the parameter by draw(tensor on the CPU): the same numbers on every device.
+template <class Draw>
+void fill(const Tensor& parameter, const Draw& draw) {
+  torch::NoGradGuard no_grad;
+  if (parameter.is_cpu()) return draw(parameter);
+  const Tensor drawn = torch::empty(parameter.sizes(), parameter.options().device(torch::kCPU));
+  draw(drawn);
+  Tensor(parameter).copy_(drawn);
+}
+
 }  // namespace
 
 void normal(const Tensor& parameter, double std, uint64_t key) {
-  torch::NoGradGuard no_grad;
-  parameter.normal_(0, std, generator(key));
+  fill(parameter, [&](const Tensor& t) { t.normal_(0, std, generator(key)); });
 }
 
 void truncated_normal(const Tensor& parameter, double std, double limit, uint64_t key) {
-  torch::NoGradGuard no_grad;
   // Inverse transform: uniform in the cut distribution's range of probabilities, mapped back by the error function.
   const double tail = 2 * normal_cdf(-limit / std);
-  parameter.uniform_(tail - 1, 1 - tail, generator(key)).erfinv_().mul_(std * std::sqrt(2.0)).clamp_(-limit, limit);
+  fill(parameter, [&](const Tensor& t) {
+    t.uniform_(tail - 1, 1 - tail, generator(key)).erfinv_().mul_(std * std::sqrt(2.0)).clamp_(-limit, limit);
+  });
 }
 
 void init_linear(const Tensor& weight, const std::string& mode, uint64_t key) {
-  torch::NoGradGuard no_grad;
   const auto out = static_cast<double>(weight.size(0)), in = static_cast<double>(weight.size(1));
   if (mode == "he") {
     normal(weight, std::sqrt(1 / (3 * in)), key);
@@ -42,7 +51,7 @@ void init_linear(const Tensor& weight, const std::string& mode, uint64_t key) {
     truncated_normal(weight, 1, 3, key);
   } else if (mode == "xavier" || mode == "none") {
     const double bound = mode == "xavier" ? std::sqrt(6 / (in + out)) : 1 / std::sqrt(in);
-    weight.uniform_(-bound, bound, generator(key));
+    fill(weight, [&](const Tensor& t) { t.uniform_(-bound, bound, generator(key)); });
   } else {
     fail_usage("[model.init_mode] expected he, bert, xavier, gaussian or none, got \"{}\"", mode);
   }

@@ -61,18 +61,23 @@ void add(const Operator& op, std::vector<Case>& list) {
 
 }  // namespace
 
-std::vector<Case> cases(const std::vector<Operator>& operators) {
+std::vector<Case> cases(const std::vector<Operator>& operators, torch::Device device) {
   std::vector<Case> list;
-  for (const Operator& op : operators) add(op, list);
+  for (Operator op : operators) {
+    for (Tensors* tensors : {&op.inputs, &op.checked})
+      for (Tensor& t : *tensors) t = t.to(device);
+    add(op, list);
+  }
   return list;
 }
 
-const std::vector<std::pair<std::string, std::vector<Case> (*)()>>& all_cases() {
-  static const std::vector<std::pair<std::string, std::vector<Case> (*)()>> list = {
+const std::vector<std::pair<std::string, std::vector<Case> (*)(torch::Device)>>& all_cases() {
+  static const std::vector<std::pair<std::string, std::vector<Case> (*)(torch::Device)>> list = {
       {"linear_recurrence", linear_recurrence_cases},
       {"timestep_norm", timestep_norm_cases},
       {"row_norm", row_norm_cases},
       {"rotary", rotary_cases},
+      {"query_key", query_key_cases},
       {"chunk_attention", chunk_attention_cases},
       {"gated_silu", gated_silu_cases},
       {"dropout", dropout_cases},

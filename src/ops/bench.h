@@ -36,20 +36,46 @@ struct Operator {
   double tolerance = 1e-5;
 };
 
-std::vector<Case> cases(const std::vector<Operator>& operators);
+/// The operators' tensors are on `device`.
+std::vector<Case> cases(const std::vector<Operator>& operators, torch::Device device);
 
-std::vector<Case> adamw_cases();
-std::vector<Case> chunk_attention_cases();
-std::vector<Case> dropout_cases();
-std::vector<Case> gated_silu_cases();
-std::vector<Case> linear_cases();
-std::vector<Case> linear_cross_entropy_cases();
-std::vector<Case> linear_recurrence_cases();
-std::vector<Case> rotary_cases();
-std::vector<Case> row_norm_cases();
-std::vector<Case> timestep_norm_cases();
+/// N(0, 1) numbers.
+inline Tensor normal(torch::IntArrayRef sizes, torch::Device device, torch::ScalarType type = torch::kFloat32) {
+  return torch::randn(sizes, torch::TensorOptions(device).dtype(torch::kFloat32)).to(type);
+}
+
+/// Types of activations that are worth timing: a CPU's kernels take bfloat16 next to matrix products alone, and their
+/// cases say so.
+inline std::vector<torch::ScalarType> activation_types(torch::Device device) {
+  if (device.is_cuda()) return {torch::kFloat32, torch::kBFloat16};
+  return {torch::kFloat32};
+}
+
+/// What a case's shape says of a type: nothing of float32.
+inline std::string type_text(torch::ScalarType type) {
+  return type == torch::kBFloat16 ? ", bfloat16" : "";
+}
+inline double bytes_of(torch::ScalarType type) {
+  return static_cast<double>(c10::elementSize(type));
+}
+/// The largest error allowed, where float32 may have that one.
+inline double tolerance_of(torch::ScalarType type, double float32) {
+  return type == torch::kBFloat16 ? 2e-2 : float32;
+}
+
+std::vector<Case> adamw_cases(torch::Device device);
+std::vector<Case> chunk_attention_cases(torch::Device device);
+std::vector<Case> dropout_cases(torch::Device device);
+std::vector<Case> gated_silu_cases(torch::Device device);
+std::vector<Case> linear_cases(torch::Device device);
+std::vector<Case> linear_cross_entropy_cases(torch::Device device);
+std::vector<Case> linear_recurrence_cases(torch::Device device);
+std::vector<Case> query_key_cases(torch::Device device);
+std::vector<Case> rotary_cases(torch::Device device);
+std::vector<Case> row_norm_cases(torch::Device device);
+std::vector<Case> timestep_norm_cases(torch::Device device);
 
 /// The functions above by the operator's name: their tensors need not all be there at once.
-const std::vector<std::pair<std::string, std::vector<Case> (*)()>>& all_cases();
+const std::vector<std::pair<std::string, std::vector<Case> (*)(torch::Device)>>& all_cases();
 
 }  // namespace megalodon::ops::bench

@@ -2,26 +2,9 @@
 
 #include <algorithm>
 
-#include <cstdlib>
-#include <string_view>
-
 #include "base/check.h"
 
 namespace megalodon::ops {
-
-bool use_reference() {
-  static const bool reference = [] {
-    const char* value = std::getenv("MEGALODON_KERNELS");
-    if (value == nullptr || *value == '\0') return false;
-    check(std::string_view(value) == "ref", "[MEGALODON_KERNELS] expected \"ref\" or nothing, got \"{}\"", value);
-    return true;
-  }();
-  return reference;
-}
-
-bool use_cpu_kernel(const Tensor& x) {
-  return x.device().is_cpu() && x.scalar_type() == torch::kFloat32 && !use_reference();
-}
 
 bool is_differentiated(torch::TensorList inputs) {
   return torch::GradMode::is_enabled() &&

@@ -5,20 +5,9 @@
 #include <torch/library.h>
 
 #include "base/compat.h"
-#include "ops/number.h"
+#include "ops/device.h"
 
 namespace megalodon::ops {
-
-/// MEGALODON_KERNELS=ref runs every op on its reference composition, to bisect a wrong number in minutes.
-bool use_reference();
-
-/// True where the framework-free float32 CPU kernel serves: CPU tensor, float32, kernels not switched off.
-bool use_cpu_kernel(const Tensor& x);
-
-/// Of a float32 or bfloat16 tensor.
-inline NumberType number_type(const Tensor& x) {
-  return x.scalar_type() == torch::kBFloat16 ? NumberType::kBfloat16 : NumberType::kFloat32;
-}
 
 /// Whether an op of these inputs will be asked for gradients. (An autograd function's context does not know in
 /// forward.)

@@ -12,12 +12,17 @@
 #include "base/compat.h"
 #include "base/parallel.h"
 #include "base/process.h"
+#include "ops/device.h"
 #include "ops/linear/matrix_product.h"
 
 namespace megalodon {
 namespace {
 
-constexpr int64_t kSize = 1024;  // three float32 matrices of 4 MiB: large enough to reach the peak, 2 GFLOP a product
+// Large enough to reach the peak: on a CPU 2 GFLOP a product, on a GPU 1.1 TFLOP.
+int64_t peak_size(torch::Device device) {
+  return device.is_cuda() ? 8192 : 1024;
+}
+
 constexpr double kSeconds = 0.3;
 constexpr int kFewest = 2;  // the first one also wakes threads up
 
@@ -34,21 +39,47 @@ double best_of_many(const Run& run) {
   return best;
 }
 
-double product_flops(torch::ScalarType type) {
+double product_flops(torch::ScalarType type, torch::Device device) {
   torch::NoGradGuard no_grad;
-  const Tensor a = torch::ones({kSize, kSize}, type), product = torch::empty({kSize, kSize}, type);
-  const ops::PackedMatrix b(torch::ones({kSize, kSize}), type);
-  return 2.0 * kSize * kSize * kSize / best_of_many([&] { b.multiply(product, a); });
+  const int64_t size = peak_size(device);
+  const auto options = torch::TensorOptions(device);
+  // Not of zeros or ones: a GPU multiplies those faster than real numbers.
+  const Tensor a = torch::rand({size, size}, options).sub_(0.5).to(type), product = torch::empty_like(a);
+  const ops::PackedMatrix b(torch::rand({size, size}, options).sub_(0.5), type);
+  const double seconds = best_of_many([&] {
+    b.multiply(product, a);
+    ops::synchronize(device);
+  });
+  const auto n = static_cast<double>(size);
+  return 2 * n * n * n / seconds;
+}
+
+double copy_bandwidth(torch::Device device) {
+  const Tensor from = torch::rand({int64_t{1} << 28}, torch::TensorOptions(device)), to = torch::empty_like(from);
+  const double seconds = best_of_many([&] {
+    Tensor(to).copy_(from);
+    ops::synchronize(device);
+  });
+  return 2 * static_cast<double>(from.nbytes()) / seconds;
+}
+
+std::string cpu_name() {
+  std::ifstream cpuinfo("/proc/cpuinfo");
+  for (std::string line; std::getline(cpuinfo, line);)
+    if (line.starts_with("model name")) return line.substr(std::min(line.find(':') + 2, line.size()));
+  return "unknown processor";
 }
 
 }  // namespace
 
-double measure_peak_flops(nn::Precision precision) {
-  const double in_float32 = product_flops(torch::kFloat32);
-  return precision == nn::Precision::kFloat32 ? in_float32 : std::max(in_float32, product_flops(torch::kBFloat16));
+double measure_peak_flops(nn::Precision precision, torch::Device device) {
+  const double in_float32 = product_flops(torch::kFloat32, device);
+  return precision == nn::Precision::kFloat32 ? in_float32
+                                              : std::max(in_float32, product_flops(torch::kBFloat16, device));
 }
 
-double measure_read_bandwidth() {
+double measure_bandwidth(torch::Device device) {
+  if (device.is_cuda()) return copy_bandwidth(device);
   constexpr int64_t kBlock = 1 << 20, kBlocks = 256;  // bytes: far more than any cache
   const std::vector<char> memory(kBlock * kBlocks, 0);
   std::atomic<int64_t> found = 0;
@@ -61,15 +92,9 @@ double measure_read_bandwidth() {
   return static_cast<double>(memory.size()) / best;
 }
 
-std::string describe_machine() {
-  std::string processor = "unknown processor";
-  std::ifstream cpuinfo("/proc/cpuinfo");
-  for (std::string line; std::getline(cpuinfo, line);) {
-    if (!line.starts_with("model name")) continue;
-    processor = line.substr(std::min(line.find(':') + 2, line.size()));
-    break;
-  }
-  return fmt::format("{}, {} threads, libtorch {}", processor, at::get_num_threads(), TORCH_VERSION);
+std::string describe_machine(torch::Device device) {
+  if (device.is_cuda()) return fmt::format("{}, libtorch {}", ops::device_name(device), TORCH_VERSION);
+  return fmt::format("{}, {} threads, libtorch {}", cpu_name(), at::get_num_threads(), TORCH_VERSION);
 }
 
 }  // namespace megalodon

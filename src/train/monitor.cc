@@ -111,6 +111,7 @@ void Monitor::step(const StepReport& report) {
                {"peak_rss_mb", mebibytes(peak_resident_bytes())},
                {"skips", report.skips},
                {"rollbacks", report.rollbacks}};
+  if (report.gpu_bytes > 0) line["peak_gpu_mb"] = mebibytes(report.gpu_bytes);
   if (peak_flops_ > 0) line["share_of_peak"] = size_.flops / report.seconds / peak_flops_;
   if (report.judgement.loss_z) line["loss_z"] = *report.judgement.loss_z;
   if (report.judgement.norm_z) line["grad_norm_z"] = *report.judgement.norm_z;

@@ -28,6 +28,7 @@ struct StepReport {
   double save_wait = 0;                  // before it, standing still for a checkpoint
   Judgement judgement;
   int64_t skips = 0, rollbacks = 0;  // of the run
+  int64_t gpu_bytes = 0;             // the most that the run's tensors took of a GPU so far; 0: there is none
 };
 
 /// What shares of a machine are computed from.

@@ -62,21 +62,21 @@ AdamW::AdamW(std::vector<std::pair<std::string, Tensor>> parameters, const Optim
 }
 
 double AdamW::gradient_norm() const {
-  double total = 0;
+  std::vector<Tensor> gradients;
   for (const Slot& slot : slots_)
-    if (slot.parameter.grad().defined()) total += ops::sum_of_squares(slot.parameter.grad());
-  return std::sqrt(total);
+    if (slot.parameter.grad().defined()) gradients.push_back(slot.parameter.grad());
+  return std::sqrt(ops::sum_of_squares(gradients));
 }
 
 void AdamW::step(double lr, double norm) {
   torch::NoGradGuard no_grad;
   ++updates_;
   const double factor = config_.clip > 0 ? std::min(1.0, config_.clip / (norm + kClipEps)) : 1.0;
-  for (const Slot& slot : slots_) {
-    if (!slot.parameter.grad().defined()) continue;  // took no part in the loss
-    ops::adamw(slot.parameter, slot.parameter.grad(), slot.exp_avg, slot.exp_avg_sq,
-               {lr, config_.beta1, config_.beta2, config_.eps, slot.decay, updates_, factor});
-  }
+  std::vector<ops::AdamWTensors> list;
+  for (const Slot& slot : slots_)
+    if (slot.parameter.grad().defined())  // else it took no part in the loss
+      list.push_back({slot.parameter, slot.parameter.grad(), slot.exp_avg, slot.exp_avg_sq, slot.decay});
+  ops::adamw(list, {lr, config_.beta1, config_.beta2, config_.eps, updates_, factor});
 }
 
 void AdamW::zero_grad() {

@@ -84,6 +84,8 @@ void TrainConfig::visit(config::Visitor& v) {
   v.field("out", out, "run folder: configuration, metrics, checkpoints");
   v.field("precision", precision, "of matrix products: float32 or bfloat16; all else, weights included, is float32");
   v.field("checkpointing", checkpointing, "recompute activations in the backward pass: less memory, a third more work");
+  v.field("checkpoint_every", checkpoint_every, "with checkpointing: of one layer in so many");
+  v.field("device", device, "what computes: cpu, cuda or cuda:N");
   v.field("threads", threads, "CPU threads; 0: all cores");
   v.field("eval_every", eval_every, "steps between evaluations on data.valid; 0: only at the end");
   v.field("eval_tokens", eval_tokens, "tokens of an evaluation, from the beginning of data.valid; 0: all");
@@ -119,6 +121,7 @@ void TrainConfig::validate() const {
     fail_usage("[train.precision] float16 is refused: its range (6e-8 to 65504) loses small gradients; use bfloat16");
   if (precision != "float32" && precision != "bfloat16")
     fail_usage("[train.precision] expected float32 or bfloat16, got \"{}\"", precision);
+  at_least("train.checkpoint_every", checkpoint_every, 1);
   at_least("train.threads", threads, 0, " (all cores)");
   at_least("train.eval_every", eval_every, 0, " (only at the end)");
   at_least("train.eval_tokens", eval_tokens, 0, " (all)");

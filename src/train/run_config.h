@@ -31,6 +31,8 @@ struct TrainConfig {
   std::string out = "runs/run";
   std::string precision = "float32";
   bool checkpointing = false;
+  int64_t checkpoint_every = 1;
+  std::string device = "cpu";
   int64_t threads = 0;
   int64_t eval_every = 0, eval_tokens = 262144;
   int64_t sample_every = 0, sample_tokens = 200;

@@ -104,9 +104,10 @@ std::optional<double> backward_mean_loss(Model& model, const std::vector<BatchTe
     before(i);
     const BatchTensors& batch = micro_batches[i];
     const Tensor nll_BL = nll_after(model, batch.input, batch.targets_BL, batch.continues, carry);
+    (nll_BL.sum() / static_cast<double>(targets)).backward();
+    // Read behind the backward pass: on a GPU that waits for what is queued.
     loss += nll_BL.detach().sum(torch::kFloat64).item<double>() / static_cast<double>(targets);
     if (!std::isfinite(loss)) break;
-    (nll_BL.sum() / static_cast<double>(targets)).backward();
   }
   return loss;
 }

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "data/testing.h"
@@ -55,6 +56,7 @@ class TrainingTest : public data::CorpusTest {
     run.train.out = (folder_ / out).string();
     run.train.eval_tokens = 64;
     run.train.measure_peak = false;
+    if (const char* device = std::getenv("MEGALODON_TEST_DEVICE")) run.train.device = device;
     run.train.threads = 1;  // tiny tensors: more threads would only wait for each other
     return run;
   }

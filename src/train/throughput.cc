@@ -4,8 +4,8 @@
 #include <cmath>
 
 #include "base/check.h"
-#include "base/process.h"
 #include "models/weights.h"
+#include "ops/device.h"
 #include "train/optimizer.h"
 #include "train/step.h"
 
@@ -38,13 +38,19 @@ LossAndNorm backward(Model& model, const BatchTensors& batch) {
   return {loss, norm};
 }
 
+void copy_weights(const Model& from, const Model& to) {
+  torch::NoGradGuard no_grad;
+  const auto source = named_weights(from), target = named_weights(to);
+  for (size_t i = 0; i < source.size(); ++i) Tensor(target[i].second).copy_(source[i].second);
+}
+
 /// Float64 runs on the reference compositions.
 void check_against_float64(Model& model, const ThroughputCase& options) {
   const BatchTensors batch = random_batch(*options.config, 1, std::min(options.length, kCheckedTokens));
   const LossAndNorm got = backward(model, batch);
   const auto exact = options.config->build();
-  exact->init_weights(kSeed);
-  exact->to(torch::kFloat64);
+  exact->to(options.device, torch::kFloat64);
+  copy_weights(model, *exact);
   const LossAndNorm expected = backward(*exact, batch);
   const double tolerance = options.precision == nn::Precision::kFloat32 ? 1e-4 : 2e-2;
   const auto near = [&](double a, double b) { return std::abs(a - b) <= tolerance * std::abs(b); };
@@ -57,15 +63,16 @@ void check_against_float64(Model& model, const ThroughputCase& options) {
 
 Throughput measure_throughput(const ThroughputCase& options) {
   const auto model = options.config->build();
+  model->to(options.device);
   model->init_weights(kSeed);
   model->set_precision(options.precision);
-  model->set_checkpointing(options.checkpointing);
+  model->set_checkpointing(options.checkpoint_every);
   check_against_float64(*model, options);
 
   model->train();
   AdamW optimizer(named_weights(*model), {});
   const BatchTensors batch = random_batch(*options.config, options.batch, options.length);
-  reset_peak_resident_bytes();
+  ops::reset_peak_memory(options.device);
   double loss = 0;
   Throughput result;
   result.step = measure(
@@ -73,13 +80,14 @@ Throughput measure_throughput(const ThroughputCase& options) {
         optimizer.zero_grad();
         loss = *backward_mean_loss(*model, {batch}, nullptr, [](size_t) {});
         optimizer.step(/*lr=*/1e-4, optimizer.gradient_norm());
+        ops::synchronize(options.device);
       },
       {.warmups = options.warmups, .fewest = options.steps, .seconds = 0});
   check(std::isfinite(loss), "[bench train] the loss became {}", loss);
-  result.peak_bytes = peak_resident_bytes();
+  result.peak_bytes = ops::peak_memory(options.device);
   result.parameters = model->info().parameters;
   result.tokens = options.batch * options.length;
-  result.flops = 3 * model->info().forward_flops_per_token * static_cast<double>(result.tokens);
+  result.flops = 3 * model->info().mean_forward_flops * static_cast<double>(result.tokens);
   return result;
 }
 

@@ -8,6 +8,7 @@
 #include "base/philox.h"
 #include "base/process.h"
 #include "models/weights.h"
+#include "ops/device.h"
 #include "train/machine.h"
 #include "train/resume.h"
 #include "train/sample.h"
@@ -16,6 +17,12 @@ namespace megalodon {
 namespace {
 
 constexpr uint64_t kDropoutStream = 0x64726F706F7574;  // dropout's random numbers, apart from the seed's other uses
+
+std::unique_ptr<Model> build_on_device(const RunConfig& config) {
+  auto model = config.model->build();
+  model->to(ops::parse_device(config.train.device));
+  return model;
+}
 
 RunConfig validated(RunConfig config) {
   config.validate();
@@ -50,7 +57,7 @@ Trainer::Trainer(RunConfig config, TrainerOptions options)
               .length = config_.data.seq_len,
               .tokens = config_.train.eval_tokens,
               .segment = data_.segment()}),
-      model_(config_.model->build()),
+      model_(build_on_device(config_)),
       optimizer_(named_weights(*model_), config_.optimizer),
       guard_(config_.train.guard),
       early_stop_(config_.train.early_stop_patience, config_.train.early_stop_min_delta),
@@ -59,7 +66,7 @@ Trainer::Trainer(RunConfig config, TrainerOptions options)
   // Debian's libtorch starts with one thread.
   at::set_num_threads(config_.train.threads > 0 ? static_cast<int>(config_.train.threads) : available_cores());
   model_->set_precision(config_.train.precision == "bfloat16" ? nn::Precision::kBfloat16 : nn::Precision::kFloat32);
-  model_->set_checkpointing(config_.train.checkpointing);
+  model_->set_checkpointing(config_.train.checkpointing ? config_.train.checkpoint_every : 0);
   model_->train();
   if (config_.train.ema_decay > 0) average_.emplace(*model_, config_.train.ema_decay);
   if (config_.data.packing == "stateful") carry_.emplace();
@@ -81,7 +88,7 @@ void Trainer::begin() {
 /// count.
 StepSize Trainer::step_size() const {
   const int64_t tokens = config_.data.batch * config_.data.seq_len * config_.train.accumulate;
-  return {tokens, 3 * model_->info().forward_flops_per_token * static_cast<double>(tokens)};
+  return {tokens, 3 * model_->info().mean_forward_flops * static_cast<double>(tokens)};
 }
 
 bool Trainer::done() const {
@@ -154,10 +161,15 @@ void Trainer::start() {
   monitor_.open(folder_, state_, resumed_from_ && is_of_run(*resumed_from_, folder_));
   monitor_.configuration(state_.step, to_toml(config_));
   monitor_.print(overview());
+  const bool on_gpu = model_->device().is_cuda();
   if (config_.train.measure_peak) {
-    const double peak = measure_peak_flops();
+    // On a CPU a float32 product whatever the precision, so that shares of runs in both can be compared.
+    const auto precision =
+        on_gpu && config_.train.precision == "bfloat16" ? nn::Precision::kBfloat16 : nn::Precision::kFloat32;
+    const double peak = measure_peak_flops(precision, model_->device());
     monitor_.set_peak(peak);
-    monitor_.print(fmt::format("peak   {:.1f} GFLOP/s in a float32 matrix product\n", peak * 1e-9));
+    monitor_.print(fmt::format("peak   {:.1f} GFLOP/s in a {} matrix product\n", peak * 1e-9,
+                               precision == nn::Precision::kBfloat16 ? "bfloat16" : "float32"));
   }
 }
 
@@ -169,9 +181,10 @@ std::string Trainer::overview() const {
   for (const std::string& line : valid_.describe()) text += fmt::format("valid  {}\n", line);
   text += fmt::format("steps  {} of {} tokens: {} tokens\n", config_.train.steps, tokens,
                       format_count(static_cast<double>(total)));
-  text += fmt::format("run    {}, {}, {} threads\n", folder_.path().string(),
-                      resumed_from_ ? fmt::format("resumed from {}", resumed_from_->filename().string()) : "new",
-                      at::get_num_threads());
+  text +=
+      fmt::format("run    {}, {}, {} threads{}\n", folder_.path().string(),
+                  resumed_from_ ? fmt::format("resumed from {}", resumed_from_->filename().string()) : "new",
+                  at::get_num_threads(), model_->device().is_cuda() ? ", " + describe_machine(model_->device()) : "");
   for (const std::string& note : notes_)
     if (!note.empty()) text += note + "\n";
   return text;
@@ -228,6 +241,8 @@ std::optional<StepReport> Trainer::train_step() {
   half_done_ = false;
   unsaved_ = true;
   report.total_tokens = state_.tokens;
+  ops::synchronize(model_->device());
+  if (model_->device().is_cuda()) report.gpu_bytes = ops::peak_memory(model_->device());
   report.seconds = watch.seconds();
   return report;
 }

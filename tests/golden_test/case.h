@@ -13,6 +13,13 @@ namespace megalodon::golden {
 
 using Json = nlohmann::ordered_json;
 
+/// What this run computes on and in, by --device and --precision.
+struct Target {
+  torch::Device device = torch::kCPU;
+  nn::Precision precision = nn::Precision::kFloat32;
+};
+Target& target();
+
 /// Throws Error that names the file.
 Json read_json(const fs::path& path);
 
@@ -36,7 +43,8 @@ class Case {
   Tolerance output_tolerance(bool is_double = false) const;
   Tolerance gradient_tolerance(bool is_double = false) const;
   /// Results in the file (out.*, grad.*, …) that `comparer` has not seen fail the case: nothing is silently ignored.
-  void check_all_compared(Comparer& comparer) const;
+  void check_all_compared(Comparer& comparer,
+                          const std::vector<std::string>& results = {"out.", "out64.", "grad.", "grad64."}) const;
 
  private:
   Json json_;

@@ -115,6 +115,8 @@ void check_checkpoint(const fs::path& folder, const std::vector<fs::path>& stems
   TemporaryFolder temporary;
   import_published(folder, temporary / "imported");
   const LoadedModel loaded = load_model(temporary / "imported");
+  loaded.model->to(target().device);
+  loaded.model->set_precision(target().precision);
   comparer.require(config::write(read_config(read_json(folder / "config.json").at("model"), "checkpoint")) ==
                        config::write(dynamic_cast<const MegalodonConfig&>(loaded.model->config())),
                    "configuration", "of the imported model is not that of the checkpoint");

@@ -59,7 +59,8 @@ void Comparer::near(const std::string& name, const Tensor& got, const Tensor& ex
 
 void Comparer::equal(const std::string& name, const Tensor& got, const Tensor& expected) {
   if (!same_shape(name, got, expected) || expected.numel() == 0) return;
-  const Tensor a = got.detach().reshape({-1}), e = expected.detach().reshape({-1});
+  const auto flat = [](const Tensor& t) { return t.detach().to(torch::kCPU).reshape({-1}); };
+  const Tensor a = flat(got), e = flat(expected);
   const Tensor different = a != e;
   if (!different.any().item<bool>()) return;
   const auto first = different.to(torch::kInt64).argmax().item<int64_t>();

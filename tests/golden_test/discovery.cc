@@ -37,6 +37,8 @@ void run_pair(const fs::path& stem, const std::string& kind, Comparer& comparer)
   check(found != kKinds.end(), "[golden] unknown kind '{}'", source.kind());
   Pass single(source, comparer, torch::kFloat32);
   found->second(single);
+  const bool low = target().precision == nn::Precision::kBfloat16;  // which float64 models do not have
+  if (low) return source.check_all_compared(comparer, {"out.", "grad."});
   if (source.kind() != "training" && (source.has_prefix("out64.") || source.has_prefix("grad64."))) {
     Pass wide(source, comparer, torch::kFloat64);
     found->second(wide);

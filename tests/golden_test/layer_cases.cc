@@ -9,7 +9,7 @@ namespace {
 
 /// Fills a module's parameters from the case and makes them leaves of the pass.
 void load_parameters(Pass& pass, torch::nn::Module& module) {
-  module.to(pass.dtype());
+  module.to(target().device, pass.dtype());
   std::vector<std::pair<std::string, Tensor>> parameters;
   torch::NoGradGuard no_grad;
   for (const auto& item : module.named_parameters()) {

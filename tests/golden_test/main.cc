@@ -5,13 +5,15 @@
 #include <CLI/CLI.hpp>
 #include <cstdlib>
 
+#include "case.h"
 #include "discovery.h"
+#include "ops/device.h"
 
 namespace megalodon::golden {
 namespace {
 
 struct Options {
-  std::string only;
+  std::string only, device = "cpu", precision = "float32";
   bool list = false, verbose = false;
 };
 
@@ -37,6 +39,8 @@ std::string first_line(const std::string& text) {
 }
 
 int run(const Options& options) {
+  target().device = ops::parse_device(options.device);
+  if (options.precision == "bfloat16") target().precision = nn::Precision::kBfloat16;
   int64_t ran = 0, failed = 0;
   for (const Check& check : find_checks(default_folder())) {
     if (check.name.find(options.only) == std::string::npos) continue;
@@ -71,6 +75,11 @@ int main(int argc, char** argv) {
   CLI::App app(
       "Compares this build with reference data: MEGALODON_GOLDEN_DIR=<folder> golden_test\n"
       "Without MEGALODON_GOLDEN_DIR, with the data carried in " MEGALODON_TESTS_DIR "/golden.");
+  app.add_option("--device", options.device, "what computes: cpu, cuda or cuda:N")->capture_default_str();
+  app.add_option("--precision", options.precision,
+                 "of the models' matrix products; with bfloat16 numbers must agree to a few percent")
+      ->check(CLI::IsMember({"float32", "bfloat16"}))
+      ->capture_default_str();
   app.add_flag("--list", options.list, "list the cases and their kinds, run nothing");
   app.add_option("--only", options.only, "run the cases whose name contains this")->option_text("SUBSTRING");
   app.add_flag("--verbose", options.verbose, "a line for each case that passes too");

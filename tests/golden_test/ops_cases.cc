@@ -26,7 +26,7 @@ double rope_base(const Json& config) {
 }
 
 Tensor positions(int64_t batch, int64_t begin, int64_t length) {
-  return torch::arange(begin, begin + length, torch::kInt64).unsqueeze(0).expand({batch, length}).contiguous();
+  return torch::arange(begin, begin + length, torch::kInt64).unsqueeze(0).expand({batch, length}).to(target().device);
 }
 
 /// What precedes the first step: the given statistics, else the priors, else nothing.
@@ -130,7 +130,7 @@ void run_rotary(Pass& pass) {
   pass.output("q", ops::rotary(q_BLHK, position_BL, base));
   pass.output("k", ops::rotary(k_BLHK, position_BL, base));
   // The frequencies are float32 by definition: the float64 ones are met to float32 rounding, each relative to itself.
-  const Tensor frequencies = ops::rotary_frequencies(q_BLHK.size(-1), base);
+  const Tensor frequencies = ops::rotary_frequencies(q_BLHK.size(-1), base, target().device);
   if (!pass.is_double()) {
     pass.output("freqs", frequencies);
   } else if (pass.source().has("out64.freqs")) {
@@ -155,8 +155,8 @@ void run_attention(Pass& pass) {
   options.prior_k_BTHK = pass.find("in.cache_k");
   options.prior_v_BTHV = pass.find("in.cache_v");
   const int64_t cached = pass.source().has("in.cache_count") ? pass.get("in.cache_count").item<int64_t>() : 0;
-  options.position_B = torch::full({batch}, cached, torch::kInt64);
-  const auto at = ops::chunk_positions(batch, length, chunk, {}, options.position_B);
+  options.position_B = torch::full({batch}, cached, q_BLHK.options().dtype(torch::kInt64).requires_grad(false));
+  const auto at = ops::chunk_positions(batch, length, chunk, {}, options.position_B, target().device);
   const Tensor rotated_BLHK = ops::rotary(k_BLHK, at.position_BL, rope_base(config));
   const Tensor y_BLHV =
       ops::chunk_attention(ops::rotary(q_BLHK, at.position_BL, rope_base(config)), rotated_BLHK, v_BLHV, options);

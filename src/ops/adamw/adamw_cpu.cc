@@ -17,16 +17,16 @@ int64_t blocks(int64_t size) {
   return (size + kBlock - 1) / kBlock;
 }
 
-void adamw_block(const AdamWArgs& a, int64_t begin, int64_t end) {
-  float* __restrict p = a.parameter;
-  const float* __restrict gradient = a.gradient;
-  float* __restrict m = a.exp_avg;
-  float* __restrict v = a.exp_avg_sq;
+void adamw_block(const AdamWArgs& a, const AdamWArrays& x, int64_t begin, int64_t end) {
+  float* __restrict p = x.parameter;
+  const float* __restrict gradient = x.gradient;
+  float* __restrict m = x.exp_avg;
+  float* __restrict v = x.exp_avg_sq;
   for (int64_t i = begin; i < end; ++i) {
     const float g = gradient[i] * a.gradient_scale;
     m[i] = a.beta1 * m[i] + a.rest1 * g;
     v[i] = a.beta2 * v[i] + a.rest2 * g * g;
-    p[i] = p[i] * a.shrink - a.rate * (m[i] / (std::sqrt(v[i] * a.inverse_correction) + a.eps));
+    p[i] = p[i] * x.shrink - a.rate * (m[i] / (std::sqrt(v[i] * a.inverse_correction) + a.eps));
   }
 }
 
@@ -42,22 +42,30 @@ double sum_of_squares_block(const float* x, int64_t size) {
   return total;
 }
 
-}  // namespace
-
-void adamw_cpu(const AdamWArgs& args) {
-  parallel_for(blocks(args.size),
-               [&](int64_t block) { adamw_block(args, block * kBlock, std::min(args.size, (block + 1) * kBlock)); });
-}
-
-double sum_of_squares_cpu(const float* x, int64_t size) {
-  std::vector<double> partial(blocks(size));
-  parallel_for(blocks(size), [&](int64_t block) {
+double sum_of_squares_of(const ConstArray& x) {
+  std::vector<double> partial(blocks(x.size));
+  parallel_for(blocks(x.size), [&](int64_t block) {
     const int64_t begin = block * kBlock;
-    partial[block] = sum_of_squares_block(x + begin, std::min(kBlock, size - begin));
+    partial[block] = sum_of_squares_block(x.data + begin, std::min(kBlock, x.size - begin));
   });
   double total = 0;
   for (const double sum : partial) total += sum;
   return total;
+}
+
+}  // namespace
+
+void adamw_cpu(const AdamWArgs& args) {
+  for (int64_t i = 0; i < args.count; ++i) {
+    const AdamWArrays& x = args.list[i];
+    parallel_for(blocks(x.size),
+                 [&](int64_t block) { adamw_block(args, x, block * kBlock, std::min(x.size, (block + 1) * kBlock)); });
+  }
+}
+
+void sum_of_squares_cpu(const SumOfSquaresArgs& args) {
+  *args.sum = 0;
+  for (int64_t i = 0; i < args.count; ++i) *args.sum += sum_of_squares_of(args.list[i]);
 }
 
 }  // namespace megalodon::ops

@@ -26,19 +26,25 @@ State as(const State& s, torch::ScalarType type) {
 }
 
 AdamWStep settings(int64_t step) {
-  return {.lr = 3e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .decay = 0.1, .step = step, .gradient_scale = 0.7};
+  return {.lr = 3e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .step = step, .gradient_scale = 0.7};
+}
+
+constexpr double kDecay = 0.1;
+
+AdamWTensors with_gradient(const State& s, const Tensor& gradient) {
+  return {s.parameter, gradient, s.exp_avg, s.exp_avg_sq, kDecay};
 }
 
 void update(const State& s, const Tensor& gradient, const AdamWStep& step) {
-  adamw(s.parameter, gradient, s.exp_avg, s.exp_avg_sq, step);
+  adamw({with_gradient(s, gradient)}, step);
 }
 
 // The specification against numbers worked by hand: first step from zero moments, g = 2.
 TEST(AdamW, ReferenceIsTheUpdateOfThePaper) {
   const auto scalar = [](double v) { return torch::full({1}, v, torch::kFloat64); };
   const State s{scalar(1), scalar(0), scalar(0)};
-  ref::adamw(s.parameter, scalar(4), s.exp_avg, s.exp_avg_sq,
-             {.lr = 0.1, .beta1 = 0.9, .beta2 = 0.99, .eps = 0.5, .decay = 0.2, .step = 1, .gradient_scale = 0.5});
+  ref::adamw({s.parameter, scalar(4), s.exp_avg, s.exp_avg_sq, /*decay=*/0.2},
+             {.lr = 0.1, .beta1 = 0.9, .beta2 = 0.99, .eps = 0.5, .step = 1, .gradient_scale = 0.5});
   EXPECT_NEAR(s.exp_avg.item<double>(), 0.2, 1e-15);
   EXPECT_NEAR(s.exp_avg_sq.item<double>(), 0.04, 1e-15);
   EXPECT_NEAR(s.parameter.item<double>(), 0.98 - 0.1 * 2 / (2 + 0.5), 1e-14);
@@ -69,7 +75,7 @@ TEST(AdamW, AgreesWithTheFloat64Reference) {
       const State initial = make_state(shape), got = as(initial, torch::kFloat32), exact = as(initial, torch::kFloat64);
       const Tensor gradient = torch::randn(shape);
       update(got, gradient, settings(t));
-      ref::adamw(exact.parameter, gradient, exact.exp_avg, exact.exp_avg_sq, settings(t));
+      ref::adamw(with_gradient(exact, gradient), settings(t));
       EXPECT_TRUE(close(got.parameter, exact.parameter, 1.5e-7));
       EXPECT_TRUE(close(got.exp_avg, exact.exp_avg, 1.5e-7));
       EXPECT_TRUE(close(got.exp_avg_sq, exact.exp_avg_sq, 1.5e-7));
@@ -81,7 +87,7 @@ TEST(AdamW, Float64RunsOnTheReference) {
   const State a = as(make_state({9}), torch::kFloat64), b = as(a, torch::kFloat64);
   const Tensor gradient = torch::randn({9}, torch::kFloat64);
   update(a, gradient, settings(3));
-  ref::adamw(b.parameter, gradient, b.exp_avg, b.exp_avg_sq, settings(3));
+  ref::adamw(with_gradient(b, gradient), settings(3));
   EXPECT_TRUE(torch::equal(a.parameter, b.parameter));
 }
 
@@ -91,6 +97,26 @@ TEST(AdamW, TakesGradientsOfAnyStridesAndDtype) {
   update(a, gradient, settings(3));
   update(b, gradient.to(torch::kFloat32).contiguous(), settings(3));
   EXPECT_TRUE(torch::equal(a.parameter, b.parameter));
+}
+
+TEST(AdamW, AListIsUpdatedLikeItsTensorsOneByOne) {
+  std::vector<AdamWTensors> list;
+  std::vector<State> apart;
+  for (const std::vector<int64_t>& shape : std::vector<std::vector<int64_t>>{{3, 16385}, {0}, {7}}) {
+    const State s = make_state(shape);
+    const double decay = 0.1 * static_cast<double>(list.size());
+    list.push_back({s.parameter, torch::randn(shape), s.exp_avg, s.exp_avg_sq, decay});
+    apart.push_back(as(s, torch::kFloat32));
+    adamw({{apart.back().parameter, list.back().gradient, apart.back().exp_avg, apart.back().exp_avg_sq, decay}},
+          settings(4));
+  }
+  adamw(list, settings(4));
+  for (size_t i = 0; i < list.size(); ++i) {
+    EXPECT_TRUE(torch::equal(list[i].parameter, apart[i].parameter));
+    EXPECT_TRUE(torch::equal(list[i].exp_avg, apart[i].exp_avg));
+    EXPECT_TRUE(torch::equal(list[i].exp_avg_sq, apart[i].exp_avg_sq));
+  }
+  adamw({}, settings(4));  // no parameter has a gradient
 }
 
 TEST(AdamW, AutogradNoticesTheUpdate) {
@@ -122,12 +148,13 @@ TEST(AdamW, SaysWhatIsWrong) {
   const State s = make_state({4, 3});
   const Tensor g = torch::ones({4, 3});
   AdamWStep step = settings(1);
-  EXPECT_THROW(adamw(s.parameter, torch::ones({3, 4}), s.exp_avg, s.exp_avg_sq, step), Error);
-  EXPECT_THROW(adamw(s.parameter, g.to(torch::kInt64), s.exp_avg, s.exp_avg_sq, step), Error);
-  EXPECT_THROW(adamw(s.parameter, g, torch::ones({12}), s.exp_avg_sq, step), Error);
-  EXPECT_THROW(adamw(s.parameter, g, s.exp_avg, s.exp_avg_sq.to(torch::kFloat64), step), Error);
-  EXPECT_THROW(adamw(s.parameter, g, torch::ones({3, 4}).t(), s.exp_avg_sq, step), Error);
-  EXPECT_THROW(adamw(s.parameter.to(torch::kBFloat16), g, s.exp_avg, s.exp_avg_sq, step), Error);
+  const auto refused = [&](const AdamWTensors& tensors) { EXPECT_THROW(adamw({tensors}, step), Error); };
+  refused({s.parameter, torch::ones({3, 4}), s.exp_avg, s.exp_avg_sq});
+  refused({s.parameter, g.to(torch::kInt64), s.exp_avg, s.exp_avg_sq});
+  refused({s.parameter, g, torch::ones({12}), s.exp_avg_sq});
+  refused({s.parameter, g, s.exp_avg, s.exp_avg_sq.to(torch::kFloat64)});
+  refused({s.parameter, g, torch::ones({3, 4}).t(), s.exp_avg_sq});
+  refused({s.parameter.to(torch::kBFloat16), g, s.exp_avg, s.exp_avg_sq});
   step.step = 0;
   EXPECT_THROW(update(s, g, step), Error);
   step = settings(1);
@@ -143,6 +170,14 @@ TEST(SumOfSquares, IsExactToFloat64) {
     EXPECT_NEAR(sum_of_squares(x), expected, 1e-13 * expected);
     EXPECT_NEAR(sum_of_squares(x.to(torch::kFloat64)), expected, 1e-13 * expected);
   }
+}
+
+TEST(SumOfSquares, OfAListIsTheSumInItsOrder) {
+  const std::vector<Tensor> list = {torch::randn({100003}), torch::randn({0}), torch::randn({7, 31})};
+  double expected = 0;
+  for (const Tensor& x : list) expected += sum_of_squares(x);
+  EXPECT_EQ(sum_of_squares(list), expected);
+  EXPECT_EQ(sum_of_squares(std::vector<Tensor>{}), 0);
 }
 
 TEST(SumOfSquares, TakesAnyStridesAndBFloat16) {

@@ -50,6 +50,40 @@ void check_like(const char* name, const Tensor& t, const Tensor& q, torch::IntAr
         torch::toString(q.scalar_type()), q.device().str(), torch::toString(t.scalar_type()), t.device().str());
 }
 
+bool on_gpu(const Tensor& t) {
+  return t.defined() && t.is_cuda();
+}
+
+/// The GPU on which something is asked for or given; else the CPU.
+torch::Device device_of_positions(torch::Device device, const Tensor& starts_BL, const Tensor& position_B) {
+  if (device.is_cuda()) return device;
+  return on_gpu(starts_BL) ? starts_BL.device() : on_gpu(position_B) ? position_B.device() : torch::kCPU;
+}
+
+/// The position inside its chunk of every step [B,L], as walk_chunks() finds them, without asking a GPU for anything:
+/// steps since the last start, or since the beginning of the row's open chunk, modulo the chunk.
+Tensor positions_in_closed_form(int64_t batch, int64_t length, int64_t chunk_size, const Tensor& starts_BL,
+                                const Tensor& position_B, int64_t otherwise, torch::Device device) {
+  check(position_B.defined() || chunk_size == 0 || otherwise < chunk_size,
+        "[chunk_attention] position must be >= 0 and below chunk_size = {}, got {}", chunk_size, otherwise);
+  const auto options = torch::TensorOptions().dtype(torch::kInt64).device(device);
+  const Tensor first_B1 =
+      position_B.defined() ? -position_B.to(options).unsqueeze(1) : torch::full({batch, 1}, -otherwise, options);
+  const Tensor step_L = torch::arange(length, options);
+  Tensor since_BL = first_B1.expand({batch, length});
+  if (starts_BL.defined()) {
+    const Tensor start_BL = torch::where(starts_BL.to(device, torch::kBool), step_L, torch::full({}, -1, options));
+    const Tensor last_BL = std::get<0>(torch::cummax(start_BL, 1));
+    since_BL = torch::where(last_BL >= 0, last_BL, since_BL);
+  }
+  const Tensor position_BL = (step_L - since_BL).contiguous();
+  return chunk_size > 0 ? position_BL.remainder(chunk_size) : position_BL;
+}
+
+bool is_narrow(const Tensor& t) {
+  return t.scalar_type() == torch::kBFloat16;
+}
+
 void check_inputs(const Tensor& q, const Tensor& k, const Tensor& v, const ChunkAttentionOptions& o) {
   check(q.dim() == 4 && v.dim() == 4, "[chunk_attention] q must be [B,L,H,K] and v [B,L,H,V], got {} and {}",
         fmt::join(q.sizes(), "x"), fmt::join(v.sizes(), "x"));
@@ -77,25 +111,47 @@ void check_inputs(const Tensor& q, const Tensor& k, const Tensor& v, const Chunk
   check_like("prior_v", o.prior_v_BTHV, q, {B, T, H, V});
 }
 
-class ChunkAttentionFunction : public torch::autograd::Function<ChunkAttentionFunction> {
- public:
-  /// The factors of the products are kept as those read them: float32, or bfloat16 with `pairs`.
-  static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v,
-                        const Tensor& prior_k, const Tensor& prior_v, const Tensor& begin, double scale, double dropout,
-                        int64_t dropout_key, bool pairs) {
-    const auto factor = [&](const Tensor& t) { return t.to(factor_type(pairs)).contiguous(); };
-    const torch::autograd::variable_list inputs = {factor(q),       factor(k),       factor(v),
-                                                   factor(prior_k), factor(prior_v), begin};
-    Tensor y = torch::empty(v.sizes(), v.options());
-    Tensor lse = torch::empty({q.size(0), q.size(2), q.size(1)}, q.options());
-    chunk_attention_forward_cpu(args(inputs, y, lse, scale, dropout, dropout_key, pairs));
-    torch::autograd::variable_list saved = inputs;
-    saved.insert(saved.end(), {y, lse});
-    ctx->save_for_backward(saved);
+/// What the kernels are told besides tensors.
+struct Settings {
+  double scale, dropout;
+  int64_t dropout_key, window, phase;
+  bool narrow;  // factors of the products are bfloat16
+
+  torch::ScalarType factor_type() const { return narrow ? torch::kBFloat16 : torch::kFloat32; }
+  void save(torch::autograd::AutogradContext* ctx) const {
     ctx->saved_data["scale"] = scale;
     ctx->saved_data["dropout"] = dropout;
     ctx->saved_data["dropout_key"] = dropout_key;
-    ctx->saved_data["pairs"] = pairs;
+    ctx->saved_data["window"] = window;
+    ctx->saved_data["phase"] = phase;
+    ctx->saved_data["narrow"] = narrow;
+  }
+  static Settings saved(torch::autograd::AutogradContext* ctx) {
+    const auto number = [&](const char* name) { return ctx->saved_data[name].toInt(); };
+    return {ctx->saved_data["scale"].toDouble(),
+            ctx->saved_data["dropout"].toDouble(),
+            number("dropout_key"),
+            number("window"),
+            number("phase"),
+            ctx->saved_data["narrow"].toBool()};
+  }
+};
+
+class ChunkAttentionFunction : public torch::autograd::Function<ChunkAttentionFunction> {
+ public:
+  /// The factors of the products are kept as those read them.
+  static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& q, const Tensor& k, const Tensor& v,
+                        const Tensor& prior_k, const Tensor& prior_v, const Tensor& begin, const Settings& settings) {
+    const auto factor = [&](const Tensor& t) { return t.to(settings.factor_type()).contiguous(); };
+    const torch::autograd::variable_list inputs = {factor(q),       factor(k),       factor(v),
+                                                   factor(prior_k), factor(prior_v), begin};
+    Tensor y = torch::empty(v.sizes(), v.options());
+    Tensor lse = torch::empty({q.size(0), q.size(2), q.size(1)}, q.options().dtype(torch::kFloat32));
+    run_kernel(q, MEGALODON_KERNELS(chunk_attention_forward), args(inputs, y, lse, settings));
+    torch::autograd::variable_list saved = inputs;
+    saved.insert(saved.end(), {y, lse});
+    ctx->save_for_backward(saved);
+    settings.save(ctx);
     return y;
   }
 
@@ -103,38 +159,35 @@ class ChunkAttentionFunction : public torch::autograd::Function<ChunkAttentionFu
                                                  const torch::autograd::variable_list& grads) {
     refuse_second_derivatives("chunk_attention");
     const auto saved = ctx->get_saved_variables();
-    const bool pairs = ctx->saved_data["pairs"].toBool();
-    const Tensor dy_factor = grads[0].to(factor_type(pairs)).contiguous(), delta = torch::empty_like(saved[7]);
-    const Tensor dy = dy_factor.to(torch::kFloat32);  // of the same numbers: Σ_j p (dp − delta) has to vanish
+    const Tensor &y = saved[6], &lse = saved[7];
+    const Settings settings = Settings::saved(ctx);
+    const Tensor dy_factor = grads[0].to(settings.factor_type()).contiguous(), delta = torch::empty_like(lse);
+    // Of the same numbers: Σ_j p (dp − delta) has to vanish. The GPU reads the factor itself.
+    const Tensor dy = y.is_cpu() ? dy_factor.to(torch::kFloat32) : Tensor();
     torch::autograd::variable_list out;
-    for (int i = 0; i < 5; ++i) out.push_back(torch::empty_like(saved[i], dy.options()));
-    const auto data = [](const Tensor& t) { return t.data_ptr<float>(); };
-    chunk_attention_backward_cpu(
-        {args(saved, saved[6], saved[7], ctx->saved_data["scale"].toDouble(), ctx->saved_data["dropout"].toDouble(),
-              ctx->saved_data["dropout_key"].toInt(), pairs),
-         data(dy), elements(dy_factor), data(out[0]), data(out[1]), data(out[2]), data(out[3]), data(out[4]),
-         data(delta)});
-    out.resize(10);  // begin, scale, dropout, its key and pairs have no gradient
+    for (int i = 0; i < 5; ++i) out.push_back(torch::empty_like(saved[i], y.options()));
+    run_kernel(y, MEGALODON_KERNELS(chunk_attention_backward),
+               {args(saved, y, lse, settings), dy.defined() ? dy.data_ptr<float>() : nullptr, dy_factor.data_ptr(),
+                number_type(y), out[0].data_ptr(), out[1].data_ptr(), out[2].data_ptr(), out[3].data_ptr(),
+                out[4].data_ptr(), delta.data_ptr<float>()});
+    out.resize(7);  // begin and the settings have no gradient
     return out;
   }
 
  private:
-  static torch::ScalarType factor_type(bool pairs) { return pairs ? torch::kBFloat16 : torch::kFloat32; }
-
-  /// Of 32 bits each.
-  static const float* elements(const Tensor& factor) { return static_cast<const float*>(factor.data_ptr()); }
-
   /// inputs: q, k, v, prior_k, prior_v, begin.
   static ChunkAttentionArgs args(const torch::autograd::variable_list& inputs, const Tensor& y, const Tensor& lse,
-                                 double scale, double dropout, int64_t dropout_key, bool pairs) {
+                                 const Settings& settings) {
     const Tensor &q = inputs[0], &v = inputs[2], &prior_k = inputs[3];
-    return {elements(q),
-            elements(inputs[1]),
-            elements(v),
-            elements(prior_k),
-            elements(inputs[4]),
+    return {q.data_ptr(),
+            inputs[1].data_ptr(),
+            v.data_ptr(),
+            prior_k.data_ptr(),
+            inputs[4].data_ptr(),
+            number_type(q),
             inputs[5].data_ptr<int64_t>(),
-            y.data_ptr<float>(),
+            y.data_ptr(),
+            number_type(y),
             lse.data_ptr<float>(),
             q.size(0),
             q.size(1),
@@ -142,10 +195,11 @@ class ChunkAttentionFunction : public torch::autograd::Function<ChunkAttentionFu
             q.size(2),
             q.size(3),
             v.size(3),
-            static_cast<float>(scale),
-            dropout,
-            static_cast<uint64_t>(dropout_key),
-            pairs};
+            static_cast<float>(settings.scale),
+            settings.dropout,
+            static_cast<uint64_t>(settings.dropout_key),
+            settings.window,
+            settings.phase};
   }
 };
 
@@ -167,9 +221,15 @@ Tensor chunk_attention_op(const Tensor& q, const Tensor& k, const Tensor& v, int
 }  // namespace
 
 ChunkPositions chunk_positions(int64_t batch, int64_t length, int64_t chunk_size, const Tensor& starts_BL,
-                               const Tensor& position_B) {
+                               const Tensor& position_B, torch::Device device) {
   check_per_step("starts", starts_BL, {batch, length});
   check_per_step("position", position_B, {batch});
+  device = device_of_positions(device, starts_BL, position_B);
+  if (device.is_cuda() && length > 0) {
+    const Tensor position_BL = positions_in_closed_form(batch, length, chunk_size, starts_BL, position_B, 0, device);
+    const Tensor next_B = position_BL.select(1, -1) + 1;
+    return {position_BL, chunk_size > 0 ? next_B.remainder(chunk_size) : next_B};
+  }
   Tensor position_BL = torch::empty({batch, length}, torch::kInt64);
   auto* out = position_BL.data_ptr<int64_t>();
   const Tensor next_B =
@@ -178,7 +238,14 @@ ChunkPositions chunk_positions(int64_t batch, int64_t length, int64_t chunk_size
   return {position_BL, next_B};
 }
 
-Tensor first_visible_key(int64_t batch, int64_t length, int64_t prior, const ChunkAttentionOptions& o) {
+Tensor first_visible_key(int64_t batch, int64_t length, int64_t prior, const ChunkAttentionOptions& o,
+                         torch::Device device) {
+  device = device_of_positions(device, o.starts_BL, o.position_B);
+  if (device.is_cuda()) {
+    const Tensor position_BL =
+        positions_in_closed_form(batch, length, o.chunk_size, o.starts_BL, o.position_B, prior, device);
+    return torch::arange(prior, prior + length, position_BL.options()) - position_BL;
+  }
   Tensor begin_BL = torch::empty({batch, length}, torch::kInt64);
   auto* begin = begin_BL.data_ptr<int64_t>();
   walk_chunks(batch, length, o.chunk_size, o.starts_BL, o.position_B, prior,
@@ -195,21 +262,29 @@ Tensor first_visible_key(int64_t batch, int64_t length, int64_t prior, const Chu
 Tensor chunk_attention(const Tensor& q_BLHK, const Tensor& k_BLHK, const Tensor& v_BLHV,
                        const ChunkAttentionOptions& options) {
   check_inputs(q_BLHK, k_BLHK, v_BLHV, options);
-  if (q_BLHK.scalar_type() == torch::kBFloat16) {
+  const bool gpu = q_BLHK.is_cuda() && use_kernel_of_any_type(q_BLHK);
+  if (is_narrow(q_BLHK) && !gpu) {
     const auto wide = [](const Tensor& t) { return t.defined() ? t.to(torch::kFloat32) : t; };
     ChunkAttentionOptions wide_options = options;
     wide_options.prior_k_BTHK = wide(options.prior_k_BTHK);
     wide_options.prior_v_BTHV = wide(options.prior_v_BTHV);
     return chunk_attention(wide(q_BLHK), wide(k_BLHK), wide(v_BLHV), wide_options).to(torch::kBFloat16);
   }
-  if (!use_cpu_kernel(q_BLHK)) return ref::chunk_attention(q_BLHK, k_BLHK, v_BLHV, options);
+  if (!gpu && !use_kernel(q_BLHK)) return ref::chunk_attention(q_BLHK, k_BLHK, v_BLHV, options);
   const bool prior = options.prior_k_BTHK.defined();
   const Tensor prior_k = prior ? options.prior_k_BTHK : k_BLHK.detach().slice(1, 0, 0);
   const Tensor prior_v = prior ? options.prior_v_BTHV : v_BLHV.detach().slice(1, 0, 0);
-  const Tensor begin_BL = first_visible_key(q_BLHK.size(0), q_BLHK.size(1), prior_k.size(1), options);
-  return ChunkAttentionFunction::apply(q_BLHK, k_BLHK, v_BLHV, prior_k, prior_v, begin_BL, options.scale,
-                                       options.dropout, static_cast<int64_t>(options.dropout_key),
-                                       use_pairs(q_BLHK, v_BLHV, options));
+  const int64_t B = q_BLHK.size(0), L = q_BLHK.size(1), T = prior_k.size(1);
+  const Tensor begin_BL = first_visible_key(B, L, T, options, q_BLHK.device()).to(q_BLHK.device());
+  const bool narrow =
+      gpu ? is_narrow(q_BLHK) || options.precision == Precision::kBfloat16 : use_pairs(q_BLHK, v_BLHV, options);
+  const Settings settings{.scale = options.scale,
+                          .dropout = options.dropout,
+                          .dropout_key = static_cast<int64_t>(options.dropout_key),
+                          .window = options.chunk_size > 0 ? options.chunk_size : T + L,
+                          .phase = options.starts_BL.defined() || options.position_B.defined() ? -1 : T,
+                          .narrow = narrow};
+  return ChunkAttentionFunction::apply(q_BLHK, k_BLHK, v_BLHV, prior_k, prior_v, begin_BL, settings);
 }
 
 TORCH_LIBRARY_FRAGMENT(megalodon, m) {

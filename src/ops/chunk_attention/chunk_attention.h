@@ -22,9 +22,9 @@ struct ChunkAttentionOptions {
   Tensor position_B;         // int64: how many of the last prior keys belong to the row's open chunk; undefined: all T
   double dropout = 0.0;      // probability, on the probabilities after softmax, inverted
   uint64_t dropout_key = 0;  // Philox key; same key, same mask
-  /// kBfloat16: q, k, v, probabilities and their gradients are rounded before they are multiplied, where the
-  /// processor has instructions for it, K and V are even, scale is 1 and there are more than 8 queries; elsewhere
-  /// products stay float32.
+  /// kBfloat16: q, k, v, probabilities and their gradients are rounded before they are multiplied: on a GPU always, on
+  /// the CPU where the processor has instructions for it, K and V are even, scale is 1 and there are more than 8
+  /// queries; elsewhere products stay float32.
   Precision precision = Precision::kFloat32;
 };
 
@@ -32,17 +32,19 @@ Tensor chunk_attention(const Tensor& q_BLHK, const Tensor& k_BLHK, const Tensor&
                        const ChunkAttentionOptions& options);
 
 /// Where each step stands: its position inside its chunk (which rotary embedding wants) and in the end the row's
-/// position in the open chunk, 0 <= p < C. Both on the CPU; position_B undefined: every row stands at 0.
+/// position in the open chunk, 0 <= p < C. Both on the CPU, or on the GPU if `device` is one or an argument lies there
+/// (nobody waits for it then, and nobody checks position_B). position_B undefined: every row stands at 0.
 struct ChunkPositions {
   Tensor position_BL;  // int64
   Tensor next_B;       // int64, position of the step after the last one
 };
 ChunkPositions chunk_positions(int64_t batch, int64_t length, int64_t chunk_size, const Tensor& starts_BL,
-                               const Tensor& position_B);
+                               const Tensor& position_B, torch::Device device = torch::kCPU);
 
-/// The first key each query sees, int64 [B,L] on the CPU, on the axis of `prior` old and then the new keys; the last
-/// one is the query's own position. Chunks, documents and streams are all in this one array.
-Tensor first_visible_key(int64_t batch, int64_t length, int64_t prior, const ChunkAttentionOptions& options);
+/// The first key each query sees, int64 [B,L], on the axis of `prior` old and then the new keys; the last one is the
+/// query's own position. Chunks, documents and streams are all in this one array. Device: as in chunk_positions().
+Tensor first_visible_key(int64_t batch, int64_t length, int64_t prior, const ChunkAttentionOptions& options,
+                         torch::Device device = torch::kCPU);
 
 namespace ref {
 Tensor chunk_attention(const Tensor& q_BLHK, const Tensor& k_BLHK, const Tensor& v_BLHV,

@@ -20,15 +20,19 @@ Work work(const Shape& s, double pairs, bool backward) {
   return {.bytes = 0, .flops = 2 * pairs * static_cast<double>(backward ? 3 * s.K + 2 * s.V : s.K + s.V)};
 }
 
-Operator training(const Shape& s, Precision precision) {
+Operator training(const Shape& s, Precision precision, torch::Device device) {
   ChunkAttentionOptions options;
   options.chunk_size = s.C, options.precision = precision;
-  const Tensor q = torch::randn({1, s.L, s.H, s.K}) / std::sqrt(static_cast<double>(s.K));
+  const auto some = [&](int64_t L) -> Tensors {
+    return {normal({1, L, s.H, s.K}, device) / std::sqrt(static_cast<double>(s.K)), normal({1, L, s.H, s.K}, device),
+            normal({1, L, s.H, s.V}, device)};
+  };
   const double pairs = static_cast<double>(s.H * s.L) * static_cast<double>(std::min(s.C, s.L) + 1) / 2;
   return {.name = "chunk_attention",
           .shape = text(s) + (precision == Precision::kBfloat16 ? ", bfloat16" : ""),
           .leaves = 3,
-          .inputs = {q, torch::randn({1, s.L, s.H, s.K}), torch::randn({1, s.L, s.H, s.V})},
+          .inputs = some(s.L),
+          .checked = some(std::min<int64_t>(s.L, 2048)),
           .kernel = [=](const Tensors& t) { return chunk_attention(t[0], t[1], t[2], options); },
           .reference = [=](const Tensors& t) { return ref::chunk_attention(t[0], t[1], t[2], options); },
           .forward = work(s, pairs, false),
@@ -57,12 +61,19 @@ Operator decoding(const Shape& s) {
 
 }  // namespace chunk_attention_bench
 
-std::vector<Case> chunk_attention_cases() {
+std::vector<Case> chunk_attention_cases(torch::Device device) {
   using namespace chunk_attention_bench;
+  if (device.is_cuda()) {
+    const Shape at_4096 = {32768, 2, 256, 2048, 4096}, at_2048 = {32768, 2, 256, 2048, 2048};
+    return cases({training(at_4096, Precision::kBfloat16, device), training(at_2048, Precision::kBfloat16, device),
+                  decoding({4095, 2, 256, 2048, 4096})},
+                 device);
+  }
   const Shape byte11m = {2048, 3, 64, 128, 256}, mega200M = {2048, 1, 256, 2048, 2048};
-  return cases({training(byte11m, Precision::kFloat32), training(byte11m, Precision::kBfloat16),
-                training(mega200M, Precision::kFloat32), training(mega200M, Precision::kBfloat16),
-                decoding({255, 3, 64, 128, 256}), decoding({2047, 1, 256, 2048, 2048})});
+  return cases({training(byte11m, Precision::kFloat32, device), training(byte11m, Precision::kBfloat16, device),
+                training(mega200M, Precision::kFloat32, device), training(mega200M, Precision::kBfloat16, device),
+                decoding({255, 3, 64, 128, 256}), decoding({2047, 1, 256, 2048, 2048})},
+               device);
 }
 
 }  // namespace megalodon::ops::bench

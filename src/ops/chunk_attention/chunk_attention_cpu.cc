@@ -64,6 +64,23 @@ inline Vec where_seen(const RowVector& seen, Vec x, Vec otherwise) {
                         x, otherwise);
 }
 
+// Numbers as the products go along them: float32, or pairs of bfloat16 that count as one element of 32 bits.
+inline bool in_pairs(const ChunkAttentionArgs& a) {
+  return a.type == NumberType::kBfloat16;
+}
+inline int64_t k_elements(const ChunkAttentionArgs& a) {
+  return in_pairs(a) ? a.K / 2 : a.K;
+}
+inline int64_t v_elements(const ChunkAttentionArgs& a) {
+  return in_pairs(a) ? a.V / 2 : a.V;
+}
+inline const float* elements(const void* numbers) {
+  return static_cast<const float*>(numbers);
+}
+inline float* floats(void* numbers) {
+  return static_cast<float*>(numbers);
+}
+
 /// One side of a tile: `count` positions from `first` on, their K-wide (q or k) and V-wide (dy or v) rows, in elements.
 struct Side {
   int64_t first, count;
@@ -71,19 +88,21 @@ struct Side {
 };
 
 /// Queries i .. end of head h of row b, one tile at most; z are the rows of dy.
-inline Side query_side(const ChunkAttentionArgs& a, const float* dy, int64_t b, int64_t h, int64_t i, int64_t end) {
+inline Side query_side(const ChunkAttentionArgs& a, const void* dy, int64_t b, int64_t h, int64_t i, int64_t end) {
   const int64_t row = (b * a.L + i) * a.H + h;
-  return {i, std::min(kTile, end - i), a.q + row * a.k_elements(), dy ? dy + row * a.v_elements() : nullptr};
+  return {i, std::min(kTile, end - i), elements(a.q) + row * k_elements(a),
+          dy ? elements(dy) + row * v_elements(a) : nullptr};
 }
 
 /// Keys j .. end, one tile at most, never across the seam between prior and new keys.
 inline Side key_side(const ChunkAttentionArgs& a, int64_t b, int64_t h, int64_t j, int64_t end) {
   if (j < a.T) {
     const int64_t row = (b * a.T + j) * a.H + h;
-    return {j, std::min({kTile, end - j, a.T - j}), a.prior_k + row * a.k_elements(), a.prior_v + row * a.v_elements()};
+    return {j, std::min({kTile, end - j, a.T - j}), elements(a.prior_k) + row * k_elements(a),
+            elements(a.prior_v) + row * v_elements(a)};
   }
   const int64_t row = (b * a.L + j - a.T) * a.H + h;
-  return {j, std::min(kTile, end - j), a.k + row * a.k_elements(), a.v + row * a.v_elements()};
+  return {j, std::min(kTile, end - j), elements(a.k) + row * k_elements(a), elements(a.v) + row * v_elements(a)};
 }
 
 /// Fills `visible` for the tile whose columns are `outer` and whose rows are `inner`. `begin` is the row's.
@@ -168,19 +187,19 @@ const float* as_factor(int64_t rows, int64_t columns, const float* s, float* scr
 template <class P>
 void forward_tiles(const ChunkAttentionArgs& a, int64_t b, int64_t h, int64_t i) {
   HWY_ALIGN float s[kTile * kTile], pairs[P::kPairs ? kTile * kTile / 2 : 1];
-  std::vector<float> factor(a.dropout > 0 ? kTile * kTile : 0);
+  const auto factor = hwy::AllocateAligned<float>(a.dropout > 0 ? kTile * kTile : 1);
   VisibleColumns visible;
   Softmax state;
   std::fill_n(state.maximum, kTile, kLowest);
   std::fill_n(state.sum, kTile, 0.0f);
   const int64_t* begin = a.begin + b * a.L;
   const Side queries = query_side(a, nullptr, b, h, i, a.L);
-  const int64_t K = a.k_elements(), x_row = a.H * K, z_row = a.H * a.v_elements();
+  const int64_t K = k_elements(a), x_row = a.H * K, z_row = a.H * v_elements(a);
   const bool few = !P::kPairs && queries.count <= kRows;
   const auto packed = hwy::AllocateAligned<float>(few ? 1 : packed_size(queries.count, K));
   if (!few) pack_transposed<P>(queries.x, x_row, queries.count, K, a.scale, packed.get());
   const int64_t row = (b * a.L + i) * a.H + h, lse = (b * a.H + h) * a.L + i;
-  float* y = a.y + row * a.V;
+  float* y = floats(a.y) + row * a.V;
   const int64_t first = begin[i], end = a.T + i + queries.count;
   for (int64_t j = first; j < end;) {
     const Side keys = key_side(a, b, h, j, end);
@@ -191,8 +210,8 @@ void forward_tiles(const ChunkAttentionArgs& a, int64_t b, int64_t h, int64_t i)
       score_product<P>(keys.count, queries.count, K, keys.x, x_row, packed.get(), visible, s);
     softmax_tile(keys.count, queries.count, visible, s, state);
     if (a.dropout > 0) {
-      fill_factors<true>(a, b, h, queries, keys, factor.data());
-      multiply_tile(keys.count, queries.count, factor.data(), s);
+      fill_factors<true>(a, b, h, queries, keys, factor.get());
+      multiply_tile(keys.count, queries.count, factor.get(), s);
     }
     output_product<P>(keys.count, queries.count, a.V, as_factor<P>(keys.count, queries.count, s, pairs), keys.z, z_row,
                       visible, y, a.H * a.V, j == first ? nullptr : state.rescale);
@@ -206,7 +225,7 @@ void forward_tiles(const ChunkAttentionArgs& a, int64_t b, int64_t h, int64_t i)
 }
 
 inline void forward_task(const ChunkAttentionArgs& a, int64_t b, int64_t h, int64_t i) {
-  (a.pairs ? forward_tiles<Pairs> : forward_tiles<Singles>)(a, b, h, i);
+  (in_pairs(a) ? forward_tiles<Pairs> : forward_tiles<Singles>)(a, b, h, i);
 }
 
 /// delta = Σ_e dy · y, which is Σ_j p_ij dp_ij.
@@ -214,7 +233,7 @@ inline void delta_task(const ChunkAttentionGradArgs& g, int64_t b, int64_t h, in
   const ChunkAttentionArgs& a = g.forward;
   for (const int64_t end = std::min(a.L, i + kTile); i < end; ++i) {
     const int64_t row = ((b * a.L + i) * a.H + h) * a.V;
-    g.delta[(b * a.H + h) * a.L + i] = dot(a.V, g.dy + row, a.y + row);
+    g.delta[(b * a.H + h) * a.L + i] = dot(a.V, g.dy + row, elements(a.y) + row);
   }
 }
 
@@ -250,10 +269,10 @@ template <class P, bool kColumnsAreQueries>
 void gradient_tiles(const ChunkAttentionGradArgs& g, int64_t b, int64_t h, const Side& outer, int64_t lo, int64_t hi,
                     float* dx, float* dz) {
   const ChunkAttentionArgs& a = g.forward;
-  const int64_t K = a.k_elements(), V = a.v_elements(), x_row = a.H * K, z_row = a.H * V;
+  const int64_t K = k_elements(a), V = v_elements(a), x_row = a.H * K, z_row = a.H * V;
   HWY_ALIGN float s[kTile * kTile], dp[kTile * kTile], pairs[P::kPairs ? kTile * kTile / 2 : 1];
   HWY_ALIGN float lse[kTile] = {}, delta[kTile] = {};
-  std::vector<float> factor(a.dropout > 0 ? kTile * kTile : 0);
+  const auto factor = hwy::AllocateAligned<float>(a.dropout > 0 ? kTile * kTile : 1);
   VisibleColumns visible;
   const auto x = hwy::AllocateAligned<float>(packed_size(outer.count, K));
   const auto z = hwy::AllocateAligned<float>(packed_size(outer.count, V));
@@ -269,8 +288,8 @@ void gradient_tiles(const ChunkAttentionGradArgs& g, int64_t b, int64_t h, const
     find_visible<kColumnsAreQueries>(a.begin + b * a.L, a.T, outer, inner, visible);
     score_product<P>(inner.count, outer.count, K, inner.x, x_row, x.get(), visible, s);
     score_product<P>(inner.count, outer.count, V, inner.z, z_row, z.get(), visible, dp);
-    if (a.dropout > 0) fill_factors<kColumnsAreQueries>(a, b, h, outer, inner, factor.data());
-    gradient_tile<kColumnsAreQueries>(inner.count, outer.count, visible, a.dropout > 0 ? factor.data() : nullptr, lse,
+    if (a.dropout > 0) fill_factors<kColumnsAreQueries>(a, b, h, outer, inner, factor.get());
+    gradient_tile<kColumnsAreQueries>(inner.count, outer.count, visible, a.dropout > 0 ? factor.get() : nullptr, lse,
                                       delta, a.scale, s, dp);
     const float* beta = at == lo ? nullptr : kOnes.data();
     output_product<P>(inner.count, outer.count, a.K, as_factor<P>(inner.count, outer.count, dp, pairs), inner.x, x_row,
@@ -285,15 +304,15 @@ void gradient_tiles(const ChunkAttentionGradArgs& g, int64_t b, int64_t h, const
 template <bool kColumnsAreQueries>
 void gradient_task(const ChunkAttentionGradArgs& g, int64_t b, int64_t h, const Side& outer, int64_t lo, int64_t hi,
                    float* dx, float* dz) {
-  (g.forward.pairs ? gradient_tiles<Pairs, kColumnsAreQueries>
-                   : gradient_tiles<Singles, kColumnsAreQueries>)(g, b, h, outer, lo, hi, dx, dz);
+  (in_pairs(g.forward) ? gradient_tiles<Pairs, kColumnsAreQueries>
+                       : gradient_tiles<Singles, kColumnsAreQueries>)(g, b, h, outer, lo, hi, dx, dz);
 }
 
 inline void query_gradient_task(const ChunkAttentionGradArgs& g, int64_t b, int64_t h, int64_t i) {
   const ChunkAttentionArgs& a = g.forward;
   const Side queries = query_side(a, g.dy_factor, b, h, i, a.L);
   gradient_task<true>(g, b, h, queries, a.begin[b * a.L + i], a.T + i + queries.count,
-                      g.dq + ((b * a.L + i) * a.H + h) * a.K, nullptr);
+                      floats(g.dq) + ((b * a.L + i) * a.H + h) * a.K, nullptr);
 }
 
 /// Keys from j on: up to kTile of the prior ones or of the new ones.
@@ -301,8 +320,8 @@ inline void key_gradient_task(const ChunkAttentionGradArgs& g, int64_t b, int64_
   const ChunkAttentionArgs& a = g.forward;
   const Side keys = key_side(a, b, h, j, a.T + a.L);
   const int64_t row = j < a.T ? (b * a.T + j) * a.H + h : (b * a.L + j - a.T) * a.H + h;
-  float* dk = (j < a.T ? g.dprior_k : g.dk) + row * a.K;
-  float* dv = (j < a.T ? g.dprior_v : g.dv) + row * a.V;
+  float* dk = floats(j < a.T ? g.dprior_k : g.dk) + row * a.K;
+  float* dv = floats(j < a.T ? g.dprior_v : g.dv) + row * a.V;
   const int64_t* begin = a.begin + b * a.L;
   const int64_t lo = std::max<int64_t>(0, j - a.T);
   const int64_t hi = std::upper_bound(begin, begin + a.L, j + keys.count - 1) - begin;

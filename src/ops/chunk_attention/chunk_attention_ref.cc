@@ -29,7 +29,7 @@ Tensor chunk_attention(const Tensor& q_BLHK, const Tensor& k_BLHK, const Tensor&
   const Tensor k = heads_first(prior ? torch::cat({options.prior_k_BTHK, k_BLHK}, 1) : k_BLHK);
   const Tensor v = heads_first(prior ? torch::cat({options.prior_v_BTHV, v_BLHV}, 1) : v_BLHV);
 
-  const Tensor begin_BL = first_visible_key(B, L, T, options).to(q.device());
+  const Tensor begin_BL = first_visible_key(B, L, T, options, q.device()).to(q.device());
   const Tensor key_J = torch::arange(T + L, begin_BL.options()), last_L = torch::arange(T, T + L, begin_BL.options());
   const Tensor visible_BLJ = (key_J >= begin_BL.unsqueeze(-1)) & (key_J <= last_L.unsqueeze(-1));
   const Tensor score = (options.scale * torch::matmul(q, k.transpose(2, 3)))

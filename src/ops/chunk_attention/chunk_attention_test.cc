@@ -73,10 +73,10 @@ ChunkAttentionOptions make_options(const Case& c, double dropout = 0) {
   return o;
 }
 
-/// y and the gradients of Σ y dy for the inputs, all at their dtype.
+/// y and the gradients of Σ y dy for the inputs, all at the dtype and on the device of dy.
 std::vector<Tensor> run(const std::vector<Tensor>& inputs, ChunkAttentionOptions options, const Tensor& dy) {
   std::vector<Tensor> x;
-  for (const Tensor& t : inputs) x.push_back(t.detach().clone().to(dy.scalar_type()).set_requires_grad(true));
+  for (const Tensor& t : inputs) x.push_back(t.detach().clone().to(dy.options()).set_requires_grad(true));
   if (x.size() > 3) options.prior_k_BTHK = x[3], options.prior_v_BTHV = x[4];
   const Tensor y = chunk_attention(x[0], x[1], x[2], options);
   std::vector<Tensor> out = {y.detach()};
@@ -84,16 +84,16 @@ std::vector<Tensor> run(const std::vector<Tensor>& inputs, ChunkAttentionOptions
   return out;
 }
 
-void expect_parity(const Case& c, double dropout) {
+void expect_parity(const Case& c, double dropout, torch::Device device = torch::kCPU) {
   SCOPED_TRACE(describe(c));
   const auto inputs = make_inputs(c);
   const auto options = make_options(c, dropout);
   const Tensor dy = torch::randn({c.B, c.L, c.H, c.V}, torch::kFloat64);
-  const auto expected = run(inputs, options, dy), got = run(inputs, options, dy.to(torch::kFloat32));
-  EXPECT_TRUE(close(got[0], expected[0], 5e-6));
+  const auto expected = run(inputs, options, dy), got = run(inputs, options, dy.to(device, torch::kFloat32));
+  EXPECT_TRUE(close(got[0].cpu(), expected[0], 5e-6));
   for (size_t i = 1; i < got.size();
        ++i)  // the absolute part: a lone key's gradient is the difference of equal numbers
-    EXPECT_TRUE(close(got[i], expected[i], 2e-5, 1e-6)) << "gradient " << i - 1;
+    EXPECT_TRUE(close(got[i].cpu(), expected[i], 2e-5, 1e-6)) << "gradient " << i - 1;
 }
 
 TEST(ChunkAttention, IntervalsByHand) {
@@ -129,6 +129,48 @@ TEST(ChunkAttention, KernelMatchesReference) {
 TEST(ChunkAttention, KernelMatchesReferenceWithDropout) {
   torch::manual_seed(2);
   for (const size_t i : {1, 7, 9, 14, 17, 18}) expect_parity(kCases[i], 0.3);
+}
+
+TEST(ChunkAttention, GpuMatchesReference) {
+  if (!at::hasCUDA()) GTEST_SKIP() << "no GPU here";
+  torch::manual_seed(12);
+  for (const Case& c : kCases) expect_parity(c, 0, torch::kCUDA);
+  for (const size_t i : {1, 7, 14, 18}) expect_parity(kCases[i], 0.3, torch::kCUDA);
+}
+
+TEST(ChunkAttention, GpuFindsTheSamePositions) {
+  if (!at::hasCUDA()) GTEST_SKIP() << "no GPU here";
+  torch::manual_seed(13);
+  for (const Case& c : kCases) {
+    SCOPED_TRACE(describe(c));
+    const auto o = make_options(c);
+    EXPECT_TRUE(
+        torch::equal(first_visible_key(c.B, c.L, c.T, o, torch::kCUDA).cpu(), first_visible_key(c.B, c.L, c.T, o)));
+    const auto expected = chunk_positions(c.B, c.L, c.C, o.starts_BL, o.position_B);
+    const auto got = chunk_positions(c.B, c.L, c.C, o.starts_BL, o.position_B, torch::kCUDA);
+    EXPECT_TRUE(torch::equal(got.position_BL.cpu(), expected.position_BL));
+    EXPECT_TRUE(torch::equal(got.next_B.cpu(), expected.next_B));
+  }
+}
+
+TEST(ChunkAttention, GpuTakesBfloat16) {
+  if (!at::hasCUDA()) GTEST_SKIP() << "no GPU here";
+  torch::manual_seed(14);
+  const Case c = {2, 150, 2, 8, 12, 64, 30};
+  const auto inputs = make_inputs(c);
+  auto options = make_options(c);
+  const Tensor dy = torch::randn({c.B, c.L, c.H, c.V}, torch::kFloat64);
+  const auto expected = run(inputs, options, dy), narrow = run(inputs, options, dy.to(torch::kCUDA, torch::kBFloat16));
+  options.precision = Precision::kBfloat16;
+  const auto wide = run(inputs, options, dy.to(torch::kCUDA, torch::kFloat32));
+  for (size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_EQ(narrow[i].scalar_type(), torch::kBFloat16);
+    EXPECT_EQ(wide[i].scalar_type(), torch::kFloat32);
+    for (const Tensor& got : {narrow[i], wide[i]})
+      EXPECT_LE((got.cpu().to(torch::kFloat64) - expected[i]).norm().item<double>(),
+                1e-2 * expected[i].norm().item<double>())
+          << "result " << i;
+  }
 }
 
 TEST(ChunkAttention, EveryInstructionSetMatchesReference) {

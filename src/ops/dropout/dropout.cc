@@ -10,7 +10,13 @@ namespace {
 Tensor apply_mask(const Tensor& x, double p, uint64_t key) {
   const Tensor input = x.contiguous();
   Tensor y = torch::empty_like(input);
-  dropout_cpu({.x = input.data_ptr<float>(), .y = y.data_ptr<float>(), .size = input.numel(), .p = p, .key = key});
+  run_kernel(input, MEGALODON_KERNELS(dropout),
+             {.type = number_type(input),
+              .x = input.data_ptr(),
+              .y = y.data_ptr(),
+              .size = input.numel(),
+              .p = p,
+              .key = key});
   return y;
 }
 
@@ -31,14 +37,19 @@ class DropoutFunction : public torch::autograd::Function<DropoutFunction> {
   }
 };
 
+/// The dtype that the kernel of x's device reads and writes x in: bfloat16 as it is on the GPU, else float32.
+torch::ScalarType kernel_type(const Tensor& x) {
+  return x.is_cuda() && x.scalar_type() == torch::kBFloat16 ? torch::kBFloat16 : torch::kFloat32;
+}
+
 }  // namespace
 
 Tensor dropout(const Tensor& x, double p, uint64_t key) {
   check(p >= 0 && p < 1, "[dropout] p must be in [0, 1), got {}", p);
   check(x.is_floating_point(), "[dropout] x must be floating point, got {}", toString(x.scalar_type()));
   if (p == 0) return x;
-  if (!x.device().is_cpu() || x.scalar_type() == torch::kFloat64 || use_reference()) return ref::dropout(x, p, key);
-  return DropoutFunction::apply(x.to(torch::kFloat32), p, static_cast<int64_t>(key)).to(x.scalar_type());
+  if (!has_kernels(x) || x.scalar_type() == torch::kFloat64) return ref::dropout(x, p, key);
+  return DropoutFunction::apply(x.to(kernel_type(x)), p, static_cast<int64_t>(key)).to(x.scalar_type());
 }
 
 TORCH_LIBRARY_FRAGMENT(megalodon, m) {

@@ -29,8 +29,10 @@ void for_each_factor(int64_t size, double p, uint64_t key, const Use& use) {
 }  // namespace
 
 void dropout_cpu(const DropoutArgs& args) {
+  const auto* x = static_cast<const float*>(args.x);
+  auto* y = static_cast<float*>(args.y);
   for_each_factor(args.size, args.p, args.key,
-                  [&](int64_t i, double factor) { args.y[i] = args.x[i] * static_cast<float>(factor); });
+                  [&](int64_t i, double factor) { y[i] = x[i] * static_cast<float>(factor); });
 }
 
 void dropout_mask_cpu(double* mask, int64_t size, double p, uint64_t key) {

@@ -3,17 +3,22 @@
 
 #include <cstdint>
 
+#include "ops/cuda_queue.h"
+#include "ops/number.h"
+
 namespace megalodon::ops {
 
 struct DropoutArgs {
-  const float* x;
-  float* y;  // may be x
+  NumberType type;  // of x and y; the CPU's is float32
+  const void* x;
+  void* y;  // may be x
   int64_t size;
   double p;
   uint64_t key;
 };
 
 void dropout_cpu(const DropoutArgs& args);
+void dropout_cuda(const DropoutArgs& args, CudaQueue& queue);
 
 /// The mask alone, as 0 or 1/(1 − p).
 void dropout_mask_cpu(double* mask, int64_t size, double p, uint64_t key);

@@ -21,12 +21,13 @@ class GatedSiluFunction : public torch::autograd::Function<GatedSiluFunction> {
     const Tensor b = or_undefined(optional_b);
     const Tensor a_dense = a.contiguous(), b_dense = contiguous_or_undefined(b);
     Tensor h = torch::empty_like(a_dense);
-    gated_silu_forward_cpu({.a_type = number_type(a),
-                            .b_type = number_type(b.defined() ? b : a),
-                            .a = a_dense.data_ptr(),
-                            .b = numbers_or_null(b_dense),
-                            .h = h.data_ptr(),
-                            .size = h.numel()});
+    run_kernel(h, MEGALODON_KERNELS(gated_silu_forward),
+               {.a_type = number_type(a),
+                .b_type = number_type(b.defined() ? b : a),
+                .a = a_dense.data_ptr(),
+                .b = numbers_or_null(b_dense),
+                .h = h.data_ptr(),
+                .size = h.numel()});
     context->save_for_backward({a, b});
     return h;
   }
@@ -37,14 +38,15 @@ class GatedSiluFunction : public torch::autograd::Function<GatedSiluFunction> {
     const auto saved = context->get_saved_variables();
     const Tensor a = saved[0].contiguous(), b = contiguous_or_undefined(saved[1]), dh = gradients[0].contiguous();
     Tensor da = torch::empty_like(a), db = b.defined() ? torch::empty_like(b) : Tensor();
-    gated_silu_backward_cpu({.a_type = number_type(a),
-                             .b_type = number_type(b.defined() ? b : a),
-                             .a = a.data_ptr(),
-                             .b = numbers_or_null(b),
-                             .dh = dh.data_ptr(),
-                             .da = da.data_ptr(),
-                             .db = numbers_or_null(db),
-                             .size = a.numel()});
+    run_kernel(a, MEGALODON_KERNELS(gated_silu_backward),
+               {.a_type = number_type(a),
+                .b_type = number_type(b.defined() ? b : a),
+                .a = a.data_ptr(),
+                .b = numbers_or_null(b),
+                .dh = dh.data_ptr(),
+                .da = da.data_ptr(),
+                .db = numbers_or_null(db),
+                .size = a.numel()});
     return {da, db};
   }
 };
@@ -59,7 +61,7 @@ Tensor gated_silu(const Tensor& a, const Tensor& b) {
           "[gated_silu] b must be {} {} on {} like a, got {} {} on {}", toString(a.scalar_type()), c10::str(a.sizes()),
           a.device().str(), toString(b.scalar_type()), c10::str(b.sizes()), b.device().str());
   }
-  const bool kernel = a.scalar_type() == torch::kBFloat16 ? a.device().is_cpu() && !use_reference() : use_cpu_kernel(a);
+  const bool kernel = use_kernel_of_any_type(a);
   return kernel ? GatedSiluFunction::apply(a, maybe(b)) : ref::gated_silu(a, b);
 }
 

@@ -4,17 +4,22 @@
 
 namespace megalodon::ops::bench {
 
-std::vector<Case> gated_silu_cases() {
-  const int64_t rows = 2048, F = 2560;
-  const double bytes = 4.0 * static_cast<double>(rows * F);
-  return cases({{.name = "gated_silu",
-                 .shape = fmt::format("rows={} F={}", rows, F),
-                 .leaves = 2,
-                 .inputs = {torch::randn({rows, F}), torch::randn({rows, F})},
-                 .kernel = [](const Tensors& t) { return gated_silu(t[0], t[1]); },
-                 .reference = [](const Tensors& t) { return ref::gated_silu(t[0], t[1]); },
-                 .forward = {3 * bytes},
-                 .backward = {5 * bytes}}});
+std::vector<Case> gated_silu_cases(torch::Device device) {
+  const int64_t rows = device.is_cuda() ? 32768 : 2048, F = device.is_cuda() ? 4864 : 2560;
+  std::vector<Operator> operators;
+  for (const auto type : activation_types(device)) {
+    const double bytes = bytes_of(type) * static_cast<double>(rows * F);
+    operators.push_back({.name = "gated_silu",
+                         .shape = fmt::format("rows={} F={}{}", rows, F, type_text(type)),
+                         .leaves = 2,
+                         .inputs = {normal({rows, F}, device, type), normal({rows, F}, device, type)},
+                         .kernel = [](const Tensors& t) { return gated_silu(t[0], t[1]); },
+                         .reference = [](const Tensors& t) { return ref::gated_silu(t[0], t[1]); },
+                         .forward = {3 * bytes},
+                         .backward = {5 * bytes},
+                         .tolerance = tolerance_of(type, 1e-5)});
+  }
+  return cases(operators, device);
 }
 
 }  // namespace megalodon::ops::bench

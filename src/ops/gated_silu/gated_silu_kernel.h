@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "ops/cuda_queue.h"
 #include "ops/number.h"
 
 namespace megalodon::ops {
@@ -18,6 +19,7 @@ struct GatedSiluForwardArgs {
   int64_t size;
 };
 void gated_silu_forward_cpu(const GatedSiluForwardArgs& args);
+void gated_silu_forward_cuda(const GatedSiluForwardArgs& args, CudaQueue& queue);
 
 struct GatedSiluBackwardArgs {
   NumberType a_type, b_type;
@@ -29,5 +31,6 @@ struct GatedSiluBackwardArgs {
   int64_t size;
 };
 void gated_silu_backward_cpu(const GatedSiluBackwardArgs& args);
+void gated_silu_backward_cuda(const GatedSiluBackwardArgs& args, CudaQueue& queue);
 
 }  // namespace megalodon::ops

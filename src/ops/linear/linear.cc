@@ -71,7 +71,8 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
       const Tensor &w_OI = saved[1 + i], dy_TO = gradients[i].to(x_TI.scalar_type()).contiguous();
       if (plan->x_gradient) {
         const Tensor before = dx_TI;
-        const auto type = i + 1 == count ? plan->x_type : torch::kFloat32;
+        // On a GPU the passes over memory cost more than the sums in bfloat16 lose.
+        const auto type = i + 1 == count || dy_TO.is_cuda() ? plan->x_type : torch::kFloat32;
         dx_TI = torch::empty(x_TI.sizes(), x_TI.options().dtype(type));
         layer.packed->for_backward(w_OI, plan->precision).multiply(dx_TI, dy_TO, {}, before);
       }
@@ -90,10 +91,9 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
   }
 };
 
-/// Float32 weights on the CPU; anything else takes the reference.
+/// Float32 weights where there are kernels; anything else takes the reference.
 bool use_products(const Tensor& x, Precision precision) {
-  const bool known = x.scalar_type() == torch::kFloat32 || precision == Precision::kBfloat16;
-  return known && x.device().is_cpu() && !use_reference();
+  return (x.scalar_type() == torch::kFloat32 || precision == Precision::kBfloat16) && has_kernels(x);
 }
 
 void check_inputs(const Tensor& x, const std::vector<LinearLayer>& layers, Precision precision) {
@@ -147,20 +147,28 @@ torch::ScalarType product_type(Precision precision) {
 }
 
 PackedMatrix PackedWeight::for_forward(const Tensor& w_OI, Precision precision, bool differentiated) {
+  if (w_OI.is_cuda()) return PackedMatrix::as_it_is(rounded(w_OI, precision).t());
   if (precision == Precision::kFloat32 && !differentiated) return PackedMatrix::as_it_is(w_OI.t());
-  return get(forward_, w_OI.t(), precision);
+  return get(forward_, w_OI, precision, [&] { return PackedMatrix(w_OI.t(), product_type(precision)); });
 }
 
 PackedMatrix PackedWeight::for_backward(const Tensor& w_OI, Precision precision) {
-  return get(backward_, w_OI, precision);
+  if (w_OI.is_cuda()) return PackedMatrix::as_it_is(rounded(w_OI, precision));
+  return get(backward_, w_OI, precision, [&] { return PackedMatrix(w_OI, product_type(precision)); });
 }
 
-PackedMatrix PackedWeight::get(Copy& copy, const Tensor& w, Precision precision) {
+Tensor PackedWeight::rounded(const Tensor& w_OI, Precision precision) {
+  if (w_OI.scalar_type() == product_type(precision)) return w_OI.detach();
+  return get(rounded_, w_OI, precision, [&] { return w_OI.detach().to(product_type(precision)); });
+}
+
+template <class T, class Make>
+T PackedWeight::get(Copy<T>& copy, const Tensor& w, Precision precision, const Make& make) {
   const std::lock_guard lock(mutex_);
   const auto version = static_cast<uint32_t>(w._version());
-  if (!copy.matrix.defined() || copy.data != w.data_ptr() || copy.version != version || copy.precision != precision)
-    copy = {PackedMatrix(w, product_type(precision)), w.data_ptr(), version, precision};
-  return copy.matrix;
+  if (!copy.made || copy.data != w.data_ptr() || copy.version != version || copy.precision != precision)
+    copy = {make(), true, w.data_ptr(), version, precision};
+  return copy.value;
 }
 
 std::vector<Tensor> linears(const Tensor& x, const std::vector<LinearLayer>& layers, Precision precision) {

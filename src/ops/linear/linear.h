@@ -10,8 +10,9 @@
 
 namespace megalodon::ops {
 
-/// Copies of one weight [O,I] in the order in which products read it: made when first needed, and again when the weight
-/// has been written to, so that all products between two optimizer steps share them. Writing is what raises the
+/// Copies of one weight [O,I] in the order in which products read it (on a GPU, which reads any, one in the type of the
+/// products): made when first needed, and again when the weight has been written to, so that all products between two
+/// optimizer steps share them. Writing is what raises the
 /// tensor's version: every in-place operation does, and so must code that writes through data_ptr(). Safe to use from
 /// several threads.
 class PackedWeight final : public torch::CustomClassHolder {
@@ -23,16 +24,22 @@ class PackedWeight final : public torch::CustomClassHolder {
   PackedMatrix for_backward(const Tensor& w_OI, Precision precision);
 
  private:
+  template <class T>
   struct Copy {
-    PackedMatrix matrix;
+    T value{};
+    bool made = false;
     const void* data = nullptr;
     uint32_t version = 0;
     Precision precision = Precision::kFloat32;
   };
-  PackedMatrix get(Copy& copy, const Tensor& w, Precision precision);
+  template <class T, class Make>
+  T get(Copy<T>& copy, const Tensor& w, Precision precision, const Make& make);
+  /// On a GPU: w, or its copy in the type of the products.
+  Tensor rounded(const Tensor& w_OI, Precision precision);
 
   std::mutex mutex_;
-  Copy forward_, backward_;
+  Copy<PackedMatrix> forward_, backward_;
+  Copy<Tensor> rounded_;
 };
 
 using PackedWeightPtr = c10::intrusive_ptr<PackedWeight>;

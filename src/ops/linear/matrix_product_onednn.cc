@@ -97,6 +97,20 @@ memory::desc packed_order(int64_t K, int64_t N, Type type) {
   });
 }
 
+class OnednnFactor final : public PackedMatrix::Factor {
+ public:
+  /// `kind` 0: oneDNN's order; 1: rows; 2: columns.
+  OnednnFactor(Tensor kept, memory::desc order, int64_t kind, torch::ScalarType rounded_to)
+      : kept_(std::move(kept)), order_(std::move(order)), kind_(kind), rounded_to_(rounded_to) {}
+  void multiply(const Tensor& out_MN, const Tensor& a_MK, const Tensor& bias_N, const Tensor& addend_MN) const override;
+
+ private:
+  Tensor kept_;  // the numbers' memory
+  memory::desc order_;
+  int64_t kind_;
+  torch::ScalarType rounded_to_;
+};
+
 }  // namespace
 
 torch::ScalarType bfloat16_product_type() {
@@ -107,14 +121,7 @@ torch::ScalarType bfloat16_product_type() {
   return native ? torch::kBFloat16 : torch::kFloat32;
 }
 
-struct PackedMatrix::Impl {
-  Tensor kept;  // the numbers' memory
-  memory::desc order;
-  int64_t kind;  // 0: oneDNN's order; 1: rows; 2: columns
-  torch::ScalarType rounded_to;
-};
-
-PackedMatrix::PackedMatrix(const Tensor& b_KN, torch::ScalarType type) {
+FactorPtr pack_cpu(const Tensor& b_KN, torch::ScalarType type) {
   const int64_t K = b_KN.size(0), N = b_KN.size(1);
   const bool low = type == torch::kBFloat16 && bfloat16_product_type() == torch::kBFloat16;
   // Rounded here where the processor multiplies in float32; by the reordering where it takes bfloat16.
@@ -123,20 +130,20 @@ PackedMatrix::PackedMatrix(const Tensor& b_KN, torch::ScalarType type) {
   const Tensor kept = torch::empty({static_cast<int64_t>(order.get_size())}, torch::kUInt8);
   memory source = wrap(order_of(plain), plain), target = wrap(order, kept);
   execute(dnnl::reorder(source, target), {{DNNL_ARG_FROM, source}, {DNNL_ARG_TO, target}});
-  impl_ = std::make_shared<Impl>(Impl{kept, order, 0, type});
+  return std::make_shared<OnednnFactor>(kept, order, 0, type);
 }
 
-PackedMatrix PackedMatrix::as_it_is(const Tensor& b_KN) {
+FactorPtr wrap_cpu(const Tensor& b_KN) {
   check(type_of(b_KN) == Type::f32, "[matrix_product] expected float32, got {}", toString(b_KN.scalar_type()));
   const Tensor kept = dense(b_KN.detach());
-  PackedMatrix matrix;
-  matrix.impl_ = std::make_shared<Impl>(Impl{kept, order_of(kept), kept.is_contiguous() ? 1 : 2, torch::kFloat32});
-  return matrix;
+  return std::make_shared<OnednnFactor>(kept, order_of(kept), kept.is_contiguous() ? 1 : 2, torch::kFloat32);
 }
 
-void PackedMatrix::multiply(const Tensor& out_MN, const Tensor& a_MK, const Tensor& bias_N,
+namespace {
+
+void OnednnFactor::multiply(const Tensor& out_MN, const Tensor& a_MK, const Tensor& bias_N,
                             const Tensor& addend_MN) const {
-  const memory::desc& order = impl_->order;
+  const memory::desc& order = order_;
   const int64_t M = a_MK.size(0), K = order.dims()[0], N = order.dims()[1];
   check(a_MK.size(1) == K && out_MN.sizes() == torch::IntArrayRef({M, N}) && out_MN.is_contiguous(),
         "[matrix_product] expected a [{},{}] and a contiguous out [{},{}], got {} and {}", M, K, M, N,
@@ -151,23 +158,21 @@ void PackedMatrix::multiply(const Tensor& out_MN, const Tensor& a_MK, const Tens
     return;
   }
   const auto held = order.data_type() == Type::bf16 ? torch::kBFloat16 : torch::kFloat32;
-  const Tensor a = a_MK.to(impl_->rounded_to).to(held).contiguous();
+  const Tensor a = a_MK.to(rounded_to_).to(held).contiguous();
   const bool wide = held == torch::kFloat32;  // then an addend of bfloat16 may be more than the processor can take
   const Tensor addend = !addend_MN.defined() ? Tensor() : (wide ? addend_MN.to(held) : addend_MN).contiguous();
   const Type out = type_of(out_MN), added = addend.defined() ? type_of(addend) : Type::undef;
   thread_local Cache<dnnl::matmul> cache;
-  const Key key = {M, K, N, number(order.data_type()), impl_->kind, number(out), bias_N.defined(), number(added)};
+  const Key key = {M, K, N, number(order.data_type()), kind_, number(out), bias_N.defined(), number(added)};
   const auto primitive = cache.get(key, [&] { return dnnl::matmul(product(M, order, out, bias_N.defined(), added)); });
   std::unordered_map<int, memory> arguments = {{DNNL_ARG_SRC, wrap(rows(M, K, order.data_type()), a)},
-                                               {DNNL_ARG_WEIGHTS, wrap(order, impl_->kept)},
+                                               {DNNL_ARG_WEIGHTS, wrap(order, kept_)},
                                                {DNNL_ARG_DST, wrap(rows(M, N, out), out_MN)}};
   if (bias_N.defined()) arguments.emplace(DNNL_ARG_BIAS, wrap(rows(1, N, Type::f32), bias_N));
   if (addend.defined())
     arguments.emplace(DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, wrap(rows(M, N, added), addend));
   execute(primitive, arguments);
 }
-
-namespace {
 
 void set_weight_gradient(const Tensor& dw_OI, const Tensor& db_O, const Tensor& dy_MO, const Tensor& x_MI) {
   thread_local Cache<dnnl::inner_product_backward_weights> cache;
@@ -208,8 +213,8 @@ void add_weight_gradient(const Tensor& dw_OI, const Tensor& dy_MO, const Tensor&
 
 }  // namespace
 
-void weight_gradient(const Tensor& dw_OI, const Tensor& db_O, const Tensor& dy_MO, const Tensor& x_MI,
-                     bool accumulate) {
+void weight_gradient_cpu(const Tensor& dw_OI, const Tensor& db_O, const Tensor& dy_MO, const Tensor& x_MI,
+                         bool accumulate) {
   const auto type = x_MI.scalar_type() == torch::kBFloat16 ? bfloat16_product_type() : torch::kFloat32;
   const Tensor dy = dy_MO.to(type).contiguous(), x = x_MI.to(type).contiguous();
   check(!(accumulate && db_O.defined()), "[matrix_product] only dw can be added to");

@@ -5,35 +5,42 @@
 #include "ops/linear/matrix_product.h"
 
 namespace megalodon::ops {
+namespace {
 
-struct PackedMatrix::Impl {
-  Tensor b_KN;  // float32
-  torch::ScalarType rounded_to;
+class TorchFactor final : public PackedMatrix::Factor {
+ public:
+  /// b is float32.
+  TorchFactor(Tensor b_KN, torch::ScalarType rounded_to) : b_KN_(std::move(b_KN)), rounded_to_(rounded_to) {}
+
+  void multiply(const Tensor& out_MN, const Tensor& a_MK, const Tensor& bias_N,
+                const Tensor& addend_MN) const override {
+    Tensor product = at::mm(a_MK.to(rounded_to_).to(torch::kFloat32), b_KN_);
+    for (const Tensor& addend : {bias_N, addend_MN})
+      if (addend.defined()) product.add_(addend);
+    Tensor(out_MN).copy_(product);
+  }
+
+ private:
+  Tensor b_KN_;
+  torch::ScalarType rounded_to_;
 };
+
+}  // namespace
 
 torch::ScalarType bfloat16_product_type() {
   return torch::kFloat32;
 }
 
-PackedMatrix::PackedMatrix(const Tensor& b_KN, torch::ScalarType type)
-    : impl_(std::make_shared<Impl>(Impl{b_KN.detach().to(type).to(torch::kFloat32).clone(), type})) {}
-
-PackedMatrix PackedMatrix::as_it_is(const Tensor& b_KN) {
-  PackedMatrix matrix;
-  matrix.impl_ = std::make_shared<Impl>(Impl{b_KN.detach(), torch::kFloat32});
-  return matrix;
+FactorPtr pack_cpu(const Tensor& b_KN, torch::ScalarType type) {
+  return std::make_shared<TorchFactor>(b_KN.detach().to(type).to(torch::kFloat32).clone(), type);
 }
 
-void PackedMatrix::multiply(const Tensor& out_MN, const Tensor& a_MK, const Tensor& bias_N,
-                            const Tensor& addend_MN) const {
-  Tensor product = at::mm(a_MK.to(impl_->rounded_to).to(torch::kFloat32), impl_->b_KN);
-  for (const Tensor& addend : {bias_N, addend_MN})
-    if (addend.defined()) product.add_(addend);
-  Tensor(out_MN).copy_(product);
+FactorPtr wrap_cpu(const Tensor& b_KN) {
+  return std::make_shared<TorchFactor>(b_KN.detach(), torch::kFloat32);
 }
 
-void weight_gradient(const Tensor& dw_OI, const Tensor& db_O, const Tensor& dy_MO, const Tensor& x_MI,
-                     bool accumulate) {
+void weight_gradient_cpu(const Tensor& dw_OI, const Tensor& db_O, const Tensor& dy_MO, const Tensor& x_MI,
+                         bool accumulate) {
   const Tensor dy = dy_MO.to(torch::kFloat32);
   Tensor dw = dw_OI;
   dw.addmm_(dy.t(), x_MI.to(torch::kFloat32), accumulate ? 1 : 0);

@@ -13,12 +13,21 @@ namespace {
 // give a hundred and more FLOP per byte of those, which is compute bound everywhere.
 constexpr int64_t kBlockLogits = 1 << 20;
 constexpr int64_t kMinBlockTokens = 512;
+// A GPU does 300 FLOP in the time of reading a byte, and has room: 256 MiB of logits, or those of 4096 tokens.
+constexpr int64_t kCudaBlockLogits = (int64_t{1} << 28) / static_cast<int64_t>(sizeof(float));
+constexpr int64_t kCudaMinBlockTokens = 4096;
+
+int64_t block_tokens(const Tensor& x_TD, int64_t vocabulary) {
+  const bool cuda = x_TD.is_cuda();
+  const int64_t logits = cuda ? kCudaBlockLogits : kBlockLogits, least = cuda ? kCudaMinBlockTokens : kMinBlockTokens;
+  return std::min(x_TD.size(0), std::max(least, logits / vocabulary));
+}
 
 /// Calls use(first token, logits_TV) block after block with x w^T in float32, in memory that the next block reuses.
 template <class Use>
 void for_each_block(const Tensor& x_TD, const PackedMatrix& w_DV, int64_t vocabulary, const Use& use) {
   const int64_t tokens = x_TD.size(0);
-  const int64_t block = std::min(tokens, std::max(kMinBlockTokens, kBlockLogits / vocabulary));
+  const int64_t block = block_tokens(x_TD, vocabulary);
   const Tensor logits_TV = torch::empty({block, vocabulary}, x_TD.options().dtype(torch::kFloat32));
   for (int64_t begin = 0; begin < tokens; begin += block) {
     const int64_t count = std::min(block, tokens - begin);
@@ -26,6 +35,24 @@ void for_each_block(const Tensor& x_TD, const PackedMatrix& w_DV, int64_t vocabu
     w_DV.multiply(logits, x_TD.narrow(0, begin, count));
     use(begin, logits);
   }
+}
+
+/// (softmax − onehot(target)) · dnll in `type`, what the products read, of the tokens from `begin` on. Float32 takes
+/// the logits' memory; the GPU writes bfloat16 at once.
+Tensor logits_gradient(const Tensor& logits, int64_t begin, const Tensor& targets_T, const Tensor& log_sum_T,
+                       const Tensor& dnll_T, torch::ScalarType type) {
+  const bool apart = logits.is_cuda() && type == torch::kBFloat16;
+  const Tensor dlogits = apart ? torch::empty(logits.sizes(), logits.options().dtype(type)) : logits;
+  run_kernel(logits, MEGALODON_KERNELS(cross_entropy_backward),
+             {.logits = logits.data_ptr<float>(),
+              .targets = targets_T.data_ptr<int64_t>() + begin,
+              .log_sum = log_sum_T.data_ptr<float>() + begin,
+              .dnll = dnll_T.data_ptr<float>() + begin,
+              .dlogits = dlogits.data_ptr(),
+              .dlogits_type = number_type(dlogits),
+              .rows = logits.size(0),
+              .vocabulary = logits.size(1)});
+  return dlogits.to(type);
 }
 
 class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossEntropyFunction> {
@@ -38,12 +65,13 @@ class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossE
     const Tensor x = x_TD.to(product_type(precision)).contiguous();
     const PackedMatrix w_DV = packed->for_forward(w_VD, precision, differentiated);
     for_each_block(x, w_DV, w_VD.size(0), [&](int64_t begin, const Tensor& logits) {
-      cross_entropy_forward_cpu({.logits = logits.data_ptr<float>(),
-                                 .targets = targets_T.data_ptr<int64_t>() + begin,
-                                 .nll = nll_T.data_ptr<float>() + begin,
-                                 .log_sum = log_sum_T.data_ptr<float>() + begin,
-                                 .rows = logits.size(0),
-                                 .vocabulary = logits.size(1)});
+      run_kernel(logits, MEGALODON_KERNELS(cross_entropy_forward),
+                 {.logits = logits.data_ptr<float>(),
+                  .targets = targets_T.data_ptr<int64_t>() + begin,
+                  .nll = nll_T.data_ptr<float>() + begin,
+                  .log_sum = log_sum_T.data_ptr<float>() + begin,
+                  .rows = logits.size(0),
+                  .vocabulary = logits.size(1)});
     });
     context->save_for_backward({x, w_VD, targets_T, log_sum_T});
     context->saved_data["packed"] = torch::IValue::make_capsule(packed);
@@ -73,13 +101,7 @@ class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossE
     }
     const auto backward_block = [&](int64_t begin, const Tensor& logits) {
       const int64_t count = logits.size(0);
-      cross_entropy_backward_cpu({.logits = logits.data_ptr<float>(),
-                                  .targets = targets_T.data_ptr<int64_t>() + begin,
-                                  .log_sum = log_sum_T.data_ptr<float>() + begin,
-                                  .dnll = dnll_T.data_ptr<float>() + begin,
-                                  .rows = count,
-                                  .vocabulary = logits.size(1)});
-      const Tensor dlogits = logits.to(x_TD.scalar_type());
+      const Tensor dlogits = logits_gradient(logits, begin, targets_T, log_sum_T, dnll_T, x_TD.scalar_type());
       if (dx_TD.defined()) plain.multiply(dx_TD.narrow(0, begin, count), dlogits);
       if (dw_VD.defined()) weight_gradient(dw_VD, {}, dlogits, x_TD.narrow(0, begin, count), /*accumulate=*/begin > 0);
     };
@@ -88,7 +110,9 @@ class LinearCrossEntropyFunction : public torch::autograd::Function<LinearCrossE
   }
 };
 
+/// Of the CPU's: looking for them on a GPU would mean to wait for it, and its kernel makes such a loss NaN.
 void check_targets(const Tensor& targets, int64_t vocabulary) {
+  if (!targets.is_cpu()) return;
   const Tensor bad = targets.ne(kIgnoredTarget).logical_and(targets.lt(0).logical_or(targets.ge(vocabulary)));
   if (!bad.any().item<bool>()) return;
   const Tensor position = bad.nonzero()[0].cpu();
@@ -110,16 +134,13 @@ void check_inputs(const Tensor& x, const Tensor& w, const Tensor& targets) {
         toString(w.scalar_type()));
   check(targets.scalar_type() == torch::kInt64, "[linear_cross_entropy] targets must be int64, got {}",
         toString(targets.scalar_type()));
+  check(w.device() == x.device() && targets.device() == x.device(),
+        "[linear_cross_entropy] weight and targets must be on {} like x, got {} and {}", x.device().str(),
+        w.device().str(), targets.device().str());
   check(targets.sizes() == x.sizes().slice(0, x.dim() - 1),
         "[linear_cross_entropy] targets must have x's shape without its last axis: x {}, targets {}",
         c10::str(x.sizes()), c10::str(targets.sizes()));
   check_targets(targets, w.size(0));
-}
-
-/// Float64 and other devices take the reference; float32 and bfloat16 on the CPU the blocks.
-bool use_blocks(const Tensor& x) {
-  const auto type = x.scalar_type();
-  return x.device().is_cpu() && (type == torch::kFloat32 || type == torch::kBFloat16) && !use_reference();
 }
 
 }  // namespace
@@ -127,7 +148,7 @@ bool use_blocks(const Tensor& x) {
 Tensor linear_cross_entropy(const Tensor& x_BLD, const Tensor& w_VD, const Tensor& targets_BL, Precision precision,
                             const PackedWeightPtr& packed) {
   check_inputs(x_BLD, w_VD, targets_BL);
-  if (!use_blocks(x_BLD)) {
+  if (!use_kernel_of_any_type(x_BLD)) {
     const bool low = precision == Precision::kBfloat16 && x_BLD.scalar_type() == torch::kFloat32;
     const auto type = low ? torch::kBFloat16 : x_BLD.scalar_type();
     return ref::linear_cross_entropy(x_BLD.to(type), w_VD.to(type), targets_BL);

@@ -4,16 +4,19 @@
 
 namespace megalodon::ops::bench {
 
-std::vector<Case> linear_cross_entropy_cases() {
+std::vector<Case> linear_cross_entropy_cases(torch::Device device) {
   std::vector<Operator> operators;
   struct Sizes {
     int64_t tokens, dim, vocabulary;
   };
-  for (const Sizes& size : {Sizes{4096, 256, 256}, {2048, 512, 8192}, {1024, 1024, 32000}}) {
+  const std::vector<Sizes> sizes = device.is_cuda()
+                                       ? std::vector<Sizes>{{16384, 2048, 32000}}
+                                       : std::vector<Sizes>{{4096, 256, 256}, {2048, 512, 8192}, {1024, 1024, 32000}};
+  for (const Sizes& size : sizes) {
     const int64_t T = size.tokens, D = size.dim, V = size.vocabulary;
     const double flops = 2.0 * static_cast<double>(T * D * V);
     const auto inputs = [&](int64_t tokens) -> Tensors {
-      return {torch::randn({tokens, D}), torch::randn({V, D}) / 8, torch::randint(V, {tokens})};
+      return {normal({tokens, D}, device), normal({V, D}, device) / 8, torch::randint(V, {tokens}, torch::kInt64)};
     };
     operators.push_back({.name = "linear_cross_entropy",
                          .shape = fmt::format("T={} D={} V={}", T, D, V),
@@ -25,7 +28,7 @@ std::vector<Case> linear_cross_entropy_cases() {
                          .forward = {.bytes = 0, .flops = flops},
                          .backward = {.bytes = 0, .flops = 2 * flops}});  // that logits are computed twice is overhead
   }
-  return cases(operators);
+  return cases(operators, device);
 }
 
 }  // namespace megalodon::ops::bench

@@ -108,7 +108,7 @@ void cross_entropy_forward_cpu(const CrossEntropyForwardArgs& args) {
 
 void cross_entropy_backward_cpu(const CrossEntropyBackwardArgs& args) {
   for_each_row(args.rows, args.vocabulary, [&](int64_t r) {
-    float* row = args.logits + r * args.vocabulary;
+    float* row = static_cast<float*>(args.dlogits) + r * args.vocabulary;
     if (args.targets[r] == kIgnoredTarget) {
       std::fill_n(row, args.vocabulary, 0.0F);
     } else if (!std::isfinite(args.log_sum[r])) {  // exp() of a NaN would be 0 here: keep bad losses visible

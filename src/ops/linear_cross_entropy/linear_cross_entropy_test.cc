@@ -148,8 +148,14 @@ TEST(LinearCrossEntropy, RowKernelsGiveTheSameBitsForAnyNumberOfThreads) {
     const Tensor nll = torch::empty({rows}), log_sum = torch::empty({rows}), gradient = logits.clone();
     cross_entropy_forward_cpu({logits.data_ptr<float>(), targets.data_ptr<int64_t>(), nll.data_ptr<float>(),
                                log_sum.data_ptr<float>(), rows, vocabulary});
-    cross_entropy_backward_cpu({gradient.data_ptr<float>(), targets.data_ptr<int64_t>(), log_sum.data_ptr<float>(),
-                                dnll.data_ptr<float>(), rows, vocabulary});
+    cross_entropy_backward_cpu({.logits = gradient.data_ptr<float>(),
+                                .targets = targets.data_ptr<int64_t>(),
+                                .log_sum = log_sum.data_ptr<float>(),
+                                .dnll = dnll.data_ptr<float>(),
+                                .dlogits = gradient.data_ptr<float>(),
+                                .dlogits_type = NumberType::kFloat32,
+                                .rows = rows,
+                                .vocabulary = vocabulary});
     at::set_num_threads(before);
     return std::vector<Tensor>{nll, gradient};
   };

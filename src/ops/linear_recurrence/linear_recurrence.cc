@@ -11,7 +11,8 @@
 namespace megalodon::ops {
 namespace {
 
-std::string describe(const Tensor& t) {
+/// Dtype and shape.
+std::string text_of(const Tensor& t) {
   return fmt::format("{} [{}]", toString(t.scalar_type()), fmt::join(t.sizes(), ","));
 }
 
@@ -19,26 +20,30 @@ std::string describe(const Tensor& t) {
 void check_tensor(const Tensor& t, const char* name, c10::ScalarType dtype, const char* letters, at::IntArrayRef sizes,
                   const Tensor& x_BLD) {
   check(t.scalar_type() == dtype && t.sizes() == sizes, "[linear_recurrence] {} must be {} {} = [{}], got {}", name,
-        toString(dtype), letters, fmt::join(sizes, ","), describe(t));
+        toString(dtype), letters, fmt::join(sizes, ","), text_of(t));
   check(t.device() == x_BLD.device(), "[linear_recurrence] {} must be on the device of x, {}, got {}", name,
         x_BLD.device().str(), t.device().str());
 }
 
-/// The dtype in which x is computed: float32 unless x is float64.
+/// The dtype of coefficients and states: float32 unless x is float64.
 c10::ScalarType compute_dtype(const Tensor& x_BLD) {
   return x_BLD.scalar_type() == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32;
+}
+
+/// The dtype in which kernel or reference read x: on a GPU, where bytes count, bfloat16 is read as it is.
+c10::ScalarType operand_dtype(const Tensor& x_BLD) {
+  return x_BLD.is_cuda() && use_kernel_of_any_type(x_BLD) ? x_BLD.scalar_type() : compute_dtype(x_BLD);
 }
 
 void check_inputs(const Tensor& x_BLD, const Tensor& q_DN, const Tensor& c_DN, const Tensor& skip_D,
                   const RecurrenceOptions& options) {
   check(x_BLD.defined() && x_BLD.dim() == 3 && x_BLD.is_floating_point(),
-        "[linear_recurrence] x must be real [B,L,D], got {}",
-        x_BLD.defined() ? describe(x_BLD) : "an undefined tensor");
+        "[linear_recurrence] x must be real [B,L,D], got {}", x_BLD.defined() ? text_of(x_BLD) : "an undefined tensor");
   check(q_DN.defined() && c_DN.defined() && skip_D.defined(), "[linear_recurrence] q, c and skip must be defined");
   const int64_t B = x_BLD.size(0), L = x_BLD.size(1), D = x_BLD.size(2), N = q_DN.dim() == 2 ? q_DN.size(1) : 0;
-  check(L >= 1, "[linear_recurrence] x must have at least one step, got {}", describe(x_BLD));
+  check(L >= 1, "[linear_recurrence] x must have at least one step, got {}", text_of(x_BLD));
   check(q_DN.is_complex() && q_DN.dim() == 2 && q_DN.size(0) == D && N >= 1,
-        "[linear_recurrence] q must be complex [D,N] = [{},N] with N >= 1, got {}", D, describe(q_DN));
+        "[linear_recurrence] q must be complex [D,N] = [{},N] with N >= 1, got {}", D, text_of(q_DN));
   const c10::ScalarType real = compute_dtype(x_BLD), complex = c10::toComplexType(real);
   check_tensor(q_DN, "q", complex, "[D,N]", {D, N}, x_BLD);
   check_tensor(c_DN, "c", complex, "[D,N]", {D, N}, x_BLD);
@@ -61,8 +66,9 @@ float* floats(const Tensor& t) {
 RecurrenceInputs kernel_inputs(const Tensor& x_BLD, const Tensor& q_DN, const Tensor& c_DN, const Tensor& skip_D,
                                const Tensor& h0_BDN, const Tensor& starts_BL) {
   const bool* starts = starts_BL.defined() ? starts_BL.data_ptr<bool>() : nullptr;
-  return {x_BLD.size(0), x_BLD.size(1), x_BLD.size(2),  q_DN.size(1),   floats(x_BLD),
-          floats(q_DN),  floats(c_DN),  floats(skip_D), floats(h0_BDN), starts};
+  return {x_BLD.size(0),      x_BLD.size(1),    x_BLD.size(2), q_DN.size(1),
+          number_type(x_BLD), x_BLD.data_ptr(), floats(q_DN),  floats(c_DN),
+          floats(skip_D),     floats(h0_BDN),   starts};
 }
 
 class LinearRecurrenceFunction : public torch::autograd::Function<LinearRecurrenceFunction> {
@@ -76,8 +82,8 @@ class LinearRecurrenceFunction : public torch::autograd::Function<LinearRecurren
     const Tensor h0 = plain(or_undefined(h0_BDN)), starts = plain(or_undefined(starts_BL));
     torch::autograd::variable_list outputs = {torch::empty_like(x)};
     if (want_state) outputs.push_back(torch::empty({x.size(0), x.size(2), q.size(1)}, q.options()));
-    linear_recurrence_forward_cpu(kernel_inputs(x, q, c, skip, h0, starts),
-                                  {floats(outputs[0]), want_state ? floats(outputs[1]) : nullptr});
+    run_kernel(x, MEGALODON_KERNELS(linear_recurrence_forward), kernel_inputs(x, q, c, skip, h0, starts),
+               RecurrenceOutputs{outputs[0].data_ptr(), want_state ? floats(outputs[1]) : nullptr});
     context->save_for_backward({x, q, c, skip, h0, starts});
     return outputs;
   }
@@ -91,9 +97,9 @@ class LinearRecurrenceFunction : public torch::autograd::Function<LinearRecurren
     const Tensor dh = grads.size() > 1 ? plain(grads[1]) : Tensor();
     const Tensor dx = torch::empty_like(x), dq = torch::empty_like(q), dc = torch::empty_like(c);
     const Tensor dskip = torch::empty_like(skip), dh0 = h0.defined() ? torch::empty_like(h0) : Tensor();
-    linear_recurrence_backward_cpu(
-        kernel_inputs(x, q, c, skip, h0, starts),
-        {floats(dy), floats(dh), floats(dx), floats(dq), floats(dc), floats(dskip), floats(dh0)});
+    run_kernel(x, MEGALODON_KERNELS(linear_recurrence_backward), kernel_inputs(x, q, c, skip, h0, starts),
+               RecurrenceGradients{dy.data_ptr(), floats(dh), dx.data_ptr(), floats(dq), floats(dc), floats(dskip),
+                                   floats(dh0)});
     return {dx, dq, dc, dskip, dh0, Tensor(), Tensor()};
   }
 };
@@ -111,10 +117,9 @@ std::tuple<Tensor, Tensor> registered_linear_recurrence(const Tensor& x_BLD, con
 RecurrenceOut linear_recurrence(const Tensor& x_BLD, const Tensor& q_DN, const Tensor& c_DN, const Tensor& skip_D,
                                 const RecurrenceOptions& options) {
   check_inputs(x_BLD, q_DN, c_DN, skip_D, options);
-  const c10::ScalarType dtype = compute_dtype(x_BLD);
-  const Tensor x = x_BLD.to(dtype), skip = skip_D.to(dtype);
-  if (!use_cpu_kernel(x)) {
-    auto [y_BLD, h_BDN] = ref::linear_recurrence(x, q_DN, c_DN, skip, options);
+  const Tensor x = x_BLD.to(operand_dtype(x_BLD)), skip = skip_D.to(compute_dtype(x_BLD));
+  if (!use_kernel_of_any_type(x) || (x.is_cuda() && q_DN.size(1) > kMostCudaOrders)) {
+    auto [y_BLD, h_BDN] = ref::linear_recurrence(x.to(skip.scalar_type()), q_DN, c_DN, skip, options);
     return {y_BLD.to(x_BLD.scalar_type()), h_BDN};
   }
   const auto outputs = LinearRecurrenceFunction::apply(x, q_DN, c_DN, skip, maybe(options.h0_BDN),

@@ -315,14 +315,14 @@ void forward_task(const RecurrenceInputs& in, const RecurrenceOutputs& out, int6
   const V skip = load_skip(in.skip, columns, x);
   for (int64_t t0 = 0; t0 < in.L; t0 += kSteps) {
     const int64_t steps = std::min(kSteps, in.L - t0), at = b * in.L + t0;
-    load_rows(in.x + at * in.D, columns, steps, x);
-    prefetch_rows(in.x + (at + steps) * in.D, columns, std::min(kSteps, in.L - t0 - steps));
-    prefetch_rows(out.y + at * in.D, columns, steps);
+    load_rows(as_floats(in.x) + at * in.D, columns, steps, x);
+    prefetch_rows(as_floats(in.x) + (at + steps) * in.D, columns, std::min(kSteps, in.L - t0 - steps));
+    prefetch_rows(as_floats(out.y) + at * in.D, columns, steps);
     for (int64_t t = 0; t < steps; ++t)
       hn::Store(hn::Mul(skip, hn::Load(kF32, x + t * lanes())), kF32, y + t * lanes());
     const bool* starts = in.starts == nullptr ? kNoStarts : in.starts + at;
     for_each_group(N, ForwardBlock{q, c, x, starts, steps, h, y});
-    store_rows(y, columns, steps, out.y + at * in.D);
+    store_rows(y, columns, steps, as_floats(out.y) + at * in.D);
   }
   if (out.h != nullptr) store_orders(h, columns, N, out.h + b * 2 * in.D * N);
 }
@@ -349,19 +349,19 @@ void backward_task(const RecurrenceInputs& in, const RecurrenceGradients& grad, 
     const int64_t at = b * in.L + block * kSteps;
     const bool* starts = in.starts == nullptr ? kNoStarts : in.starts + at;
     float* before = boundaries + block * orders * lanes();
-    load_rows(in.x + at * in.D, columns, kSteps, x);
-    prefetch_rows(in.x + (at + kSteps) * in.D, columns, std::min(kSteps, in.L - (block + 1) * kSteps));
+    load_rows(as_floats(in.x) + at * in.D, columns, kSteps, x);
+    prefetch_rows(as_floats(in.x) + (at + kSteps) * in.D, columns, std::min(kSteps, in.L - (block + 1) * kSteps));
     for_each_group(N, StateBlock{q, x, starts, kSteps, before, before + orders * lanes()});
   }
   for (int64_t block = blocks - 1; block >= 0; --block) {
     const int64_t steps = std::min(kSteps, in.L - block * kSteps), at = b * in.L + block * kSteps;
     const bool* starts = in.starts == nullptr ? kNoStarts : in.starts + at;
     const float* before = boundaries + block * orders * lanes();
-    load_rows(in.x + at * in.D, columns, steps, x);
-    load_rows(grad.dy + at * in.D, columns, steps, dy);
+    load_rows(as_floats(in.x) + at * in.D, columns, steps, x);
+    load_rows(as_floats(grad.dy) + at * in.D, columns, steps, dy);
     if (block > 0) {
-      prefetch_rows(in.x + (at - kSteps) * in.D, columns, kSteps);
-      prefetch_rows(grad.dy + (at - kSteps) * in.D, columns, kSteps);
+      prefetch_rows(as_floats(in.x) + (at - kSteps) * in.D, columns, kSteps);
+      prefetch_rows(as_floats(grad.dy) + (at - kSteps) * in.D, columns, kSteps);
     }
     for (int64_t t = 0; t < steps * lanes(); t += lanes()) {
       const V dy_t = hn::Load(kF32, dy + t);
@@ -369,7 +369,7 @@ void backward_task(const RecurrenceInputs& in, const RecurrenceGradients& grad, 
       hn::Store(hn::Mul(skip, dy_t), kF32, dx + t);
     }
     for_each_group(N, BackwardBlock{q, c, x, dy, starts, steps, before, states, carry, dx, dq, dc});
-    store_rows(dx, columns, steps, grad.dx + at * in.D);
+    store_rows(dx, columns, steps, as_floats(grad.dx) + at * in.D);
   }
   hn::Store(dskip, kF32, x);
   store_rows(x, columns, 1, grad.dskip + b * in.D);
@@ -385,7 +385,7 @@ void decode_features(const RecurrenceInputs& in, const RecurrenceOutputs& out, i
     const int64_t of_d = 2 * d * in.N, of_bd = 2 * (b * in.D + d) * in.N;
     const float *q = in.q + of_d, *c = in.c + of_d, *h0 = in.h0 + of_bd;
     float* h = out.h + of_bd;
-    const float x = in.x[b * in.D + d];
+    const float x = as_floats(in.x)[b * in.D + d];
     float y = in.skip[d] * x;
 #pragma omp simd reduction(+ : y)
     for (int64_t n = 0; n < in.N; ++n) {
@@ -395,7 +395,7 @@ void decode_features(const RecurrenceInputs& in, const RecurrenceOutputs& out, i
       h[2 * n + 1] = im;
       y += c[2 * n] * re - c[2 * n + 1] * im;
     }
-    out.y[b * in.D + d] = y;
+    as_floats(out.y)[b * in.D + d] = y;
   }
 }
 

@@ -1,4 +1,4 @@
-// Float32 kernels of the linear recurrence; equation and shapes in linear_recurrence.h. Plain pointers, contiguous
+// Kernels of the linear recurrence; equation and shapes in linear_recurrence.h. Plain pointers, contiguous
 // arrays; a complex number is two floats (re, im). Linear in L: a scan, no FFT, and x is never transposed.
 //
 // Gradients, with G = dL/dRe + i dL/dIm and g_t the gradient of h_t:
@@ -22,11 +22,23 @@
 
 #include <cstdint>
 
+#include "ops/cuda_queue.h"
+#include "ops/number.h"
+
 namespace megalodon::ops {
+
+/// For the CPU kernel, whose numbers are float32.
+inline const float* as_floats(const void* numbers) {
+  return static_cast<const float*>(numbers);
+}
+inline float* as_floats(void* numbers) {
+  return static_cast<float*>(numbers);
+}
 
 struct RecurrenceInputs {
   int64_t B, L, D, N;
-  const float* x;      // [B,L,D]
+  NumberType type;     // of x, y, dy and dx: float32, on a GPU also bfloat16
+  const void* x;       // [B,L,D]
   const float* q;      // [D,N] complex
   const float* c;      // [D,N] complex
   const float* skip;   // [D]
@@ -35,14 +47,14 @@ struct RecurrenceInputs {
 };
 
 struct RecurrenceOutputs {
-  float* y;  // [B,L,D]
+  void* y;   // [B,L,D]
   float* h;  // [B,D,N] complex, or null: not asked for
 };
 
 struct RecurrenceGradients {
-  const float* dy;  // [B,L,D]
+  const void* dy;   // [B,L,D]
   const float* dh;  // [B,D,N] complex, or null: zero
-  float* dx;        // [B,L,D]
+  void* dx;         // [B,L,D]
   float* dq;        // [D,N] complex
   float* dc;        // [D,N] complex
   float* dskip;     // [D]
@@ -53,5 +65,10 @@ void linear_recurrence_forward_cpu(const RecurrenceInputs& in, const RecurrenceO
 
 /// Overwrites the gradients. The same bits for any number of threads.
 void linear_recurrence_backward_cpu(const RecurrenceInputs& in, const RecurrenceGradients& grad);
+
+/// N at most 256. See linear_recurrence_cuda.cu.
+constexpr int64_t kMostCudaOrders = 256;
+void linear_recurrence_forward_cuda(const RecurrenceInputs& in, const RecurrenceOutputs& out, CudaQueue& queue);
+void linear_recurrence_backward_cuda(const RecurrenceInputs& in, const RecurrenceGradients& grad, CudaQueue& queue);
 
 }  // namespace megalodon::ops

@@ -109,7 +109,7 @@ INSTANTIATE_TEST_SUITE_P(Cases, LinearRecurrence, ::testing::ValuesIn(kCases), :
 
 TEST_P(LinearRecurrence, KernelEqualsReference) {
   const Problem p = make_problem(GetParam()).to(torch::kFloat32), oracle = p.to(torch::kFloat64);
-  ASSERT_TRUE(use_cpu_kernel(p.x)) << "these tests are about the kernel";
+  ASSERT_TRUE(use_kernel(p.x)) << "these tests are about the kernel";
   const RecurrenceOut got = run(linear_recurrence, p), expected = run(ref::linear_recurrence, oracle);
   EXPECT_TRUE(close(got.y_BLD, expected.y_BLD, kOutputTolerance)) << "y";
   ASSERT_EQ(got.h_BDN.defined(), GetParam().want_state);

@@ -1,7 +1,13 @@
 // Checks, dispatch, autograd and registration of rotary.
 #include "ops/rotary/rotary.h"
 
+#include <c10/core/InferenceMode.h>
+
 #include <cmath>
+#include <map>
+#include <mutex>
+#include <string>
+#include <tuple>
 
 #include "base/check.h"
 #include "ops/registration.h"
@@ -10,22 +16,27 @@
 namespace megalodon::ops {
 namespace {
 
-void check_inputs(const Tensor& x, const Tensor& position, double base) {
-  check(x.dim() == 4, "[rotary] x must be [B,L,H,K], got {}", fmt::join(x.sizes(), "x"));
-  check(x.size(3) % 2 == 0, "[rotary] head_dim must be even, got {}", x.size(3));
-  check(x.is_floating_point(), "[rotary] x must be floating point, got {}", torch::toString(x.scalar_type()));
-  check(position.sizes() == x.sizes().slice(0, 2), "[rotary] position must have shape {}x{}, got {}", x.size(0),
-        x.size(1), fmt::join(position.sizes(), "x"));
-  check(position.scalar_type() == torch::kInt64, "[rotary] position must be int64, got {}",
-        torch::toString(position.scalar_type()));
-  check(base > 0, "[rotary] base must be positive, got {}", base);
+Tensor make_frequencies(int64_t head_dim, double base) {
+  Tensor frequencies = torch::empty({head_dim / 2}, torch::kFloat32);
+  auto* out = frequencies.data_ptr<float>();
+  for (int64_t i = 0; i < head_dim / 2; ++i)
+    out[i] = 1.0f / static_cast<float>(std::pow(base, 2.0 * static_cast<double>(i) / static_cast<double>(head_dim)));
+  return frequencies;
 }
 
 Tensor rotate(const Tensor& x, const Tensor& position, const Tensor& frequencies, bool inverse) {
   const Tensor from = x.contiguous();
   Tensor y = torch::empty(from.sizes(), from.options());
-  rotary_cpu({from.data_ptr<float>(), position.data_ptr<int64_t>(), frequencies.data_ptr<float>(), y.data_ptr<float>(),
-              from.size(0) * from.size(1), from.size(2), from.size(3), inverse});
+  run_kernel(from, MEGALODON_KERNELS(rotary),
+             {.type = number_type(from),
+              .x = from.data_ptr(),
+              .position = position.data_ptr<int64_t>(),
+              .frequencies = frequencies.data_ptr<float>(),
+              .y = y.data_ptr(),
+              .tokens = from.size(0) * from.size(1),
+              .heads = from.size(2),
+              .head_dim = from.size(3),
+              .inverse = inverse});
   return y;
 }
 
@@ -46,23 +57,40 @@ class RotaryFunction : public torch::autograd::Function<RotaryFunction> {
 
 }  // namespace
 
-Tensor rotary_frequencies(int64_t head_dim, double base) {
-  Tensor frequencies = torch::empty({head_dim / 2}, torch::kFloat32);
-  auto* out = frequencies.data_ptr<float>();
-  for (int64_t i = 0; i < head_dim / 2; ++i)
-    out[i] = 1.0f / static_cast<float>(std::pow(base, 2.0 * static_cast<double>(i) / static_cast<double>(head_dim)));
+Tensor rotary_frequencies(int64_t head_dim, double base, torch::Device device) {
+  // Never taken down: at exit the GPU may be gone before.
+  static std::mutex& mutex = *new std::mutex;
+  static auto& made = *new std::map<std::tuple<int64_t, double, std::string>, Tensor>;
+  const std::lock_guard<std::mutex> lock(mutex);
+  Tensor& frequencies = made[{head_dim, base, device.str()}];
+  if (!frequencies.defined()) {
+    const c10::InferenceMode normal(false);  // an inference tensor could not be kept for a backward pass
+    frequencies = make_frequencies(head_dim, base).to(device);
+  }
   return frequencies;
 }
 
+Tensor rotary_positions(const char* op, const Tensor& x_BLHK, const Tensor& position_BL, double base) {
+  check(x_BLHK.size(3) % 2 == 0, "[{}] head_dim must be even, got {}", op, x_BLHK.size(3));
+  check(position_BL.sizes() == x_BLHK.sizes().slice(0, 2), "[{}] position must have shape {}x{}, got {}", op,
+        x_BLHK.size(0), x_BLHK.size(1), fmt::join(position_BL.sizes(), "x"));
+  check(position_BL.scalar_type() == torch::kInt64, "[{}] position must be int64, got {}", op,
+        torch::toString(position_BL.scalar_type()));
+  check(base > 0, "[{}] base must be positive, got {}", op, base);
+  if (position_BL.is_cpu() && position_BL.numel() > 0) {
+    const auto least = position_BL.min().item<int64_t>();
+    check(least >= 0, "[{}] position must be >= 0, got {}", op, least);
+  }
+  return position_BL.to(x_BLHK.device()).contiguous();
+}
+
 Tensor rotary(const Tensor& x_BLHK, const Tensor& position_BL, double base) {
-  check_inputs(x_BLHK, position_BL, base);
+  check(x_BLHK.dim() == 4, "[rotary] x must be [B,L,H,K], got {}", fmt::join(x_BLHK.sizes(), "x"));
+  check(x_BLHK.is_floating_point(), "[rotary] x must be floating point, got {}", torch::toString(x_BLHK.scalar_type()));
+  const Tensor position = rotary_positions("rotary", x_BLHK, position_BL, base);
   if (x_BLHK.numel() == 0) return x_BLHK;
-  if (x_BLHK.scalar_type() == torch::kBFloat16)
-    return rotary(x_BLHK.to(torch::kFloat32), position_BL, base).to(torch::kBFloat16);
-  if (!use_cpu_kernel(x_BLHK)) return ref::rotary(x_BLHK, position_BL, base);
-  const Tensor position = position_BL.to(torch::kCPU).contiguous();
-  check(position.min().item<int64_t>() >= 0, "[rotary] position must be >= 0, got {}", position.min().item<int64_t>());
-  return RotaryFunction::apply(x_BLHK, position, rotary_frequencies(x_BLHK.size(3), base));
+  if (!use_kernel_of_any_type(x_BLHK)) return ref::rotary(x_BLHK, position, base);
+  return RotaryFunction::apply(x_BLHK, position, rotary_frequencies(x_BLHK.size(3), base, x_BLHK.device()));
 }
 
 TORCH_LIBRARY_FRAGMENT(megalodon, m) {

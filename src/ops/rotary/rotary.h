@@ -7,11 +7,16 @@
 
 namespace megalodon::ops {
 
-/// x_BLHK: K even. position_BL: int64 >= 0, counted from the start of the step's chunk.
+/// x_BLHK: K even. position_BL: int64 >= 0, counted from the start of the step's chunk. (Checked on the CPU only: a
+/// look at numbers of a GPU would wait for it.)
 Tensor rotary(const Tensor& x_BLHK, const Tensor& position_BL, double base);
 
-/// base^(−2i/K), i = 0..K/2−1, as float32: 1 / float(base^(2i/K)), the rounding of the published code.
-Tensor rotary_frequencies(int64_t head_dim, double base);
+/// base^(−2i/K), i = 0..K/2−1, as float32: 1 / float(base^(2i/K)), the rounding of the published code. Made once per
+/// (K, base, device) and kept: not to be written to.
+Tensor rotary_frequencies(int64_t head_dim, double base, torch::Device device = torch::kCPU);
+
+/// Checks the positions of x_BLHK, an input of `op`, and that K is even. Returns them on x's device, in one piece.
+Tensor rotary_positions(const char* op, const Tensor& x_BLHK, const Tensor& position_BL, double base);
 
 namespace ref {
 Tensor rotary(const Tensor& x_BLHK, const Tensor& position_BL, double base);

@@ -7,10 +7,10 @@ Tensor rotary(const Tensor& x_BLHK, const Tensor& position_BL, double base) {
   const int64_t K = x_BLHK.size(3);
   const bool wide = x_BLHK.scalar_type() == torch::kFloat64;
   const Tensor frequencies =
-      wide ? torch::pow(base, torch::arange(0, K, 2, torch::kFloat64) * (-1.0 / static_cast<double>(K)))
-           : rotary_frequencies(K, base);
+      wide ? torch::pow(base, torch::arange(0, K, 2, x_BLHK.options()) * (-1.0 / static_cast<double>(K)))
+           : rotary_frequencies(K, base, x_BLHK.device());
   const auto dtype = frequencies.scalar_type();
-  const Tensor angle = position_BL.to(x_BLHK.device(), dtype).unsqueeze(-1) * frequencies.to(x_BLHK.device());
+  const Tensor angle = position_BL.to(x_BLHK.device(), dtype).unsqueeze(-1) * frequencies;
   const Tensor cos = torch::cos(angle).unsqueeze(2), sin = torch::sin(angle).unsqueeze(2);  // [B,L,1,K/2]
   const Tensor pair = x_BLHK.to(dtype).unflatten(-1, {K / 2, 2});
   const Tensor even = pair.select(-1, 0), odd = pair.select(-1, 1);

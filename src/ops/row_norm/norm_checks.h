@@ -50,9 +50,9 @@ inline void check_norm_groups(const char* op, const Tensor& x_BLD, int64_t group
         "[{}] groups must divide the {} features of x, got {} groups", op, x_BLD.size(2), groups);
 }
 
-/// The tensor in x's type and in one piece; undefined stays undefined.
-inline Tensor as_operand(const Tensor& t, const Tensor& x) {
-  return t.defined() ? t.to(x.scalar_type()).contiguous() : t;
+/// As kernels read weights: float32, in one piece; undefined stays undefined.
+inline Tensor as_float32(const Tensor& t) {
+  return t.defined() ? t.to(torch::kFloat32).contiguous() : t;
 }
 
 template <class T>

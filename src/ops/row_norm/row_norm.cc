@@ -18,8 +18,9 @@ RowNormArgs row_norm_args(const Tensor& x, const Tensor& weight, const Tensor& b
   args.rows = args.size == 0 ? 0 : x.numel() / args.size;
   args.centered = centered;
   args.eps = eps;
+  args.x_type = number_type(x);
   args.y_type = number_type(y);
-  args.x = x.data_ptr<float>();
+  args.x = x.data_ptr();
   args.weight = data_or_null<float>(weight);
   args.bias = data_or_null<float>(bias);
   return args;
@@ -34,7 +35,8 @@ class RowNormFunction : public torch::autograd::Function<RowNormFunction> {
     ctx->saved_data["eps"] = eps;
     ctx->saved_data["centered"] = centered;
     const Tensor y = torch::empty_like(x, x.options().dtype(y_type));
-    row_norm_forward_cpu(row_norm_args(x, weight, bias, eps, centered, y), y.data_ptr());
+    run_kernel(x, MEGALODON_KERNELS(row_norm_forward), row_norm_args(x, weight, bias, eps, centered, y),
+               {y.data_ptr()});
     return y;
   }
 
@@ -46,10 +48,11 @@ class RowNormFunction : public torch::autograd::Function<RowNormFunction> {
     Tensor dx = torch::empty_like(x), dweight = like(weight), dbias = like(bias);
     RowNormGradients out{};
     out.dy = dy.data_ptr();
-    out.dx = dx.data_ptr<float>();
+    out.dx = dx.data_ptr();
     out.dweight = dweight.defined() ? dweight.data_ptr<float>() : nullptr;
     out.dbias = dbias.defined() ? dbias.data_ptr<float>() : nullptr;
-    row_norm_backward_cpu(
+    run_kernel(
+        x, MEGALODON_KERNELS(row_norm_backward),
         row_norm_args(x, weight, bias, ctx->saved_data["eps"].toDouble(), ctx->saved_data["centered"].toBool(), dy),
         out);
     return {dx, dweight, dbias, {}, {}, {}};
@@ -61,14 +64,16 @@ Tensor row_norm(const char* op, const Tensor& x, const Tensor& weight, const Ten
   check_norm_input(op, x, -1, eps);
   check_norm_parameter(op, "weight", weight, x);
   check_norm_parameter(op, "bias", bias, x);
-  if (is_reduced(x)) return row_norm(op, x.to(torch::kFloat32), weight, bias, eps, centered, y_type);
-  if (!use_cpu_kernel(x)) {
+  // The GPU's kernels read bfloat16, the CPU's do not.
+  const bool reads_any_type = x.is_cuda() && use_kernel_of_any_type(x);
+  if (is_reduced(x) && !reads_any_type) return row_norm(op, x.to(torch::kFloat32), weight, bias, eps, centered, y_type);
+  if (!reads_any_type && !use_kernel(x)) {
     const Tensor y = centered ? ref::layer_norm(x, weight, bias, eps) : ref::rms_norm(x, weight, eps);
     return y.to(y_type);
   }
   if (y_type != torch::kFloat32 && y_type != torch::kBFloat16)
     return row_norm(op, x, weight, bias, eps, centered, torch::kFloat32).to(y_type);
-  return RowNormFunction::apply(x.contiguous(), maybe(as_operand(weight, x)), maybe(as_operand(bias, x)), eps, centered,
+  return RowNormFunction::apply(x.contiguous(), maybe(as_float32(weight)), maybe(as_float32(bias)), eps, centered,
                                 y_type);
 }
 

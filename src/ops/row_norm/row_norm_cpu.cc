@@ -30,7 +30,7 @@ HWY_INLINE RowStatistics row_statistics(const RowNormArgs& a, const float* x) {
 template <class Y>
 void rows_of_type(const RowNormArgs& a, const Affine& affine, Y* y, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
-    const float* x = a.x + row * a.size;
+    const float* x = static_cast<const float*>(a.x) + row * a.size;
     const RowStatistics s = row_statistics(a, x);
     normalize_run(x, s.mean, s.rstd, affine.scale.data(), affine.shift.data(), y + row * a.size, a.size);
   }
@@ -42,7 +42,7 @@ void gradient_rows_of_type(const RowNormArgs& a, const Affine& affine, const Row
   const float* scale = affine.scale.data();
   AffineGradient parameters(totals, a.size);
   for (int64_t row = begin; row < end; ++row) {
-    const float* x = a.x + row * a.size;
+    const float* x = static_cast<const float*>(a.x) + row * a.size;
     const Y* dy = static_cast<const Y*>(out.dy) + row * a.size;
     const RowStatistics s = row_statistics(a, x);
     const GradientSums sums = gradient_sums(x, s.mean, dy, scale, a.size);
@@ -50,7 +50,7 @@ void gradient_rows_of_type(const RowNormArgs& a, const Affine& affine, const Row
     const double constant = a.centered ? -rstd * sums.g / size : 0.0;
     const double slope = -rstd * rstd * rstd * sums.gc / size;
     input_gradient(x, s.mean, dy, scale, {s.rstd, static_cast<float>(constant), static_cast<float>(slope)},
-                   out.dx + row * a.size, a.size);
+                   static_cast<float*>(out.dx) + row * a.size, a.size);
     if (!parameters.wanted()) continue;
     parameter_gradient(x, s.mean, s.rstd, dy, parameters.dscale(), parameters.dshift(), a.size);
     parameters.row_done();
@@ -104,10 +104,10 @@ void for_each_block(const RowNormArgs& a, const Task& task) {
 
 }  // namespace
 
-void row_norm_forward_cpu(const RowNormArgs& args, void* y) {
+void row_norm_forward_cpu(const RowNormArgs& args, const RowNormResult& result) {
   const Affine affine(args.weight, args.bias, args.size);
   const auto rows = HWY_DYNAMIC_DISPATCH(row_norm_rows);
-  for_each_block(args, [&](int64_t, int64_t begin, int64_t end) { rows(args, affine, y, begin, end); });
+  for_each_block(args, [&](int64_t, int64_t begin, int64_t end) { rows(args, affine, result.y, begin, end); });
 }
 
 void row_norm_backward_cpu(const RowNormArgs& args, const RowNormGradients& gradients) {

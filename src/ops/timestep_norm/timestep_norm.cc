@@ -28,11 +28,13 @@ struct Operands {
   }
 };
 
-TimestepNormArgs timestep_norm_args(const Operands& in, int64_t groups, double eps) {
+TimestepNormArgs timestep_norm_args(const Operands& in, int64_t groups, double eps, const Tensor& y_BLD) {
   TimestepNormArgs args{};
   args.B = in.x_BLD.size(0), args.L = in.x_BLD.size(1), args.G = groups, args.K = in.x_BLD.size(2) / groups;
   args.eps = eps;
-  args.x = in.x_BLD.data_ptr<float>();
+  args.x_type = number_type(in.x_BLD);
+  args.y_type = number_type(y_BLD);
+  args.x = in.x_BLD.data_ptr();
   args.weight = data_or_null<float>(in.weight_D);
   args.bias = data_or_null<float>(in.bias_D);
   args.mask = data_or_null<bool>(in.mask_BL);
@@ -43,25 +45,28 @@ TimestepNormArgs timestep_norm_args(const Operands& in, int64_t groups, double e
   return args;
 }
 
-/// y, count, mean, var; for a backward pass also mean and rstd per step.
-variable_list run_forward(const Operands& in, int64_t groups, double eps, bool for_backward) {
-  const TimestepNormArgs args = timestep_norm_args(in, groups, eps);
+/// y, count, mean, var; for a backward pass also mean, rstd and (undefined on the CPU) count per step.
+variable_list run_forward(const Operands& in, int64_t groups, double eps, torch::ScalarType y_type, bool for_backward) {
   const auto options = in.x_BLD.options().requires_grad(false);
-  const auto float64 = options.dtype(torch::kFloat64);
-  variable_list out = {torch::empty_like(in.x_BLD), torch::empty({args.B}, options.dtype(torch::kInt64)),
-                       torch::empty({args.B, args.G}, float64), torch::empty({args.B, args.G}, float64)};
+  const auto float64 = options.dtype(torch::kFloat64), int64 = options.dtype(torch::kInt64);
+  const Tensor y_BLD = torch::empty_like(in.x_BLD, options.dtype(y_type));
+  const TimestepNormArgs args = timestep_norm_args(in, groups, eps, y_BLD);
+  variable_list out = {y_BLD, torch::empty({args.B}, int64), torch::empty({args.B, args.G}, float64),
+                       torch::empty({args.B, args.G}, float64)};
   TimestepNormResult result{};
-  result.y = out[0].data_ptr<float>();
+  result.y = out[0].data_ptr();
   result.count = out[1].data_ptr<int64_t>();
   result.mean = out[2].data_ptr<double>();
   result.var = out[3].data_ptr<double>();
   if (for_backward) {
     out.push_back(torch::empty({args.B, args.L, args.G}, float64));
-    out.push_back(torch::empty({args.B, args.L, args.G}, options));
+    out.push_back(torch::empty({args.B, args.L, args.G}, options.dtype(torch::kFloat32)));
+    out.push_back(in.x_BLD.is_cpu() ? Tensor() : torch::empty({args.B, args.L}, int64));
     result.mean_BLG = out[4].data_ptr<double>();
     result.rstd_BLG = out[5].data_ptr<float>();
+    result.count_BL = out[6].defined() ? out[6].data_ptr<int64_t>() : nullptr;
   }
-  timestep_norm_forward_cpu(args, result);
+  run_kernel(in.x_BLD, MEGALODON_KERNELS(timestep_norm_forward), args, result);
   return out;
 }
 
@@ -72,7 +77,7 @@ class TimestepNormFunction : public torch::autograd::Function<TimestepNormFuncti
                                const OptionalTensor& bias_D, const OptionalTensor& mean0_BG,
                                const OptionalTensor& var0_BG, const OptionalTensor& count0_B,
                                const OptionalTensor& mask_BL, const OptionalTensor& starts_BL, int64_t groups,
-                               double eps) {
+                               double eps, torch::ScalarType y_type) {
     const Operands in{x_BLD,
                       or_undefined(weight_D),
                       or_undefined(bias_D),
@@ -81,9 +86,9 @@ class TimestepNormFunction : public torch::autograd::Function<TimestepNormFuncti
                       or_undefined(count0_B),
                       or_undefined(mask_BL),
                       or_undefined(starts_BL)};
-    variable_list out = run_forward(in, groups, eps, /*for_backward=*/true);
+    variable_list out = run_forward(in, groups, eps, y_type, /*for_backward=*/true);
     variable_list saved = in.list();
-    saved.insert(saved.end(), {out[4], out[5]});
+    saved.insert(saved.end(), {out[4], out[5], out[6]});
     ctx->save_for_backward(saved);
     ctx->saved_data["groups"] = groups;
     ctx->saved_data["eps"] = eps;
@@ -96,9 +101,9 @@ class TimestepNormFunction : public torch::autograd::Function<TimestepNormFuncti
     refuse_second_derivatives("timestep_norm");
     const variable_list saved = ctx->get_saved_variables();
     const Operands in = Operands::from(saved);
-    const TimestepNormArgs args =
-        timestep_norm_args(in, ctx->saved_data["groups"].toInt(), ctx->saved_data["eps"].toDouble());
     const Tensor dy_BLD = gradients[0].contiguous();
+    const TimestepNormArgs args =
+        timestep_norm_args(in, ctx->saved_data["groups"].toInt(), ctx->saved_data["eps"].toDouble(), dy_BLD);
     const Tensor dmean_BG = gradients[2].contiguous(), dvar_BG = gradients[3].contiguous();
     const auto like = [](const Tensor& t) { return t.defined() ? torch::empty_like(t) : Tensor(); };
     const Tensor dx_BLD = torch::empty_like(in.x_BLD), dweight_D = like(in.weight_D), dbias_D = like(in.bias_D);
@@ -106,17 +111,19 @@ class TimestepNormFunction : public torch::autograd::Function<TimestepNormFuncti
     TimestepNormGradients out{};
     out.mean_BLG = saved[8].data_ptr<double>();
     out.rstd_BLG = saved[9].data_ptr<float>();
-    out.dy = dy_BLD.data_ptr<float>();
+    out.count_BL = data_or_null<int64_t>(saved[10]);
+    out.dy = dy_BLD.data_ptr();
     out.dmean = dmean_BG.data_ptr<double>();
     out.dvar = dvar_BG.data_ptr<double>();
-    out.dx = dx_BLD.data_ptr<float>();
+    out.dx = dx_BLD.data_ptr();
     out.dweight = dweight_D.defined() ? dweight_D.data_ptr<float>() : nullptr;
     out.dbias = dbias_D.defined() ? dbias_D.data_ptr<float>() : nullptr;
     out.dmean0 = dmean0_BG.data_ptr<double>();
     out.dvar0 = dvar0_BG.data_ptr<double>();
-    timestep_norm_backward_cpu(args, out);
+    run_kernel(in.x_BLD, MEGALODON_KERNELS(timestep_norm_backward), args, out);
     const bool state = in.count0_B.defined();
-    return {dx_BLD, dweight_D, dbias_D, state ? dmean0_BG : Tensor(), state ? dvar0_BG : Tensor(), {}, {}, {}, {}, {}};
+    return {dx_BLD, dweight_D, dbias_D, state ? dmean0_BG : Tensor(), state ? dvar0_BG : Tensor(), {}, {}, {},
+            {},     {},        {}};
   }
 };
 
@@ -159,8 +166,8 @@ Operands operands(const Tensor& x_BLD, const Tensor& weight_D, const Tensor& bia
   const auto dense = [](const Tensor& t) { return t.defined() ? t.contiguous() : t; };
   const auto dense64 = [](const Tensor& t) { return t.defined() ? t.to(torch::kFloat64).contiguous() : t; };
   return {x_BLD.contiguous(),
-          as_operand(weight_D, x_BLD),
-          as_operand(bias_D, x_BLD),
+          as_float32(weight_D),
+          as_float32(bias_D),
           dense64(options.state.mean_BG),
           dense64(options.state.var_BG),
           dense(options.state.count_B),
@@ -173,18 +180,28 @@ Operands operands(const Tensor& x_BLD, const Tensor& weight_D, const Tensor& bia
 TimestepNormOut timestep_norm(const Tensor& x_BLD, const Tensor& weight_D, const Tensor& bias_D,
                               const TimestepNormOptions& options) {
   check_arguments(x_BLD, weight_D, bias_D, options);
-  if (is_reduced(x_BLD)) {
-    TimestepNormOut out = timestep_norm(x_BLD.to(torch::kFloat32), weight_D, bias_D, options);
-    out.y_BLD = out.y_BLD.to(x_BLD.scalar_type());
+  const auto y_type = options.y_type.value_or(x_BLD.scalar_type());
+  const bool any_type = x_BLD.is_cuda() && use_kernel_of_any_type(x_BLD);
+  // What the kernel does not read or write is converted around it.
+  const bool reads = any_type || !is_reduced(x_BLD);
+  const bool writes =
+      any_type ? y_type == torch::kFloat32 || y_type == torch::kBFloat16 : y_type == x_BLD.scalar_type();
+  if (!reads || !writes) {
+    const Tensor readable_BLD = reads ? x_BLD : x_BLD.to(torch::kFloat32);
+    TimestepNormOptions plain = options;
+    plain.y_type = any_type ? torch::kFloat32 : readable_BLD.scalar_type();
+    TimestepNormOut out = timestep_norm(readable_BLD, weight_D, bias_D, plain);
+    out.y_BLD = out.y_BLD.to(y_type);
     return out;
   }
-  if (!use_cpu_kernel(x_BLD)) return ref::timestep_norm(x_BLD, weight_D, bias_D, options);
+  if (!any_type && !use_kernel(x_BLD)) return ref::timestep_norm(x_BLD, weight_D, bias_D, options);
   const Operands in = operands(x_BLD, weight_D, bias_D, options);
   const variable_list out =
-      in.need_gradient() ? TimestepNormFunction::apply(
-                               in.x_BLD, maybe(in.weight_D), maybe(in.bias_D), maybe(in.mean0_BG), maybe(in.var0_BG),
-                               maybe(in.count0_B), maybe(in.mask_BL), maybe(in.starts_BL), options.groups, options.eps)
-                         : run_forward(in, options.groups, options.eps, /*for_backward=*/false);
+      in.need_gradient()
+          ? TimestepNormFunction::apply(in.x_BLD, maybe(in.weight_D), maybe(in.bias_D), maybe(in.mean0_BG),
+                                        maybe(in.var0_BG), maybe(in.count0_B), maybe(in.mask_BL), maybe(in.starts_BL),
+                                        options.groups, options.eps, y_type)
+          : run_forward(in, options.groups, options.eps, y_type, /*for_backward=*/false);
   return {out[0], {out[1], out[2], out[3]}};
 }
 

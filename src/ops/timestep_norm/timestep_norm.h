@@ -7,7 +7,8 @@
 //
 // The current step is included. A masked step outputs 0, changes nothing and has no gradient. Where a document starts,
 // the statistics begin afresh (count 0). Counts are steps (int64); statistics are float64 in and out, so that step 10^9
-// still moves them (the published code keeps them in the compute dtype).
+// still moves them (the published code keeps them in the compute dtype). y is of x's dtype unless told otherwise:
+// beside a residual stream in float32, activations may be bfloat16.
 #pragma once
 
 #include "base/compat.h"
@@ -31,8 +32,9 @@ struct TimestepNormOptions {
   double eps = 1e-5;
   /// Before the first step; undefined: a fresh start. mean and var may be float32 and may need a gradient.
   TimestepNormState state{};
-  Tensor padding_mask_BL{};  // bool, true at steps to leave out; undefined: none
-  Tensor starts_BL{};        // bool, true where a document begins; undefined: none
+  Tensor padding_mask_BL{};                   // bool, true at steps to leave out; undefined: none
+  Tensor starts_BL{};                         // bool, true where a document begins; undefined: none
+  std::optional<torch::ScalarType> y_type{};  // nothing: x's
 };
 
 /// weight_D (stored minus one) and bias_D may both be undefined.

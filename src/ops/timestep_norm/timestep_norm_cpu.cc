@@ -23,6 +23,14 @@ struct Slab {
   int64_t groups() const { return end - begin; }
 };
 
+const float* floats(const void* numbers) {
+  return static_cast<const float*>(numbers);
+}
+
+float* floats(void* numbers) {
+  return static_cast<float*>(numbers);
+}
+
 bool flag(const bool* flags_BL, const TimestepNormArgs& a, int64_t b, int64_t t) {
   return flags_BL != nullptr && flags_BL[b * a.L + t];
 }
@@ -87,10 +95,10 @@ void timestep_norm_forward_slab(const TimestepNormArgs& a, const Affine& affine,
       std::fill(var.begin(), var.end(), 1.0);
     }
     if (flag(a.mask, a, slab.b, t)) {
-      std::fill_n(out.y + at * K, groups * K, 0.0f);
+      std::fill_n(floats(out.y) + at * K, groups * K, 0.0f);
       continue;
     }
-    const float* x = a.x + at * K;
+    const float* x = floats(a.x) + at * K;
     for (int64_t g = 0; g < groups; ++g) {
       m[g] = run_mean(x + g * K, K);
       v[g] = run_variance(x + g * K, split(m[g]), K);
@@ -105,7 +113,7 @@ void timestep_norm_forward_slab(const TimestepNormArgs& a, const Affine& affine,
     for (int64_t g = 0; g < groups; ++g) {
       const int64_t feature = (slab.begin + g) * K;
       normalize_run(x + g * K, split(mean[g]), rstd[g], &affine.scale[feature], &affine.shift[feature],
-                    out.y + (at + g) * K, K);
+                    floats(out.y) + (at + g) * K, K);
     }
     if (out.mean_BLG == nullptr) continue;
     std::copy_n(mean.begin(), groups, out.mean_BLG + at);
@@ -155,7 +163,7 @@ void timestep_norm_backward_slab(const TimestepNormArgs& a, const Affine& affine
 
   for (int64_t t = a.L - 1; t >= 0; --t) {
     const int64_t at = (slab.b * a.L + t) * a.G + slab.begin, n = steps[slab.b * a.L + t];
-    const float *x = a.x + at * K, *dy = out.dy + at * K;
+    const float *x = floats(a.x) + at * K, *dy = floats(out.dy) + at * K;
     if (n > 0) {
       for (int64_t g = 0; g < groups; ++g) {
         const GradientSums sums = gradient_sums(x + g * K, split(out.mean_BLG[at + g]), dy + g * K, scale + g * K, K);
@@ -168,14 +176,14 @@ void timestep_norm_backward_slab(const TimestepNormArgs& a, const Affine& affine
       for (int64_t g = 0; g < groups; ++g) {
         const SplitMean mean = split(out.mean_BLG[at + g]);
         const RunGradient run{out.rstd_BLG[at + g], static_cast<float>(s.constant[g]), static_cast<float>(s.slope[g])};
-        input_gradient(x + g * K, mean, dy + g * K, scale + g * K, run, out.dx + (at + g) * K, K);
+        input_gradient(x + g * K, mean, dy + g * K, scale + g * K, run, floats(out.dx) + (at + g) * K, K);
         if (!parameters.wanted()) continue;
         parameter_gradient(x + g * K, mean, run.rstd, dy + g * K, parameters.dscale() + g * K,
                            parameters.dshift() + g * K, K);
       }
       parameters.row_done();
     } else {
-      std::fill_n(out.dx + at * K, groups * K, 0.0f);
+      std::fill_n(floats(out.dx) + at * K, groups * K, 0.0f);
     }
     if (n == 1 || flag(a.starts, a, slab.b, t)) {
       std::fill(s.mean.begin(), s.mean.end(), 0.0);

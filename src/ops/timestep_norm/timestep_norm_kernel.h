@@ -1,4 +1,5 @@
-// Kernels of timestep_norm for float32 x on the CPU.
+// Kernels of timestep_norm. The CPU's read and write float32; the GPU's (timestep_norm_cuda.cu says how they split the
+// work) float32 or bfloat16.
 //
 // Groups never meet, so a task is (batch row, slab of neighbouring groups) and walks through time on its own: no second
 // pass over x, no exchange between threads, the same bits whatever the slabs and threads. For each step it takes mean m
@@ -22,12 +23,17 @@
 
 #include <cstdint>
 
+#include "ops/cuda_queue.h"
+#include "ops/number.h"
+
 namespace megalodon::ops {
 
 struct TimestepNormArgs {
   int64_t B, L, G, K;  // K = D/G features a group
   double eps;
-  const float* x;         // [B,L,G,K]
+  NumberType x_type;      // of x and dx
+  NumberType y_type;      // of y and dy
+  const void* x;          // [B,L,G,K]
   const float* weight;    // [G,K], stored minus one; may be null
   const float* bias;      // [G,K]; may be null
   const bool* mask;       // [B,L], true at steps to leave out; may be null
@@ -38,21 +44,23 @@ struct TimestepNormArgs {
 };
 
 struct TimestepNormResult {
-  float* y;          // [B,L,G,K]
+  void* y;           // [B,L,G,K]
   int64_t* count;    // [B]
   double* mean;      // [B,G]
   double* var;       // [B,G]
-  double* mean_BLG;  // for the backward; null with rstd_BLG: not wanted. Not written at masked steps
+  double* mean_BLG;  // for the backward; null with the next two: not wanted. The CPU leaves masked steps out
   float* rstd_BLG;
+  int64_t* count_BL;  // steps so far, this one included; the CPU neither writes nor reads it
 };
 
 struct TimestepNormGradients {
   const double* mean_BLG;
   const float* rstd_BLG;
-  const float* dy;      // [B,L,G,K]
+  const int64_t* count_BL;
+  const void* dy;       // [B,L,G,K]
   const double* dmean;  // [B,G], of the final state
   const double* dvar;
-  float* dx;       // [B,L,G,K]
+  void* dx;        // [B,L,G,K]
   float* dweight;  // [G,K]; null: not wanted
   float* dbias;    // [G,K]; null: not wanted
   double* dmean0;  // [B,G]; of the first state
@@ -61,5 +69,8 @@ struct TimestepNormGradients {
 
 void timestep_norm_forward_cpu(const TimestepNormArgs& args, const TimestepNormResult& result);
 void timestep_norm_backward_cpu(const TimestepNormArgs& args, const TimestepNormGradients& gradients);
+void timestep_norm_forward_cuda(const TimestepNormArgs& args, const TimestepNormResult& result, CudaQueue& queue);
+void timestep_norm_backward_cuda(const TimestepNormArgs& args, const TimestepNormGradients& gradients,
+                                 CudaQueue& queue);
 
 }  // namespace megalodon::ops

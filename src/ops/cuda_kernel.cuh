@@ -1,0 +1,100 @@
+// What the CUDA kernels of all ops share. For *_cuda.cu only.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "ops/cuda_queue.h"
+#include "ops/number.h"
+
+namespace megalodon::ops::cuda {
+
+constexpr int kWarp = 32;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+inline void check(cudaError_t status, const char* op) {
+  if (status != cudaSuccess)
+    throw std::runtime_error("[" + std::string(op) + "] CUDA failed: " + cudaGetErrorString(status));
+}
+
+/// After a launch: whether it could be queued. What goes wrong while it runs shows at the next synchronization.
+inline void check_launch(const char* op) { check(cudaGetLastError(), op); }
+
+constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/// Calls f(T{}) with the C++ type of the numbers: float or __nv_bfloat16.
+template <class F>
+void with_type(NumberType type, const F& f) {
+  if (type == NumberType::kBfloat16)
+    f(__nv_bfloat16{});
+  else
+    f(float{});
+}
+
+__device__ __forceinline__ float to_float(float x) { return x; }
+__device__ __forceinline__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
+
+template <class T>
+__device__ __forceinline__ T from_float(float x) {
+  if constexpr (sizeof(T) == sizeof(float))
+    return x;
+  else
+    return __float2bfloat16_rn(x);
+}
+
+/// Four neighbours as float32; the address must be a multiple of their size (16 or 8 bytes).
+__device__ __forceinline__ float4 load4(const float* from) { return *reinterpret_cast<const float4*>(from); }
+__device__ __forceinline__ float4 load4(const __nv_bfloat16* from) {
+  const uint2 bits = *reinterpret_cast<const uint2*>(from);
+  return {__uint_as_float(bits.x << 16), __uint_as_float(bits.x & 0xffff0000u), __uint_as_float(bits.y << 16),
+          __uint_as_float(bits.y & 0xffff0000u)};
+}
+__device__ __forceinline__ void store4(float* to, float4 x) { *reinterpret_cast<float4*>(to) = x; }
+__device__ __forceinline__ void store4(__nv_bfloat16* to, float4 x) {
+  union {
+    __nv_bfloat162 pair[2];
+    uint2 bits;
+  } packed;
+  packed.pair[0] = __floats2bfloat162_rn(x.x, x.y);
+  packed.pair[1] = __floats2bfloat162_rn(x.z, x.w);
+  *reinterpret_cast<uint2*>(to) = packed.bits;
+}
+
+/// Whether rows of `size` numbers of type T that begin at `base` may be read four at a time.
+template <class T>
+bool in_fours(const T* base, int64_t size) {
+  return size % 4 == 0 && reinterpret_cast<uintptr_t>(base) % (4 * sizeof(T)) == 0;
+}
+
+/// The sum over the warp, in every lane.
+template <class Number>
+__device__ __forceinline__ Number warp_sum(Number x) {
+  for (int distance = kWarp / 2; distance > 0; distance /= 2) x += __shfl_xor_sync(kAllLanes, x, distance);
+  return x;
+}
+
+__device__ __forceinline__ float warp_max(float x) {
+  for (int distance = kWarp / 2; distance > 0; distance /= 2)
+    x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, distance));
+  return x;
+}
+
+/// The sum over a block of whole warps, at most 1024 threads, in every thread; `shared` holds 32 numbers and may be
+/// used again after the call.
+template <class Number>
+__device__ __forceinline__ Number block_sum(Number x, Number* shared) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int warps = static_cast<int>(blockDim.x) / kWarp;
+  x = warp_sum(x);
+  if (lane == 0) shared[warp] = x;
+  __syncthreads();
+  x = warp_sum(lane < warps ? shared[lane] : Number{});
+  __syncthreads();
+  return x;
+}
+
+}  // namespace megalodon::ops::cuda

@@ -1,0 +1,117 @@
+// Models on a GPU: the same numbers as on the CPU, for whatever a model does. Passes over where there is no GPU.
+#include <gtest/gtest.h>
+#include <torch/cuda.h>
+
+#include "infer/generate.h"
+#include "models/testing.h"
+#include "models/weights.h"
+#include "ops/device.h"
+#include "ops/testing.h"
+
+namespace megalodon {
+namespace {
+
+using testing::close;
+
+class ModelOnGpu : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!torch::cuda::is_available() || !ops::has_kernels(torch::empty({1}, torch::kCUDA)))
+      GTEST_SKIP() << "no GPU here";
+  }
+
+  static std::unique_ptr<Model> on(torch::Device device, const MegalodonConfig& config) {
+    auto model = testing::noisy_model(config);
+    model->to(device);
+    return model;
+  }
+};
+
+ModelInput input(const MegalodonConfig& config, int64_t batch, int64_t length) {
+  Tensor starts_BL = torch::zeros({batch, length}, torch::kBool);
+  starts_BL[0][length / 3] = starts_BL[batch - 1][length / 2] = true;
+  return {testing::random_tokens(config, batch, length), starts_BL};
+}
+
+/// Loss and gradients of a training pass.
+std::vector<Tensor> gradients(Model& model, const ModelInput& batch, const Tensor& targets_BL) {
+  model.train();
+  model.set_dropout_key(5);
+  NoCarry carry;
+  const Tensor loss = model.nll(batch, targets_BL, carry).sum();
+  loss.backward();
+  std::vector<Tensor> list = {loss.detach()};
+  for (const auto& [name, parameter] : named_weights(model)) {
+    list.push_back(parameter.grad().clone());
+    parameter.mutable_grad() = Tensor();
+  }
+  return list;
+}
+
+void expect_close(const std::vector<Tensor>& got, const std::vector<Tensor>& expected, double tolerance) {
+  ASSERT_EQ(got.size(), expected.size());
+  for (size_t i = 0; i < got.size(); ++i) EXPECT_TRUE(close(got[i], expected[i], tolerance, 1e-6)) << "number " << i;
+}
+
+TEST_F(ModelOnGpu, GradientsAreTheCpus) {
+  MegalodonConfig config = testing::tiny_config();
+  config.dropout = config.hidden_dropout = config.attention_dropout = 0.2;
+  const ModelInput batch = input(config, 3, 29);
+  const Tensor targets_BL = testing::random_tokens(config, 3, 29, 8);
+  const auto cpu = on(torch::kCPU, config), gpu = on(torch::kCUDA, config);
+  const auto expected = gradients(*cpu, batch, targets_BL);
+  expect_close(gradients(*gpu, batch, targets_BL), expected, 2e-4);
+  gpu->set_checkpointing(true);
+  expect_close(gradients(*gpu, batch, targets_BL), expected, 2e-4);
+}
+
+TEST_F(ModelOnGpu, GradientsInBfloat16AreNear) {
+  const MegalodonConfig config = testing::tiny_config();
+  const ModelInput batch = input(config, 3, 29);
+  const Tensor targets_BL = testing::random_tokens(config, 3, 29, 8);
+  const auto cpu = on(torch::kCPU, config), gpu = on(torch::kCUDA, config);
+  gpu->set_precision(nn::Precision::kBfloat16);
+  const auto got = gradients(*gpu, batch, targets_BL), expected = gradients(*cpu, batch, targets_BL);
+  EXPECT_TRUE(close(got[0], expected[0], 1e-2));
+  for (size_t i = 1; i < got.size(); ++i) {
+    const Tensor e = expected[i].to(torch::kFloat64), g = got[i].to(torch::kCPU, torch::kFloat64);
+    EXPECT_LE((g - e).norm().item<double>(), 0.1 * e.norm().item<double>() + 1e-3) << "number " << i;
+  }
+}
+
+TEST_F(ModelOnGpu, AnySplitOfAStreamIsOnePass) {
+  const MegalodonConfig config = testing::tiny_config();
+  const ModelInput all = input(config, 2, 61);
+  torch::NoGradGuard no_grad;
+  const auto cpu = on(torch::kCPU, config);
+  NoCarry none;
+  const Tensor expected_BLV = cpu->logits(all, none);
+  for (const auto precision : {nn::Precision::kFloat32, nn::Precision::kBfloat16}) {
+    const auto gpu = on(torch::kCUDA, config);
+    gpu->set_precision(precision);
+    const Tensor whole_BLV = gpu->logits(all, none);
+    EXPECT_TRUE(close(whole_BLV, expected_BLV, precision == nn::Precision::kFloat32 ? 1e-4 : 5e-2));
+    for (const std::vector<int64_t>& calls : {std::vector<int64_t>{1, 7, 8, 9, 1, 1, 34}, {20, 20, 21}, {60, 1}}) {
+      StreamCarry carry;
+      std::vector<Tensor> pieces;
+      int64_t at = 0;
+      for (const int64_t length : calls) {
+        pieces.push_back(
+            gpu->logits({all.tokens_BL.narrow(1, at, length), all.starts_BL.narrow(1, at, length)}, carry));
+        at += length;
+      }
+      EXPECT_TRUE(close(torch::cat(pieces, 1), whole_BLV, precision == nn::Precision::kFloat32 ? 1e-4 : 5e-2))
+          << calls.size() << " calls";
+    }
+  }
+}
+
+TEST_F(ModelOnGpu, WritesTheSameText) {
+  const MegalodonConfig config = testing::tiny_config();
+  const std::vector<std::vector<int64_t>> prompts = {{1, 2, 3}, {4, 5, 6, 7, 8}};
+  EXPECT_EQ(generate_greedy(*on(torch::kCUDA, config), prompts, 40),
+            generate_greedy(*on(torch::kCPU, config), prompts, 40));
+}
+
+}  // namespace
+}  // namespace megalodon
