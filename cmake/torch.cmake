@@ -8,6 +8,10 @@ endif()
 find_package(Torch REQUIRED)
 set(CMAKE_CUDA_FLAGS "${cuda_flags}")
 
+# PyTorch's wheels export parts of another version of the C++ library (std::filesystem's, for one), which crash when ours
+# calls them: the loader has to find ours first.
+add_link_options("LINKER:--push-state,--no-as-needed" -lstdc++ "LINKER:--pop-state")
+
 add_library(megalodon_torch STATIC ${PROJECT_SOURCE_DIR}/cmake/torch_pch.cc)
 # PyTorch's wheels bring headers of another fmt, without its library: ours come first.
 target_include_directories(megalodon_torch SYSTEM PUBLIC

@@ -113,7 +113,7 @@ void add_bench_ops(CLI::App& bench, Common& common) {
   command->add_option("--seconds", options->seconds, "that each case is repeated for, at least five times")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  command->add_option("--device", options->device, "cpu, cuda or cuda:N")->capture_default_str();
+  add_device(*command, options->device);
   command->add_flag("--json", options->json, "one JSON object a line, for machines");
   add_threads(*command, common);
   command->callback([options, &common] {

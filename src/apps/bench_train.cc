@@ -138,7 +138,7 @@ void add_bench_train(CLI::App& bench, Common& common) {
                    "recompute activations of one layer in so many in the backward pass; 0: of none")
       ->check(at_least(0))
       ->capture_default_str();
-  command->add_option("--device", options->device, "cpu, cuda or cuda:N")->capture_default_str();
+  add_device(*command, options->device);
   command->add_flag("--json", options->json, "one JSON object a line, for machines");
   add_threads(*command, common);
   command->callback([options, &common] {

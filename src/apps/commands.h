@@ -32,6 +32,9 @@ inline constexpr const char* kTokenizerHelp =
 /// may come before the command.
 void add_threads(CLI::App& command, Common& common, const char* help = "CPU threads; 0: all cores");
 
+/// Declares --device, as ops::parse_device() takes it.
+void add_device(CLI::App& command, std::string& device);
+
 /// For options that count. (CLI11's own check speaks of 9223372036854775807.)
 CLI::Validator at_least(int64_t smallest);
 

@@ -13,6 +13,10 @@ void add_threads(CLI::App& command, Common& common, const char* help) {
   command.add_option("--threads", common.threads, help)->check(at_least(0))->capture_default_str();
 }
 
+void add_device(CLI::App& command, std::string& device) {
+  command.add_option("--device", device, "what computes: cpu, cuda or cuda:N")->capture_default_str();
+}
+
 CLI::Validator at_least(int64_t smallest) {
   const auto find_error = [smallest](const std::string& text) {
     int64_t value = 0;

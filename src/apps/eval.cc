@@ -13,12 +13,13 @@
 #include "eval/perplexity.h"
 #include "eval/published.h"
 #include "infer/text_model.h"
+#include "ops/device.h"
 
 namespace megalodon::apps {
 namespace {
 
 struct PplOptions {
-  std::string model, data;
+  std::string model, data, device = "cpu";
   std::vector<fs::path> text;
   PerplexityOptions perplexity;
   int64_t batch = 1;
@@ -91,7 +92,7 @@ void evaluate_file(const PplOptions& options, Model& model, const data::Tokenize
 void run_ppl(const PplOptions& options) {
   if (options.data.empty() == options.text.empty())
     fail_usage("[eval ppl] expected either --data, a prepared corpus, or --text, files of text");
-  const TextModel loaded = load_text_model(options.model);
+  const TextModel loaded = load_text_model(options.model, ops::parse_device(options.device));
   if (options.text.empty()) return evaluate_file(options, *loaded.model, *loaded.tokenizer, options.data);
   const TemporaryFolder folder;
   data::PrepareOptions prepare;
@@ -138,6 +139,7 @@ void add_eval(CLI::App& app, Common& common) {
          "as the published evaluator does with long inputs: calls of two chunks, and from the eighth chunk on norm "
          "statistics of the last six chunks only")
       ->excludes(stretch);
+  add_device(*ppl, options->device);
   add_threads(*ppl, common);
   ppl->add_flag("--json", options->json, "print one JSON object");
   ppl->callback([options, &common] {

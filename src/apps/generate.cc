@@ -11,6 +11,7 @@
 #include "base/utf8.h"
 #include "infer/generate.h"
 #include "infer/text_model.h"
+#include "ops/device.h"
 
 namespace megalodon::apps {
 namespace {
@@ -20,6 +21,7 @@ struct GenerateOptions {
   bool prompt_given = false;
   int64_t tokens = 256, report = 0;
   bool echo = false;
+  std::string device = "cpu";
   SamplerConfig sampler;
 };
 
@@ -47,7 +49,7 @@ class Reporter {
 
 void run_generate(const GenerateOptions& options) {
   Sampler sampler(options.sampler);
-  const TextModel loaded = load_text_model(options.model);
+  const TextModel loaded = load_text_model(options.model, ops::parse_device(options.device));
   const std::string text = read_prompt(options);
   const auto ids = loaded.tokenizer->encode(text);
   if (ids.empty()) fail_usage("[generate] the prompt is empty; at least one token is needed to predict the next");
@@ -87,6 +89,7 @@ void add_generate(CLI::App& app, Common& common) {
                    "print time per token and memory to stderr every so many tokens; 0: never")
       ->check(at_least(0))
       ->capture_default_str();
+  add_device(*command, options->device);
   add_threads(*command, common);
   add_fields(*command, [options](config::Visitor& v) { options->sampler.visit(v); });
   command->callback([options, prompt, &common] {

@@ -38,7 +38,7 @@ std::vector<std::pair<int64_t, int64_t>> choose(const data::TokenFile& file, con
 /// Adds one document's negative log likelihoods to the report, whose losses are sums until finish().
 void add(PerplexityReport& report, int64_t begin, const Stretch& stretch, const Tensor& nll_BL,
          const data::Tokenizer& tokenizer) {
-  const Tensor nll = nll_BL.to(torch::kFloat64).contiguous();
+  const Tensor nll = nll_BL.to(torch::kCPU, torch::kFloat64).contiguous();
   const auto* values = nll.data_ptr<double>();
   const auto* targets = stretch.targets_BL.data_ptr<int64_t>();
   for (int64_t i = 0; i < nll.numel(); ++i) {

@@ -15,6 +15,6 @@ struct TextModel {
 
 /// load_model() and the tokenizer of the same folder, both of one checkpoint where `path` is a run that goes on.
 /// Throws Error where the tokenizer's file is not the one that config.json describes, or is not there.
-TextModel load_text_model(const fs::path& path);
+TextModel load_text_model(const fs::path& path, torch::Device device = torch::kCPU);
 
 }  // namespace megalodon

@@ -33,13 +33,13 @@ std::vector<std::pair<std::string, Tensor>> StreamCarry::tensors() const {
   return list;
 }
 
-void StreamCarry::load(const io::TensorFile& file) {
+void StreamCarry::load(const io::TensorFile& file, torch::Device device) {
   std::vector<State> slots;
   size_t read = 0;
   for (bool more = true; more;) {
     State state;
     while (const io::TensorView* view = file.find(fmt::format("{}.{}", slots.size(), state.size())))
-      state.push_back(to_tensor(*view));
+      state.push_back(to_tensor(*view).to(device));
     read += state.size();
     more = !state.empty();
     if (more) slots.push_back(std::move(state));

@@ -49,7 +49,7 @@ class StreamCarry final : public Carry {
   /// Everything, for a file: tensor j of slot i is "i.j".
   std::vector<std::pair<std::string, Tensor>> tensors() const;
   /// Throws Error for a file that tensors() did not make.
-  void load(const io::TensorFile& file);
+  void load(const io::TensorFile& file, torch::Device device = torch::kCPU);
 
  private:
   std::vector<State> slots_;

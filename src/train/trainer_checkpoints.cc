@@ -35,7 +35,7 @@ void Trainer::load(const fs::path& checkpoint, TrainerState saved) {
     const fs::path ema = checkpoint / "ema";
     io::has_tensors(ema, "model") ? average_->load(io::read_tensors(ema, "model")) : average_->reset();
   }
-  if (carry_) carry_->load(io::read_tensors(checkpoint, "carry"));
+  if (carry_) carry_->load(io::read_tensors(checkpoint, "carry"), model_->device());
   guard_.load_state(saved.more.value("guard", Json()));
   if (has_same_headline(saved, state_)) {
     early_stop_.load_state(saved.more.value("early_stop", Json()));

@@ -216,8 +216,10 @@ bool find_algorithm(cublasLtHandle_t handle, const CudaProduct& p, const Descrip
 
 Plan make_plan(cublasLtHandle_t handle, const CudaProduct& p) {
   Plan plan;
-  // The preference has no word for the bias' alignment; algorithms take 16 bytes for granted.
-  const bool fused_bias = p.bias == nullptr || alignment(p.bias) >= 16;
+  // The preference has no word for the bias' alignment; algorithms take 16 bytes for granted. And where rows are not
+  // aligned the library rounds to bfloat16 before it adds the bias, and again after.
+  const bool rounds_twice = p.d_type == NumberType::kBfloat16 && (p.d_stride % 8 != 0 || alignment(p.d) < 16);
+  const bool fused_bias = p.bias == nullptr || (alignment(p.bias) >= 16 && !rounds_twice);
   if (fused_bias && find_algorithm(handle, p, describe_to_library(p, p.bias != nullptr), plan))
     plan.kind = Plan::kLibrary;
   else if (p.bias != nullptr && p.d_type == NumberType::kFloat32 &&  // bfloat16 would be rounded twice
