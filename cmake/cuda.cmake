@@ -11,8 +11,8 @@ if(NOT MEGALODON_CUDA)
   return()
 endif()
 
-# A100, H100 and, as PTX, what comes after them. "native" is the GPU of this machine alone, and quicker to compile.
-set(MEGALODON_CUDA_ARCHITECTURES "80-real;90a-real;90-virtual" CACHE STRING "GPUs to compile kernels for, as CMake names them")
+# A100 and H100, and as PTX what comes after them. "native" is the GPU of this machine alone, and quicker to compile.
+set(MEGALODON_CUDA_ARCHITECTURES "80-real;90" CACHE STRING "GPUs to compile kernels for, as CMake names them")
 set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)  # the one that libtorch uses
 if(CCACHE AND NOT CMAKE_CUDA_COMPILER_LAUNCHER)
   set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE})

@@ -32,7 +32,7 @@ const std::vector<Architecture>& registry() {
 /// Through pinned memory, from which a GPU fetches it in its own time.
 Tensor to_device(const Tensor& t, torch::Device device) {
   if (!t.defined() || t.device() == device) return t;
-  return (t.is_cpu() && device.is_cuda() ? t.pin_memory() : t).to(device, /*non_blocking=*/true);
+  return t.is_cpu() && device.is_cuda() ? t.pin_memory().to(device, /*non_blocking=*/true) : t.to(device);
 }
 
 }  // namespace

@@ -26,6 +26,7 @@ std::unique_ptr<Model> build_on_device(const RunConfig& config) {
 
 RunConfig validated(RunConfig config) {
   config.validate();
+  ops::parse_device(config.train.device);  // before anything is opened
   return config;
 }
 

@@ -107,6 +107,10 @@ void check_inputs(const Tensor& x, const std::vector<LinearLayer>& layers, Preci
       check(bias.dim() == 1 && bias.size(0) == weight.size(0) && bias.scalar_type() == weight.scalar_type(),
             "[linear] the bias must be [{}] of the weight's dtype, {}, got {} {}", weight.size(0),
             toString(weight.scalar_type()), toString(bias.scalar_type()), c10::str(bias.sizes()));
+    for (const Tensor* t : {&weight, &bias, &addend})
+      check(!t->defined() || t->device() == x.device(),
+            "[linear] weight, bias and addend must be on x's device, {}, got {}", x.device().str(),
+            t->defined() ? t->device().str() : "");
     auto y_sizes = x.sizes().vec();
     y_sizes.back() = weight.size(0);
     if (addend.defined())
