@@ -1,5 +1,5 @@
-# One library per folder of src/, one test program per folder that has *_test.cc files. Files are globbed: a new source,
-# op or test needs no edit here.
+# A library and a test program for each folder of src/, or for several together. Files are globbed: a new source, op or
+# test needs no edit here.
 
 # megalodon_sources(<list> <pattern>...): the sources that match, without tests and benchmarks.
 function(megalodon_sources list)
@@ -8,22 +8,12 @@ function(megalodon_sources list)
   set(${list} ${found} PARENT_SCOPE)
 endfunction()
 
-function(megalodon_use_torch target)
-  target_link_libraries(${target} PUBLIC megalodon_torch)
-  target_precompile_headers(${target} REUSE_FROM megalodon_torch)
-endfunction()
-
-# What a file includes (torch, JSON, gtest) takes most of its time to compile: several are compiled as one. Names in the
-# anonymous namespaces of a target's files must differ therefore.
-function(megalodon_compile_together target)
-  set_target_properties(${target} PROPERTIES UNITY_BUILD ${MEGALODON_UNITY} UNITY_BUILD_BATCH_SIZE 8)
-endfunction()
-
-# For targets whose own code is not where time goes: the later -O wins, and the build is a good deal quicker. (The
-# precompiled header stays valid: it records no code.)
-function(megalodon_compile_quickly target)
-  target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
-  megalodon_compile_together(${target})
+# What a file includes takes most of its time to compile, and torch's headers leave ten thousand templates to instantiate,
+# precompiled or not: a target's files are compiled as one, and names in their anonymous namespaces must differ. And what is
+# not where time goes is optimized no more than it needs: the later -O wins.
+function(megalodon_compile_quickly target optimization)
+  target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:${optimization}>)
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ${MEGALODON_UNITY} UNITY_BUILD_BATCH_SIZE 0)
 endfunction()
 
 # megalodon_tests(<name> [TORCH] LABEL <label> SOURCES <file>... DEPS <library>...)
@@ -37,11 +27,10 @@ function(megalodon_tests name)
   target_link_libraries(${name} PRIVATE megalodon_test_support ${arg_DEPS} GTest::gtest_main)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR})
   target_compile_definitions(${name} PRIVATE MEGALODON_TESTS_DIR="${PROJECT_SOURCE_DIR}/tests")
+  megalodon_compile_quickly(${name} -Og)
   if(arg_TORCH)
     target_sources(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests/support/torch_setup.cc)
-    target_precompile_headers(${name} REUSE_FROM megalodon_torch)
   endif()
-  megalodon_compile_quickly(${name})
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   if(arg_TORCH)
     # As one: libtorch takes 0.7 s to start, most tests a few milliseconds.
@@ -52,27 +41,28 @@ function(megalodon_tests name)
   endif()
 endfunction()
 
-# megalodon_library(<folder> [TORCH] DEPS <library>...): src/<folder>/*.cc as megalodon_<folder>, its tests as <folder>_test.
-function(megalodon_library folder)
-  cmake_parse_arguments(arg "TORCH" "" "DEPS" ${ARGN})
-  set(name megalodon_${folder})
-  megalodon_sources(sources ${PROJECT_SOURCE_DIR}/src/${folder}/*.cc)
-  if(NOT sources)
-    add_library(${name} INTERFACE)
-    target_link_libraries(${name} INTERFACE ${arg_DEPS})
-    return()
+# megalodon_library(<name> [TORCH] [FOLDERS <folder>...] DEPS <library>...): src/<folder>/*.cc as megalodon_<name>, their
+# tests as <name>_test; of the folder <name> where none are given.
+function(megalodon_library library)
+  cmake_parse_arguments(arg "TORCH" "" "FOLDERS;DEPS" ${ARGN})
+  if(NOT arg_FOLDERS)
+    set(arg_FOLDERS ${library})
   endif()
+  set(name megalodon_${library})
+  list(TRANSFORM arg_FOLDERS REPLACE "(.+)" "${PROJECT_SOURCE_DIR}/src/\\1/*.cc" OUTPUT_VARIABLE files)
+  list(TRANSFORM arg_FOLDERS REPLACE "(.+)" "${PROJECT_SOURCE_DIR}/src/\\1/*_test.cc" OUTPUT_VARIABLE tests)
+  megalodon_sources(sources ${files})
   add_library(${name} STATIC ${sources})
   target_include_directories(${name} PUBLIC ${PROJECT_SOURCE_DIR}/src)
   target_link_libraries(${name} PUBLIC ${arg_DEPS})
-  megalodon_compile_together(${name})
   if(arg_TORCH)
-    megalodon_use_torch(${name})
-    megalodon_compile_quickly(${name})  # the kernels do the work
     set(torch TORCH)
+    megalodon_compile_quickly(${name} -O1)  # the kernels do the work
+  else()
+    megalodon_compile_quickly(${name} -O2)
   endif()
-  file(GLOB tests CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${folder}/*_test.cc)
-  megalodon_tests(${folder}_test ${torch} LABEL unit SOURCES ${tests} DEPS ${name})
+  file(GLOB tests CONFIGURE_DEPENDS ${tests})
+  megalodon_tests(${library}_test ${torch} LABEL unit SOURCES ${tests} DEPS ${name})
 endfunction()
 
 # The CPU kernels: no torch include path, so that a stray include does not compile.
@@ -82,9 +72,13 @@ function(megalodon_kernels)
   target_include_directories(megalodon_kernels PUBLIC ${PROJECT_SOURCE_DIR}/src)
   target_link_libraries(megalodon_kernels PUBLIC PkgConfig::HWY OpenMP::OpenMP_CXX)
   target_compile_options(megalodon_kernels PRIVATE $<$<NOT:$<CONFIG:Debug>>:-O3>)
+  # On x86 baseline, AVX2 and AVX-512: what is between was last made in 2012. On Arm and RISC-V no vectors whose size is
+  # known only at run time, which cannot be kept in arrays.
+  target_compile_definitions(megalodon_kernels PRIVATE
+    "HWY_DISABLED_TARGETS=(HWY_SSSE3|HWY_SSE4|HWY_SVE|HWY_SVE2|HWY_SVE_256|HWY_SVE2_128|HWY_RVV)")
 endfunction()
 
-# The operator library around the kernels, its tests and the benchmark cases of the program.
+# The operator library around the kernels, and its tests.
 function(megalodon_operators)
   set(ops ${PROJECT_SOURCE_DIR}/src/ops)
   megalodon_sources(glue ${ops}/*.cc ${ops}/*/*.cc)
@@ -105,33 +99,23 @@ function(megalodon_operators)
   endif()
   list(FILTER glue EXCLUDE REGEX "(_cpu|/bench|matrix_product_(${other}))\\.cc$")
   add_library(megalodon_ops SHARED ${glue})
-  target_link_libraries(megalodon_ops PUBLIC megalodon_base PRIVATE megalodon_kernels ${products})
+  target_link_libraries(megalodon_ops PUBLIC megalodon_base megalodon_torch PRIVATE megalodon_kernels ${products})
   target_compile_definitions(megalodon_ops PRIVATE MEGALODON_ONEDNN=$<TARGET_EXISTS:megalodon_onednn>
     MEGALODON_CUDA=${cuda})
   target_include_directories(megalodon_ops PUBLIC ${PROJECT_SOURCE_DIR}/src)
-  megalodon_use_torch(megalodon_ops)
-  megalodon_compile_quickly(megalodon_ops)
+  megalodon_compile_quickly(megalodon_ops -O1)
 
   file(GLOB tests CONFIGURE_DEPENDS ${ops}/*_test.cc ${ops}/*/*_test.cc)
   list(FILTER tests EXCLUDE REGEX "_cuda_test\\.cc$")
   megalodon_tests(ops_test TORCH LABEL unit SOURCES ${tests} DEPS megalodon_ops megalodon_kernels)
-
-  file(GLOB benches CONFIGURE_DEPENDS ${ops}/*/*_bench.cc)
-  add_library(megalodon_ops_bench STATIC ${ops}/bench.cc ${benches})
-  target_link_libraries(megalodon_ops_bench PUBLIC megalodon_ops fmt::fmt)
-  target_precompile_headers(megalodon_ops_bench REUSE_FROM megalodon_torch)
-  megalodon_compile_quickly(megalodon_ops_bench)
 endfunction()
 
-# build/<preset>/megalodon
+# build/<preset>/megalodon, with the benchmark cases of the operators.
 function(megalodon_program)
   megalodon_sources(sources ${PROJECT_SOURCE_DIR}/src/apps/*.cc)
-  if(NOT sources)
-    return()
-  endif()
-  add_executable(megalodon ${sources})
-  target_link_libraries(megalodon PRIVATE megalodon_train megalodon_eval megalodon_data megalodon_ops_bench CLI11::CLI11)
+  file(GLOB benches CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/ops/bench.cc ${PROJECT_SOURCE_DIR}/src/ops/*/*_bench.cc)
+  add_executable(megalodon ${sources} ${benches})
+  target_link_libraries(megalodon PRIVATE megalodon_train CLI11::CLI11)
   target_compile_definitions(megalodon PRIVATE MEGALODON_VERSION="${PROJECT_VERSION}")
-  target_precompile_headers(megalodon REUSE_FROM megalodon_torch)
-  megalodon_compile_quickly(megalodon)
+  megalodon_compile_quickly(megalodon -Og)
 endfunction()

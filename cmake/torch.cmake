@@ -1,5 +1,4 @@
-# Finds libtorch: Debian's libtorch-dev or any 2.x build named by CMAKE_PREFIX_PATH, as the target megalodon_torch with
-# the precompiled headers that every torch file of the project shares.
+# Finds libtorch: Debian's libtorch-dev or any 2.x build named by CMAKE_PREFIX_PATH, as the target megalodon_torch.
 # Where it has CUDA it would have all CUDA files compiled for the GPUs that it chooses itself.
 set(cuda_flags "${CMAKE_CUDA_FLAGS}")
 if(NOT TORCH_CUDA_ARCH_LIST)
@@ -12,14 +11,11 @@ set(CMAKE_CUDA_FLAGS "${cuda_flags}")
 # calls them: the loader has to find ours first.
 add_link_options("LINKER:--push-state,--no-as-needed" -lstdc++ "LINKER:--pop-state")
 
-add_library(megalodon_torch STATIC ${PROJECT_SOURCE_DIR}/cmake/torch_pch.cc)
+add_library(megalodon_torch INTERFACE)
 # PyTorch's wheels bring headers of another fmt, without its library: ours come first.
-target_include_directories(megalodon_torch SYSTEM PUBLIC
+target_include_directories(megalodon_torch SYSTEM INTERFACE
   $<TARGET_PROPERTY:fmt::fmt,INTERFACE_INCLUDE_DIRECTORIES> ${TORCH_INCLUDE_DIRS})
-target_link_libraries(megalodon_torch PUBLIC ${TORCH_LIBRARIES})
-separate_arguments(MEGALODON_TORCH_FLAGS UNIX_COMMAND "${TORCH_CXX_FLAGS}")
-target_compile_options(megalodon_torch PUBLIC ${MEGALODON_TORCH_FLAGS} -fopenmp)
-megalodon_compile_quickly(megalodon_torch)  # as all that use its headers: a newer GCC wants the same flags
 # JSON and fmt ride along: nearly every torch file includes them too.
-target_link_libraries(megalodon_torch PUBLIC nlohmann_json::nlohmann_json fmt::fmt)
-target_precompile_headers(megalodon_torch PRIVATE ${PROJECT_SOURCE_DIR}/src/base/compat.h <torch/library.h> <nlohmann/json.hpp> <fmt/format.h> <fmt/ranges.h>)
+target_link_libraries(megalodon_torch INTERFACE ${TORCH_LIBRARIES} nlohmann_json::nlohmann_json fmt::fmt)
+separate_arguments(MEGALODON_TORCH_FLAGS UNIX_COMMAND "${TORCH_CXX_FLAGS}")
+target_compile_options(megalodon_torch INTERFACE ${MEGALODON_TORCH_FLAGS} -fopenmp)

@@ -16,9 +16,9 @@ tidy=$(command -v clang-tidy || command -v clang-tidy-14) || {
   exit 1
 }
 
-# Clang reads neither GCC's precompiled header nor all of GCC's flags, so it gets a copy of the database without them.
-# Nor does it accept libtorch 1.13's headers with libstdc++'s constexpr vector (a vector<IValue> used before IValue is
-# complete): it gets a plain one first.
+# Clang does not know all of GCC's flags, so it gets a copy of the database without them. Nor does it accept
+# libtorch 1.13's headers with libstdc++'s constexpr vector (a vector<IValue> used before IValue is complete): it gets a
+# plain one first.
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 cat > "$scratch/plain_vector.h" <<'EOF'
@@ -50,10 +50,7 @@ for entry in json.load(open(database)):
     for argument in arguments:
         if argument == "-o":
             output = next(arguments)
-        elif argument == "-include":
-            header = next(arguments)
-            kept += [] if "cmake_pch" in header else [argument, header]
-        elif argument not in ("-Winvalid-pch", "-fpch-preprocess", "-fno-var-tracking", entry["file"]):
+        elif not argument.startswith("--param=") and argument != entry["file"]:
             kept.append(argument)
     while not os.path.basename(kept[0]).startswith(("c++", "g++", "clang++")):  # cmake -E env X=Y ccache c++ ...
         kept.pop(0)

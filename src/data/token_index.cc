@@ -46,13 +46,13 @@ class IndexReader {
 };
 
 /// Where the three arrays begin.
-struct Layout {
+struct IndexLayout {
   const TokenDtype* dtype;
   size_t sequences, documents;  // entries; the document array has one more than there are documents
   size_t lengths_at, offsets_at, documents_at;
 };
 
-Layout read_layout(const IndexReader& index) {
+IndexLayout read_layout(const IndexReader& index) {
   char magic[kTokenIndexMagic.size()];
   for (size_t i = 0; i < kTokenIndexMagic.size(); ++i) magic[i] = index.at<char>(i);
   index.expect(std::string_view(magic, kTokenIndexMagic.size()) == kTokenIndexMagic, 0,
@@ -81,7 +81,7 @@ Layout read_layout(const IndexReader& index) {
   return {dtype, sequences, documents, kHeaderBytes, offsets_at, offsets_at + sequences * 8};
 }
 
-void read_sequences(const IndexReader& reader, const Layout& layout, size_t bin_bytes, TokenIndex& index) {
+void read_sequences(const IndexReader& reader, const IndexLayout& layout, size_t bin_bytes, TokenIndex& index) {
   index.sequence_begin.reserve(layout.sequences + 1);
   index.sequence_offset.reserve(layout.sequences);
   const size_t stored = bin_bytes / index.width;  // whole tokens in .bin
@@ -103,7 +103,7 @@ void read_sequences(const IndexReader& reader, const Layout& layout, size_t bin_
   }
 }
 
-void read_documents(const IndexReader& reader, const Layout& layout, TokenIndex& index) {
+void read_documents(const IndexReader& reader, const IndexLayout& layout, TokenIndex& index) {
   index.document_begin.reserve(layout.documents);
   const auto last = static_cast<int64_t>(layout.sequences);
   int64_t previous = 0;
@@ -131,7 +131,7 @@ const TokenDtype* find_token_dtype(int code) {
 
 TokenIndex parse_token_index(std::span<const std::byte> file, size_t bin_bytes, std::string_view name) {
   const IndexReader reader(file, name);
-  const Layout layout = read_layout(reader);
+  const IndexLayout layout = read_layout(reader);
   TokenIndex index;
   index.dtype_code = layout.dtype->code;
   index.width = layout.dtype->width;

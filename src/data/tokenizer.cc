@@ -38,7 +38,7 @@ Json ByteTokenizer::describe() const {
 
 namespace {
 
-constexpr uintmax_t kMaxFileBytes = uintmax_t{256} << 20;
+constexpr uintmax_t kMaxTokenizerBytes = uintmax_t{256} << 20;
 
 /// The file that a name stands for: itself, or the tokenizer in a folder; empty for what is neither.
 fs::path find_file(const fs::path& name) {
@@ -52,8 +52,8 @@ fs::path find_file(const fs::path& name) {
 }
 
 std::unique_ptr<Tokenizer> load(const fs::path& path) {
-  check(fs::is_regular_file(path) && fs::file_size(path) <= kMaxFileBytes,
-        "[tokenizer] '{}': expected a file of at most {} bytes", path.string(), kMaxFileBytes);
+  check(fs::is_regular_file(path) && fs::file_size(path) <= kMaxTokenizerBytes,
+        "[tokenizer] '{}': expected a file of at most {} bytes", path.string(), kMaxTokenizerBytes);
   std::string bytes = read_file(path);
   TokenizerConfig config = read_tokenizer_config(path.parent_path());
   if (path.extension() == ".model")

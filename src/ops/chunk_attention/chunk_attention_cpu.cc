@@ -12,8 +12,6 @@
 
 #include "base/parallel.h"
 
-// Vectors whose size is known only at run time cannot be kept in arrays; those machines use their fixed-size set.
-#define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/chunk_attention/chunk_attention_cpu.cc"
 #include "hwy/foreach_target.h"  // must come before highway.h: a block of its own

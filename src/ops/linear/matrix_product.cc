@@ -7,7 +7,7 @@ namespace megalodon::ops {
 namespace {
 
 /// True on a GPU that the build has products for.
-bool on_gpu(const Tensor& x) {
+bool multiplies_on_gpu(const Tensor& x) {
   check(x.is_cpu() || (MEGALODON_CUDA && x.is_cuda()), "[matrix_product] no products on {} in this build",
         x.device().str());
   return x.is_cuda();
@@ -25,18 +25,18 @@ void weight_gradient_cuda(const Tensor&, const Tensor&, const Tensor&, const Ten
 #endif
 
 PackedMatrix::PackedMatrix(const Tensor& b_KN, torch::ScalarType type)
-    : factor_(on_gpu(b_KN) ? wrap_cuda(b_KN.detach().to(type)) : pack_cpu(b_KN, type)) {}
+    : factor_(multiplies_on_gpu(b_KN) ? wrap_cuda(b_KN.detach().to(type)) : pack_cpu(b_KN, type)) {}
 
 PackedMatrix PackedMatrix::as_it_is(const Tensor& b_KN) {
   PackedMatrix matrix;
-  matrix.factor_ = on_gpu(b_KN) ? wrap_cuda(b_KN.detach()) : wrap_cpu(b_KN);
+  matrix.factor_ = multiplies_on_gpu(b_KN) ? wrap_cuda(b_KN.detach()) : wrap_cpu(b_KN);
   return matrix;
 }
 
 void weight_gradient(const Tensor& dw_OI, const Tensor& db_O, const Tensor& dy_MO, const Tensor& x_MI,
                      bool accumulate) {
-  on_gpu(dy_MO) ? weight_gradient_cuda(dw_OI, db_O, dy_MO, x_MI, accumulate)
-                : weight_gradient_cpu(dw_OI, db_O, dy_MO, x_MI, accumulate);
+  multiplies_on_gpu(dy_MO) ? weight_gradient_cuda(dw_OI, db_O, dy_MO, x_MI, accumulate)
+                           : weight_gradient_cpu(dw_OI, db_O, dy_MO, x_MI, accumulate);
 }
 
 }  // namespace megalodon::ops

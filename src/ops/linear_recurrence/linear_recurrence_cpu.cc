@@ -6,8 +6,6 @@
 // The backward first runs forward keeping only the states before each block, then takes the blocks in reverse: it
 // recomputes the states of a group within the block and runs the adjoint recurrence against them. It needs
 // N / kSteps states per step instead of N.
-#define HWY_DISABLED_TARGETS \
-  (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)  // States holds arrays of vectors
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/linear_recurrence/linear_recurrence_cpu.cc"
 #include <hwy/foreach_target.h>

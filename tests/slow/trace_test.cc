@@ -38,7 +38,7 @@ double worst_difference(const std::vector<double>& got, const std::vector<double
 
 class Trace : public testing::SmallRunTest, public ::testing::WithParamInterface<TraceCase> {
  protected:
-  fs::path file() const { return fs::path(MEGALODON_TESTS_DIR) / "traces" / (GetParam().name + ".json"); }
+  fs::path file() const { return fs::path(MEGALODON_TESTS_DIR) / "slow" / "traces" / (GetParam().name + ".json"); }
 
   std::vector<double> run() const {
     RunConfig run = small_run(GetParam().name);
