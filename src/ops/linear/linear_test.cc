@@ -229,6 +229,28 @@ TEST(Linear, RunsOnSeveralThreadsAtOnce) {
   EXPECT_EQ(wrong, 0);
 }
 
+/// How much oneDNN writes beside the result depends on the number of threads.
+TEST(Linear, TheNumberOfThreadsMayChange) {
+  const int before = at::get_num_threads();
+  for (const int64_t tokens : {1, 7, 64, 1024})
+    for (const auto precision : {Precision::kFloat32, Precision::kBfloat16}) {
+      SCOPED_TRACE(c10::str(tokens, " tokens"));
+      const Result in = make_inputs(tokens, 384, 96);
+      std::vector<Result> results;
+      for (const int threads : {1, 16, 3, 1}) {
+        at::set_num_threads(threads);
+        results.push_back(
+            run([&](const Tensor& x, const Tensor& w, const Tensor& b) { return linear(x, w, b, precision); }, in,
+                torch::kFloat32));
+      }
+      const double tolerance = precision == Precision::kFloat32 ? 1e-6 : 1e-2;
+      for (const Result& result : results)
+        for (const auto part : {&Result::y, &Result::dx, &Result::dw, &Result::db})
+          EXPECT_TRUE(close(result.*part, results[0].*part, tolerance));
+    }
+  at::set_num_threads(before);
+}
+
 TEST(Linear, OlderInstructionsAreThoseAskedFor) {
   const char* isa = std::getenv("MEGALODON_CPU_ISA");
   if (isa == nullptr || std::string(isa) == "native") GTEST_SKIP() << "nothing is pinned";

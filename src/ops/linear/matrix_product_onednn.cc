@@ -54,12 +54,14 @@ void execute(const dnnl::primitive& primitive, const std::unordered_map<int, mem
 using Key = std::array<int64_t, 8>;
 
 /// Primitives by what tells them apart. Lengths of texts may vary without end, so that it starts over when it is full.
-/// One for every thread: a primitive's scratchpad belongs to the thread that made it.
+/// One for every thread: a primitive's scratchpad belongs to the thread that made it. A primitive is also made for a
+/// number of threads, and goes on with that number.
 template <class Primitive>
 class Cache {
  public:
   template <class Make>
-  Primitive get(const Key& key, const Make& make) {
+  Primitive get(const Key& sizes, const Make& make) {
+    const std::pair key(at::get_num_threads(), sizes);
     if (const auto found = entries_.find(key); found != entries_.end()) return found->second;
     constexpr size_t kMost = 1024;
     if (entries_.size() == kMost) entries_.clear();
@@ -67,7 +69,7 @@ class Cache {
   }
 
  private:
-  std::map<Key, Primitive> entries_;
+  std::map<std::pair<int, Key>, Primitive> entries_;
 };
 
 int64_t number(Type type) {
