@@ -4,7 +4,7 @@ lengths and the same number of tokens a step.
 
 Runs peers/train_torch.py once for each configuration, each in a process of its own, and appends its line of JSON to a file.
 What is in the file already is not run again (but what failed for another reason than memory), so that an interrupted run
-goes on where it ended. The default list is made for one GPU of 80 GB.
+goes on where it ended; exit code 1: something is missing still. The default list is made for one GPU of 80 GB.
 
     bench/peers_cuda.py --output peers.jsonl
     bench/peers_cuda.py --output peers.jsonl --arch llama --time-limit 60 --total-limit 600
@@ -174,7 +174,10 @@ def main() -> None:
     wanted = configurations(options)
     earlier = read_results(options.output)
     measure_missing([c for c in wanted if not is_final(last_result(earlier, c))], options)
-    print_table(read_results(options.output), wanted)
+    results = read_results(options.output)
+    print_table(results, wanted)
+    if not all(is_final(last_result(results, c)) for c in wanted):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

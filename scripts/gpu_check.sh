@@ -10,12 +10,13 @@
 #   --build DIR     default: build/gpu
 #   STAGE...        of build kernels models training golden golden_bfloat16 bench_ops bench_train peers; default: all
 #
-# A stage that passed is not run again: after an interruption the same command goes on where it stopped. (Remove
-# DIR/STAGE.passed to run one again.) Each has its own time limit. Exit code 0: all of them passed.
+# A stage that passed is not run again while the sources are the same: after an interruption the same command goes on
+# where it stopped. (Remove DIR/STAGE.passed to run one again.) Each has its own time limit. Exit code 0: all of them
+# passed.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+root=$(realpath "$(dirname "$0")/..")
 
-packages="" golden=tests/golden out=build/gpu_check build=build/gpu
+packages="" golden=$root/tests/golden out=$root/build/gpu_check build=$root/build/gpu
 stages=()
 known=(build kernels models training golden golden_bfloat16 bench_ops bench_train peers)
 while (($# > 0)); do
@@ -24,13 +25,13 @@ while (($# > 0)); do
       (($# > 1)) || { echo "gpu_check: $1 needs a folder" >&2; exit 2; }
       case $1 in
         --packages) packages=$(realpath "$2") ;;
-        --golden) golden=$2 ;;
-        --out) out=$2 ;;
-        --build) build=$2 ;;
+        --golden) golden=$(realpath "$2") ;;
+        --out) out=$(realpath -m "$2") ;;
+        --build) build=$(realpath -m "$2") ;;
       esac
       shift 2
       ;;
-    -h | --help) sed -n '2,17s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,18s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *)
       [[ " ${known[*]} " == *" $1 "* ]] || { echo "gpu_check: expected a stage of ${known[*]}, got '$1'" >&2; exit 2; }
       stages+=("$1")
@@ -40,7 +41,16 @@ while (($# > 0)); do
 done
 ((${#stages[@]} > 0)) || stages=("${known[@]}")
 command -v nvidia-smi >/dev/null || { echo "gpu_check: no nvidia-smi: this machine has no NVIDIA GPU" >&2; exit 1; }
+cd "$root"
 mkdir -p "$out"
+
+# What passed with other sources has to be seen again.
+sources=$(find CMakeLists.txt cmake src tests bench scripts -type f ! -name '*.pyc' -print0 | sort -z | xargs -0 sha256sum | sha256sum)
+if [[ $(cat "$out/sources.sha256" 2>/dev/null) != "$sources" ]]; then
+  rm -f "$out"/*.passed
+  echo "$sources" >"$out/sources.sha256"
+fi
+export MEGALODON_NEED_GPU=1  # tests fail where they would be skipped
 
 build() {
   local torch arguments
@@ -67,7 +77,7 @@ bench_train() {
   "${large[@]}" --seq 4096 --checkpoint-every 4 || "${large[@]}" --seq 4096 --checkpoint-every 2
   "${bench[@]}" --preset mega200M --tokens 32768 --seq 2048
 }
-peers() { python3 bench/peers_cuda.py --out "$out/peers.jsonl" --total-limit "${MEGALODON_PEERS_SECONDS:-220}"; }
+peers() { python3 bench/peers_cuda.py --output "$out/peers.jsonl" --total-limit "${MEGALODON_PEERS_SECONDS:-220}"; }
 
 declare -A limits=([build]=420 [kernels]=90 [models]=60 [training]=120 [golden]=150 [golden_bfloat16]=150
   [bench_ops]=90 [bench_train]=180 [peers]=240)

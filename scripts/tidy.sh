@@ -43,7 +43,7 @@ wanted = {os.path.relpath(f, root) for f in wanted}
 targets = {}  # (target, alone) -> [(path, arguments, directory)]
 for entry in json.load(open(database)):
     path = os.path.relpath(os.path.join(entry["directory"], entry["file"]), root)
-    if not path.startswith(("src/", "tests/")) or (wanted and path not in wanted):
+    if not path.startswith(("src/", "tests/")) or not path.endswith(".cc") or (wanted and path not in wanted):
         continue
     arguments = iter(shlex.split(entry["command"]))
     kept, output = [], ""

@@ -3,7 +3,7 @@
 
 - an #include "folder/..." under src/ points against the direction
   base <- {io, data, ops} <- nn <- models <- {dist, infer} <- {eval, train, serve} <- apps;
-- a kernel (*_cpu.cc, *_kernel.h) or a file of base (but compat.h), io or data reaches torch, directly or through other
+- a kernel (*_cpu.cc, *_cuda.cu, *.cuh, *_kernel.h) or a file of base (but compat.h), io or data reaches torch, directly or through other
   headers of the project: those files compile in a second and serve without libtorch, and must stay so;
 - a header lacks #pragma once (but *-inl.h, which Highway compiles once per instruction set).
 
@@ -34,7 +34,7 @@ MAY_USE = {
 WITHOUT_TORCH = {"base", "io", "data"}
 TORCH = re.compile(r"(torch|ATen|c10)/")
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
-SOURCES = {".h", ".cc", ".cu", ".def"}
+SOURCES = {".h", ".cc", ".cu", ".cuh", ".def"}
 
 
 def read_includes(path):
@@ -44,7 +44,7 @@ def read_includes(path):
 
 
 def must_avoid_torch(name):
-    if name.endswith(("_cpu.cc", "_kernel.h")):
+    if name.endswith(("_cpu.cc", "_cuda.cu", ".cuh", "_kernel.h")):
         return True
     return name.split("/")[0] in WITHOUT_TORCH and name != "base/compat.h"
 
@@ -108,6 +108,8 @@ SELF_TEST = {  # file: (text, part of the one offence expected, or None)
     "src/ops/x/x.h": ('#pragma once\n#include "base/compat.h"\n', None),
     "src/ops/x/x_kernel.h": ("#pragma once\n#include <c10/Half.h>\n", "src/ops/x/x_kernel.h: must do without torch"),
     "src/ops/x/x_cpu.cc": ('#include "ops/x/x.h"\n', "src/ops/x/x_cpu.cc: must do without torch, but includes ops/x"),
+    "src/ops/x/x_cuda.cu": ('#include "ops/y.cuh"\n', "src/ops/x/x_cuda.cu: must do without torch, but includes ops/y"),
+    "src/ops/y.cuh": ("#include <torch/types.h>\n", "src/ops/y.cuh: must do without torch, but includes torch/"),
     "src/ops/x/y_cpu.cc": ('#include "hwy/highway.h"\n#include "ops/x/x-inl.h"\n', None),
     "src/ops/x/x-inl.h": ("#undef TOGGLE\n", None),
     "src/ops/x/x.cc": ('#include "ops/x/x.h"\n// #include "nn/layer.h"\n', None),

@@ -71,14 +71,13 @@ void print_row(const Case& one, const Timing& time, double error, const Limits& 
 
 void run_ops(const OpsOptions& options) {
   const torch::Device device = ops::parse_device(options.device);
-  const Limits limits{
-      measure_bandwidth(device),
-      measure_peak_flops(device.is_cuda() ? nn::Precision::kBfloat16 : nn::Precision::kFloat32, device)};
+  const bool gpu = device.is_cuda();
+  const Limits limits{measure_bandwidth(device),
+                      measure_peak_flops(gpu ? nn::Precision::kBfloat16 : nn::Precision::kFloat32, device)};
   if (!options.json) {
     fmt::print("megalodon {}, {}\n", MEGALODON_VERSION, describe_machine(device));
-    fmt::print(
-        "memory reads at {:.1f} GB/s, float32 matrix products at {:.1f} GFLOP/s; shares of these in brackets\n\n",
-        limits.bandwidth * 1e-9, limits.flops * 1e-9);
+    fmt::print("memory {} at {:.1f} GB/s, {} matrix products at {:.1f} GFLOP/s; shares of these in brackets\n\n",
+               gpu ? "copies" : "reads", limits.bandwidth * 1e-9, gpu ? "bfloat16" : "float32", limits.flops * 1e-9);
     fmt::print(
         "| operator             | pass             | shape                                     |     median |          "
         "     "

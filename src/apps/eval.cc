@@ -1,14 +1,11 @@
 #include <fmt/format.h>
-#include <unistd.h>
 
-#include <cerrno>
-#include <cstdlib>
-#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
 #include "base/check.h"
 #include "base/progress.h"
+#include "base/temporary_folder.h"
 #include "data/corpus.h"
 #include "eval/perplexity.h"
 #include "eval/published.h"
@@ -24,26 +21,6 @@ struct PplOptions {
   PerplexityOptions perplexity;
   int64_t batch = 1;
   bool published = false, published_long_inference = false, json = false;
-};
-
-/// A folder for files of this process alone, gone with the object.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string name = (fs::temp_directory_path() / "megalodon-XXXXXX").string();
-    check(::mkdtemp(name.data()) != nullptr, "[{}] cannot be created: {}", name, std::strerror(errno));
-    path_ = name;
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
 };
 
 nlohmann::ordered_json to_json(const PerplexityReport& report) {

@@ -36,7 +36,7 @@ void run_inspect(const InspectOptions& options) {
   if (options.json) {
     nlohmann::ordered_json tree = {{"architecture", config->architecture()},
                                    {"parameters", info.parameters},
-                                   {"forward_flops_per_token", info.forward_flops_per_token},
+                                   {"forward_flops_per_token", info.most_forward_flops()},
                                    {"state_bytes_fixed", info.state_bytes_fixed},
                                    {"state_bytes_full", info.state_bytes_full}};
     tree["config"] = config::write(config::Visit([&](config::Visitor& v) { config->visit(v); }));
@@ -47,7 +47,7 @@ void run_inspect(const InspectOptions& options) {
   fmt::print("{}\n", config::to_toml(config::write(config::Visit([&](config::Visitor& v) { config->visit(v); }))));
   fmt::print("parameters              {:>16}\n", with_commas(info.parameters));
   fmt::print("forward FLOPs a token   {:>16}   (training: three times that)\n",
-             with_commas(static_cast<int64_t>(info.forward_flops_per_token)));
+             with_commas(static_cast<int64_t>(info.most_forward_flops())));
   fmt::print("weights, float32        {:>16}\n", human_bytes(weights));
   fmt::print("training state, float32 {:>16}   (weights, gradients, two moments; activations not counted)\n",
              human_bytes(4 * weights));

@@ -10,7 +10,6 @@ namespace {
 
 using testing::exact;
 using testing::expect_equal;
-using testing::TempFolder;
 using testing::view;
 
 std::string file_of(const std::string& header, size_t data_bytes) {
@@ -56,7 +55,7 @@ TEST(Safetensors, RoundTripsThroughAFile) {
                                            view("scalar", Dtype::I64, {}, i64),
                                            view("a", Dtype::F32, {6}, f32),
                                            view("empty", Dtype::F64, {0, 4}, none)};
-  const TempFolder folder;
+  const TemporaryFolder folder;
   write_safetensors(folder / "x.safetensors", tensors, {{"note", "tab\t"}, {"format", "np"}});
   const TensorFile file = read_safetensors(folder / "x.safetensors");
   EXPECT_EQ(file.metadata(), (std::map<std::string, std::string>{{"note", "tab\t"}, {"format", "pt"}}));
@@ -74,7 +73,7 @@ TEST(Safetensors, RoundTripsThroughAFile) {
 }
 
 TEST(Safetensors, AnEmptyFileOfTensors) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   write_safetensors(folder / "x.safetensors", {});
   EXPECT_TRUE(read_safetensors(folder / "x.safetensors").tensors().empty());
   EXPECT_TRUE(parse(file_of("{}", 0)).tensors().empty());
@@ -90,7 +89,7 @@ TEST(Safetensors, TensorsMayLieAnywhere) {
 }
 
 TEST(Safetensors, WriterRefusesWhatReadersWould) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   const std::vector<float> data = {1};
   const auto error = [&](std::vector<TensorView> tensors, std::map<std::string, std::string> metadata = {}) {
     return testing::error_of([&] { write_safetensors(folder / "x.safetensors", tensors, metadata); });
@@ -262,7 +261,7 @@ TEST(Safetensors, ManyOverlappingEntriesAreRefused) {
 }
 
 TEST(Safetensors, ErrorsNameTheFile) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   write_file_atomically(folder / "bad.safetensors", file_of("{}", 1));
   EXPECT_EQ(
       testing::error_of([&] { read_safetensors(folder / "bad.safetensors"); }),
@@ -273,7 +272,7 @@ TEST(Safetensors, ErrorsNameTheFile) {
 TEST(Safetensors, DamagedFilesAreRefusedOrRead) {
   const std::vector<float> f32 = {1, 2, 3, 4};
   const std::vector<uint8_t> bools = {1, 0};
-  const TempFolder folder;
+  const TemporaryFolder folder;
   write_safetensors(
       folder / "x.safetensors",
       std::vector<TensorView>{view("layers.0.weight", Dtype::F32, {2, 2}, f32),

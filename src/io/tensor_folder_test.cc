@@ -11,7 +11,6 @@ namespace megalodon::io {
 namespace {
 
 using testing::expect_equal;
-using testing::TempFolder;
 using testing::view;
 using Json = nlohmann::json;
 
@@ -44,7 +43,7 @@ class TensorFolder : public ::testing::Test {
   const std::vector<float> values_ = {1, 2, 3, 4};
   const std::vector<TensorView> tensors_ = {view("b", Dtype::F32, {4}, values_), view("a", Dtype::F32, {2, 2}, values_),
                                             view("c", Dtype::F32, {4}, values_)};
-  const TempFolder folder_;
+  const TemporaryFolder folder_;
 };
 
 TEST_F(TensorFolder, FitsOneFile) {

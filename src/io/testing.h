@@ -12,29 +12,12 @@
 #include <string>
 #include <vector>
 
-#include "base/check.h"
+#include "base/temporary_folder.h"
 #include "base/testing.h"
 #include "io/bytes.h"
 #include "io/tensor_file.h"
 
 namespace megalodon::io::testing {
-
-/// A folder that goes away with the test.
-class TempFolder {
- public:
-  TempFolder() {
-    std::string name = ::testing::TempDir() + "/megalodon_io_XXXXXX";
-    check(mkdtemp(name.data()) != nullptr, "cannot make {}", name);
-    path_ = name;
-  }
-  ~TempFolder() { fs::remove_all(path_); }
-  TempFolder(const TempFolder&) = delete;
-  TempFolder& operator=(const TempFolder&) = delete;
-  fs::path operator/(const char* name) const { return path_ / name; }
-
- private:
-  fs::path path_;
-};
 
 /// `values` must outlive the view.
 template <class T>

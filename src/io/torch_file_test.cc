@@ -14,7 +14,6 @@ namespace {
 using testing::error_of;
 using testing::exact;
 using testing::expect_equal;
-using testing::TempFolder;
 using testing::values;
 using testing::view;
 
@@ -49,7 +48,7 @@ TEST(TorchFile, RoundTrip) {
       view("w", Dtype::F32, {2, 3}, f32),      view("layers.0.é", Dtype::BF16, {2}, bf16),
       view("step", Dtype::I64, {}, i64),       view("mask", Dtype::Bool, {3}, bools),
       view("empty", Dtype::F64, {0, 4}, none), view("c", Dtype::C64, {3}, f32)};
-  const TempFolder folder;
+  const TemporaryFolder folder;
   write_torch_file(folder / "x.pth", tensors);
   const TensorFile file = read_torch_file(folder / "x.pth");
   ASSERT_EQ(file.tensors().size(), tensors.size());
@@ -58,7 +57,7 @@ TEST(TorchFile, RoundTrip) {
 
 TEST(TorchFile, TiedTensorsShareTheirStorage) {
   const std::vector<float> shared = {1, 2, 3, 4}, other = {1, 2, 3, 4};
-  const TempFolder folder;
+  const TemporaryFolder folder;
   write_torch_file(folder / "x.pth", std::vector<TensorView>{view("embed", Dtype::F32, {2, 2}, shared),
                                                              view("copy", Dtype::F32, {4}, other),
                                                              view("output", Dtype::F32, {4}, shared)});
@@ -157,7 +156,7 @@ TEST(TorchFile, RefusesOtherFiles) {
       archive(write_pickle(std::vector<PickledTensor>{{"t", "0", Dtype::F32, 1, 0, {1}, {1}}}), {{"data/0", "abcd"}});
   damaged[damaged.find("abcd")] = 'A';
   EXPECT_TRUE(error(damaged).starts_with("zip entry 'run/data/0' is damaged")) << error(damaged);
-  const TempFolder folder;
+  const TemporaryFolder folder;
   write_file_atomically(folder / "x.pth", archive("\x80\2cos\nsystem\n.", {}));
   EXPECT_EQ(error_of([&] { read_torch_file(folder / "x.pth"); }),
             fmt::format("[torch file] {}: pickle offset 2: 'os.system' is not allowed in a state dict, which holds "
@@ -185,7 +184,7 @@ TEST(TorchFile, RefusesASparseFileWithoutReadingIt) {
   };
   const size_t record = end.find("PK\6\6"), locator = end.find("PK\6\7");
   for (const size_t at : {record - 24, record - 16, record + 48, locator + 8}) grow(at);  // sizes; places
-  const TempFolder folder;
+  const TemporaryFolder folder;
   const fs::path path = folder / "x.pth";
   {
     std::ofstream file(path, std::ios::binary);
@@ -199,7 +198,7 @@ TEST(TorchFile, RefusesASparseFileWithoutReadingIt) {
 
 TEST(TorchFile, WriterRefusesWhatReadersWould) {
   const std::vector<float> data = {1};
-  const TempFolder folder;
+  const TemporaryFolder folder;
   const auto error = [&](std::vector<TensorView> tensors) {
     return error_of([&] { write_torch_file(folder / "x.pth", tensors); });
   };

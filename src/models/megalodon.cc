@@ -424,13 +424,9 @@ class Megalodon final : public Model {
     const int64_t ffn = c.model_dim * c.ffn_hidden_dim * (c.swiglu ? 3 : 2);
     const int64_t attention = c.model_dim * (c.z_dim + 2 * c.value_dim + c.model_dim) + c.value_dim * c.model_dim;
     info.matrix_parameters = c.num_layers * (attention + ffn) + c.outputs() * c.model_dim;
-    // CEMA: 6 multiply-adds per (feature, order); attention: scores and weighted values over C keys.
-    const double average = 12.0 * c.model_dim * c.cema_ndim, key = 2.0 * (c.z_dim + c.value_dim);
-    const auto with_keys = [&](double keys) {
-      return 2.0 * info.matrix_parameters + c.num_layers * (average + key * keys);
-    };
-    info.forward_flops_per_token = with_keys(c.chunk_size);
-    info.mean_forward_flops = with_keys((c.chunk_size + 1) / 2.0);
+    // CEMA: 6 multiply-adds per (feature, order); attention: scores and weighted values.
+    info.flops = 2.0 * info.matrix_parameters + 12.0 * c.num_layers * c.model_dim * c.cema_ndim;
+    info.flops_per_key = 2.0 * c.num_layers * (c.z_dim + c.value_dim);
     const int64_t norm = 8 + 2 * 8 * c.norm_num_groups;
     info.state_bytes_fixed = c.num_layers * (norm + 8 + 8 * c.model_dim * c.cema_ndim) + norm;
     info.state_bytes_full = info.state_bytes_fixed + c.num_layers * 4 * (c.chunk_size - 1) * (c.z_dim + c.value_dim);

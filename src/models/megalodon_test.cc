@@ -52,6 +52,20 @@ TEST(Megalodon, PublishedParameterCounts) {
   EXPECT_THROW(make_preset("mega8B"), UsageError);
 }
 
+/// A token sees 1, 2, … chunk_size keys, again and again.
+TEST(ModelInfo, CountsTheKeysThatAreSeen) {
+  ModelInfo info;
+  info.chunk_size = 4, info.flops = 100, info.flops_per_key = 10;
+  EXPECT_EQ(info.most_forward_flops(), 140);
+  EXPECT_EQ(info.mean_forward_flops(1), 110);
+  EXPECT_EQ(info.mean_forward_flops(4), 125);
+  EXPECT_EQ(info.mean_forward_flops(8), 125);
+  EXPECT_EQ(info.mean_forward_flops(6), 100 + 10 * (10 + 3) / 6.0);
+  EXPECT_EQ(info.mean_forward_flops(0), 0);
+  info.chunk_size = 0;
+  EXPECT_EQ(info.mean_forward_flops(5), 130);
+}
+
 TEST(Megalodon, AThousandRandomSplitsEqualOnePass) {
   torch::NoGradGuard no_grad;
   const auto config = tiny_config();

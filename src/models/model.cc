@@ -37,6 +37,16 @@ Tensor to_device(const Tensor& t, torch::Device device) {
 
 }  // namespace
 
+double ModelInfo::mean_forward_flops(int64_t length) const {
+  if (length == 0) return 0;
+  const auto keys_of_all = [](int64_t tokens) {  // each sees itself and those before it
+    return static_cast<double>(tokens) * static_cast<double>(tokens + 1) / 2;
+  };
+  const int64_t chunk = chunk_size > 0 ? chunk_size : length;
+  const double keys = static_cast<double>(length / chunk) * keys_of_all(chunk) + keys_of_all(length % chunk);
+  return flops + flops_per_key * keys / static_cast<double>(length);
+}
+
 ModelInput Model::here(const ModelInput& input) const {
   return {to_device(input.tokens_BL, device()), to_device(input.starts_BL, device())};
 }

@@ -36,13 +36,18 @@ struct ModelInput {
 };
 
 struct ModelInfo {
-  int64_t chunk_size = 0;              // steps per attention chunk; 0: no chunks
-  int64_t parameters = 0;              // trained, tied ones once
-  int64_t matrix_parameters = 0;       // those that matrix products read for every token
-  double forward_flops_per_token = 0;  // multiply and add counted apart, at the end of a full chunk
-  double mean_forward_flops = 0;       // of a token, on average over a full chunk
-  int64_t state_bytes_fixed = 0;       // of a float32 stream of batch 1, without keys and values
-  int64_t state_bytes_full = 0;        // with those of a full chunk
+  int64_t chunk_size = 0;         // steps per attention chunk; 0: no chunks
+  int64_t parameters = 0;         // trained, tied ones once
+  int64_t matrix_parameters = 0;  // those that matrix products read for every token
+  // Of the forward pass of a token, multiply and add counted apart: without attention, and for each key that it sees.
+  double flops = 0, flops_per_key = 0;
+  int64_t state_bytes_fixed = 0;  // of a float32 stream of batch 1, without keys and values
+  int64_t state_bytes_full = 0;   // with those of a full chunk
+
+  /// Of a token at the end of a full chunk.
+  double most_forward_flops() const { return flops + flops_per_key * static_cast<double>(chunk_size); }
+  /// Of a token, on average over a sequence of `length` tokens.
+  double mean_forward_flops(int64_t length) const;
 };
 
 class Model : public torch::nn::Module {

@@ -55,6 +55,35 @@ TEST_F(Weights, PublishedRoundTripsThreeTimesBitwise) {
   }
 }
 
+/// All of a bfloat16 state dict is rounded, the rotary frequencies too; only the parameters are taken from it.
+TEST_F(Weights, PublishedBfloat16IsWidenedWithoutItsBuffers) {
+  for (const bool tied : {false, true}) {
+    auto config = tiny_config();
+    config.share_emb = tied;
+    const auto model = noisy_model(config);
+    save_model(*model, {{"type", "none"}}, folder_ / "model");
+    export_published(folder_ / "model", folder_ / "published");
+    const fs::path weights = folder_ / "published" / "consolidated.pth";
+    {
+      const io::TensorFile file = io::read_torch_file(weights);
+      std::vector<io::TensorView> views;
+      std::vector<Tensor> rounded;  // own the memory
+      for (const io::TensorView& view : file.tensors()) {
+        const Tensor t = to_tensor(view);
+        views.push_back(to_view(view.name, rounded.emplace_back(t.is_floating_point() ? t.to(torch::kBFloat16) : t)));
+      }
+      io::write_torch_file(weights, views);
+    }
+    import_published(folder_ / "published", folder_ / "model");
+    const LoadedModel loaded = load_model(folder_ / "model");
+    for (const auto& [name, tensor] : named_weights(*model)) {
+      const Tensor got = loaded.model->named_parameters()[name];
+      EXPECT_EQ(got.scalar_type(), torch::kFloat32);
+      EXPECT_TRUE(torch::equal(got, tensor.to(torch::kBFloat16).to(torch::kFloat32))) << name;
+    }
+  }
+}
+
 TEST_F(Weights, ImportedModelsBringTheirTokenizer) {
   const auto model = noisy_model(tiny_config());
   save_model(*model, {{"type", "none"}}, folder_ / "model");

@@ -59,6 +59,12 @@ void add(const Operator& op, std::vector<Case>& list) {
                   [op, inputs, dy] { results(op.kernel, inputs, op.leaves, dy); }});
 }
 
+/// Made when the first operator adds its own, before main().
+std::map<std::string, MakeCases>& registered() {
+  static std::map<std::string, MakeCases> list;
+  return list;
+}
+
 }  // namespace
 
 std::vector<Case> cases(const std::vector<Operator>& operators, torch::Device device) {
@@ -71,20 +77,12 @@ std::vector<Case> cases(const std::vector<Operator>& operators, torch::Device de
   return list;
 }
 
-const std::vector<std::pair<std::string, std::vector<Case> (*)(torch::Device)>>& all_cases() {
-  static const std::vector<std::pair<std::string, std::vector<Case> (*)(torch::Device)>> list = {
-      {"linear_recurrence", linear_recurrence_cases},
-      {"timestep_norm", timestep_norm_cases},
-      {"row_norm", row_norm_cases},
-      {"rotary", rotary_cases},
-      {"query_key", query_key_cases},
-      {"chunk_attention", chunk_attention_cases},
-      {"gated_silu", gated_silu_cases},
-      {"dropout", dropout_cases},
-      {"linear", linear_cases},
-      {"linear_cross_entropy", linear_cross_entropy_cases},
-      {"adamw", adamw_cases}};
-  return list;
+bool add_cases(const char* op, MakeCases make) noexcept {
+  return registered().emplace(op, make).second;
+}
+
+const std::map<std::string, MakeCases>& all_cases() {
+  return registered();
 }
 
 }  // namespace megalodon::ops::bench

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -63,19 +64,11 @@ inline double tolerance_of(torch::ScalarType type, double float32) {
   return type == torch::kBFloat16 ? 2e-2 : float32;
 }
 
-std::vector<Case> adamw_cases(torch::Device device);
-std::vector<Case> chunk_attention_cases(torch::Device device);
-std::vector<Case> dropout_cases(torch::Device device);
-std::vector<Case> gated_silu_cases(torch::Device device);
-std::vector<Case> linear_cases(torch::Device device);
-std::vector<Case> linear_cross_entropy_cases(torch::Device device);
-std::vector<Case> linear_recurrence_cases(torch::Device device);
-std::vector<Case> query_key_cases(torch::Device device);
-std::vector<Case> rotary_cases(torch::Device device);
-std::vector<Case> row_norm_cases(torch::Device device);
-std::vector<Case> timestep_norm_cases(torch::Device device);
-
-/// The functions above by the operator's name: their tensors need not all be there at once.
-const std::vector<std::pair<std::string, std::vector<Case> (*)(torch::Device)>>& all_cases();
+/// Makes cases: their tensors need not all be there at once.
+using MakeCases = std::vector<Case> (*)(torch::Device);
+/// Every <op>_bench.cc adds its cases: `const bool <op>_added = add_cases("<op>", <op>_cases);`
+bool add_cases(const char* op, MakeCases make) noexcept;
+/// All of them, by the operator's name.
+const std::map<std::string, MakeCases>& all_cases();
 
 }  // namespace megalodon::ops::bench

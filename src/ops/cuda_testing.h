@@ -9,6 +9,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <random>
 #include <vector>
 
@@ -21,10 +22,14 @@ inline void expect_success(cudaError_t status) {
   ASSERT_EQ(status, cudaSuccess) << cudaGetErrorString(status);
 }
 
-/// True where there is a GPU to run on. Tests say `if (!has_gpu()) GTEST_SKIP() << kNoGpu;`.
+/// True where there is a GPU to run on; none is a failure where MEGALODON_NEED_GPU is set. Tests say
+/// `if (!has_gpu()) GTEST_SKIP() << kNoGpu;`.
 inline bool has_gpu() {
   int count = 0;
-  return cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status == cudaSuccess && count > 0) return true;
+  EXPECT_EQ(std::getenv("MEGALODON_NEED_GPU"), nullptr) << "no GPU: " << cudaGetErrorString(status);
+  return false;
 }
 inline constexpr const char* kNoGpu = "no GPU here";
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/process.h"
+#include "ops/device.h"
 #include "train/trainer.h"
 
 namespace megalodon {
@@ -30,10 +31,11 @@ std::string Trainer::dry_run() {
   const auto row = [&](const char* name, const std::string& value) { text += fmt::format("{:<38}{}\n", name, value); };
   const auto first = train_step();  // also pays for fresh memory and waits for the first batches
   optimizer_.zero_grad();
-  reset_peak_resident_bytes();
-  const auto before = static_cast<double>(resident_bytes());
+  const torch::Device device = model_->device();
+  ops::reset_peak_memory(device);
+  const auto before = static_cast<double>(ops::peak_memory(device));
   const auto step = train_step();
-  const auto peak = static_cast<double>(peak_resident_bytes());
+  const auto peak = static_cast<double>(ops::peak_memory(device));
 
   const double copies = config_.train.async_save ? bytes_of(parts()) : 0;
   const double copy = sizeof(float) * static_cast<double>(model_->info().parameters);
@@ -48,8 +50,13 @@ std::string Trainer::dry_run() {
   if (average_) row("averaged weights", gib(copy));
   row("activations and workspace, measured", gib(std::max(0.0, peak - before - copy)));
   if (copies > 0) row("copies for saving beside training", gib(copies));
-  row("peak memory of the process, measured", gib(peak));
-  if (copies > 0) row("peak memory from the first save on", gib(peak + copies));
+  if (device.is_cuda()) {
+    row("peak memory of tensors on the GPU", gib(peak));
+    row("peak memory of the process, measured", gib(static_cast<double>(peak_resident_bytes())));
+  } else {
+    row("peak memory of the process, measured", gib(peak));
+    if (copies > 0) row("peak memory from the first save on", gib(peak + copies));
+  }
   row("first loss", fmt::format("{:.4f}", first->loss));
   row("first gradient norm", fmt::format("{:.4f}", first->norm));
   row("a full step, measured", fmt::format("{:.3f} s, {:.0f} tokens/s, {:.1f} GFLOP/s", step->seconds,

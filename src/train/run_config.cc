@@ -1,6 +1,7 @@
 #include "train/run_config.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <nlohmann/json.hpp>
 
@@ -160,7 +161,8 @@ RunConfig::RunConfig(const RunConfig& other)
 
 void RunConfig::visit(config::Visitor& v) {
   v.begin_section("model", "the network");
-  v.field("arch", arch, "architecture: megalodon");
+  static const std::string known = fmt::format("architecture: {}", fmt::join(architectures(), ", "));
+  v.field("arch", arch, known.c_str());
   v.field("preset", preset, "a published configuration that the other fields start from; empty: none");
   model->visit(v);
   v.end_section();

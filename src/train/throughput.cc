@@ -87,7 +87,7 @@ Throughput measure_throughput(const ThroughputCase& options) {
   result.peak_bytes = ops::peak_memory(options.device);
   result.parameters = model->info().parameters;
   result.tokens = options.batch * options.length;
-  result.flops = 3 * model->info().mean_forward_flops * static_cast<double>(result.tokens);
+  result.flops = 3 * model->info().mean_forward_flops(options.length) * static_cast<double>(result.tokens);
   return result;
 }
 

@@ -89,7 +89,7 @@ void Trainer::begin() {
 /// count.
 StepSize Trainer::step_size() const {
   const int64_t tokens = config_.data.batch * config_.data.seq_len * config_.train.accumulate;
-  return {tokens, 3 * model_->info().mean_forward_flops * static_cast<double>(tokens)};
+  return {tokens, 3 * model_->info().mean_forward_flops(config_.data.seq_len) * static_cast<double>(tokens)};
 }
 
 bool Trainer::done() const {

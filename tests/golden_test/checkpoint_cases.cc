@@ -1,40 +1,17 @@
 #include "checkpoint_cases.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
 #include <map>
 
-#include "base/check.h"
+#include "base/temporary_folder.h"
 #include "model_cases.h"
 #include "models/published.h"
 #include "models/weights.h"
 
 namespace megalodon::golden {
 namespace {
-
-/// A folder that goes away with its owner.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string pattern = (fs::temp_directory_path() / "megalodon_golden_XXXXXX").string();
-    check(mkdtemp(pattern.data()) != nullptr, "[golden] cannot make a temporary folder {}: {}", pattern,
-          std::strerror(errno));
-    path_ = pattern;
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  fs::path operator/(const char* name) const { return path_ / name; }
-
- private:
-  fs::path path_;
-};
 
 /// Not trained: rotary frequencies and priors.
 bool is_buffer(const std::string& name) {

@@ -22,9 +22,8 @@ class Comparer {
   void near(const std::string& name, const Tensor& got, const Tensor& expected, Tolerance tolerance);
   /// For integers, booleans and bitwise promises.
   void equal(const std::string& name, const Tensor& got, const Tensor& expected);
-  /// Values that the data calls informative: shape, and that they are finite and of the expected order of magnitude
-  /// (mean difference below `gross`). What the difference is goes into a note.
-  void inform(const std::string& name, const Tensor& got, const Tensor& expected, double gross);
+  /// Values that the data calls informative: shape, and that they are finite. What the difference is goes into a note.
+  void inform(const std::string& name, const Tensor& got, const Tensor& expected);
 
   /// Something was checked that is no tensor.
   void require(bool condition, const std::string& name, const std::string& problem);

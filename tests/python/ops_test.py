@@ -217,6 +217,21 @@ class OperatorTest(unittest.TestCase):
         expected = torch.nn.functional.linear(x.bfloat16().float(), w.bfloat16().float(), b)
         self.assertTrue(torch.allclose(ops.linear(x, w, b, bfloat16=True), expected, atol=1e-5))
 
+    def test_query_key(self):
+        batch, length, heads, width = 2, 5, 3, 4
+        z = torch.randn(batch, length, heads, width)
+        scale, shift = torch.randn(2, heads * width), torch.randn(2, heads * width)
+        position = torch.arange(length).repeat(batch, 1) + 1000
+
+        def run(z, scale, shift):
+            return torch.cat(ops.query_key(z, scale, shift, position, 1e-5, 10000.0), dim=-1)
+
+        self.check_parity(run, [z, scale, shift])
+        u = z / (z.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+        views = [t.view(2, heads, width) for t in (scale, shift)]
+        expected = [ops.rotary(u * views[0][i] + views[1][i], position, 10000.0) for i in range(2)]
+        self.assertTrue(torch.allclose(run(z, scale, shift), torch.cat(expected, dim=-1), atol=1e-5))
+
     def test_gated_silu(self):
         a, b = torch.randn(3, 5, dtype=torch.float64), torch.randn(3, 5, dtype=torch.float64)
         self.assertTrue(torch.autograd.gradcheck(ops.gated_silu, (a.requires_grad_(), b.requires_grad_())))

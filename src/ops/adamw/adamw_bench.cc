@@ -5,6 +5,7 @@
 #include "ops/bench.h"
 
 namespace megalodon::ops::bench {
+namespace {
 
 std::vector<Case> adamw_cases(torch::Device device) {
   const int64_t count = 1 << (device.is_cuda() ? 27 : 24);
@@ -41,4 +42,7 @@ std::vector<Case> adamw_cases(torch::Device device) {
           {"sum_of_squares", "forward", shape, {4 * n}, 1e-12, sum_error, [=] { sum_of_squares(g); }}};
 }
 
+[[maybe_unused]] const bool adamw_added = add_cases("adamw", adamw_cases);
+
+}  // namespace
 }  // namespace megalodon::ops::bench

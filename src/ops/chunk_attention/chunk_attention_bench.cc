@@ -5,6 +5,7 @@
 #include "ops/bench.h"
 
 namespace megalodon::ops::bench {
+namespace {
 namespace chunk_attention_bench {
 
 struct Shape {
@@ -76,4 +77,7 @@ std::vector<Case> chunk_attention_cases(torch::Device device) {
                device);
 }
 
+[[maybe_unused]] const bool chunk_attention_added = add_cases("chunk_attention", chunk_attention_cases);
+
+}  // namespace
 }  // namespace megalodon::ops::bench

@@ -3,6 +3,7 @@
 #include "ops/bench.h"
 
 namespace megalodon::ops::bench {
+namespace {
 
 std::vector<Case> dropout_cases(torch::Device device) {
   const int64_t count = 1 << (device.is_cuda() ? 26 : 21);
@@ -18,4 +19,7 @@ std::vector<Case> dropout_cases(torch::Device device) {
                device);
 }
 
+[[maybe_unused]] const bool dropout_added = add_cases("dropout", dropout_cases);
+
+}  // namespace
 }  // namespace megalodon::ops::bench

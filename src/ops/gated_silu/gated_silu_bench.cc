@@ -3,6 +3,7 @@
 #include "ops/bench.h"
 
 namespace megalodon::ops::bench {
+namespace {
 
 std::vector<Case> gated_silu_cases(torch::Device device) {
   const int64_t rows = device.is_cuda() ? 32768 : 2048, F = device.is_cuda() ? 4864 : 2560;
@@ -22,4 +23,7 @@ std::vector<Case> gated_silu_cases(torch::Device device) {
   return cases(operators, device);
 }
 
+[[maybe_unused]] const bool gated_silu_added = add_cases("gated_silu", gated_silu_cases);
+
+}  // namespace
 }  // namespace megalodon::ops::bench

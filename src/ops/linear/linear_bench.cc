@@ -2,6 +2,7 @@
 #include "ops/linear/linear.h"
 
 namespace megalodon::ops::bench {
+namespace {
 
 std::vector<Case> linear_cases(torch::Device device) {
   struct Sizes {
@@ -30,4 +31,7 @@ std::vector<Case> linear_cases(torch::Device device) {
   return cases(operators, device);
 }
 
+[[maybe_unused]] const bool linear_added = add_cases("linear", linear_cases);
+
+}  // namespace
 }  // namespace megalodon::ops::bench

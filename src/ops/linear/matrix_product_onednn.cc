@@ -102,8 +102,8 @@ memory::desc packed_order(int64_t K, int64_t N, Type type) {
 class OnednnFactor final : public PackedMatrix::Factor {
  public:
   /// `kind` 0: oneDNN's order; 1: rows; 2: columns.
-  OnednnFactor(Tensor kept, memory::desc order, int64_t kind, torch::ScalarType rounded_to)
-      : kept_(std::move(kept)), order_(std::move(order)), kind_(kind), rounded_to_(rounded_to) {}
+  OnednnFactor(Tensor kept, const memory::desc& order, int64_t kind, torch::ScalarType rounded_to)
+      : kept_(std::move(kept)), order_(order), kind_(kind), rounded_to_(rounded_to) {}
   void multiply(const Tensor& out_MN, const Tensor& a_MK, const Tensor& bias_N, const Tensor& addend_MN) const override;
 
  private:

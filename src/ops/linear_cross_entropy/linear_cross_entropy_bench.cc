@@ -3,6 +3,7 @@
 #include "ops/bench.h"
 
 namespace megalodon::ops::bench {
+namespace {
 
 std::vector<Case> linear_cross_entropy_cases(torch::Device device) {
   std::vector<Operator> operators;
@@ -31,4 +32,7 @@ std::vector<Case> linear_cross_entropy_cases(torch::Device device) {
   return cases(operators, device);
 }
 
+[[maybe_unused]] const bool linear_cross_entropy_added = add_cases("linear_cross_entropy", linear_cross_entropy_cases);
+
+}  // namespace
 }  // namespace megalodon::ops::bench

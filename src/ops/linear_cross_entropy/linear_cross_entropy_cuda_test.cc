@@ -29,7 +29,7 @@ Rows make_rows(int64_t rows, int64_t vocabulary) {
   return r;
 }
 
-struct Results {
+struct CrossEntropyResults {
   std::vector<float> nll, log_sum, dlogits;
 };
 
@@ -40,7 +40,7 @@ struct Layout {
   size_t shift = 0;
 };
 
-Results on_gpu(const Rows& r, const Layout& layout) {
+CrossEntropyResults on_gpu(const Rows& r, const Layout& layout) {
   TestQueue queue;
   std::vector<float> behind(layout.shift);
   behind.insert(behind.end(), r.logits.begin(), r.logits.end());
@@ -93,7 +93,7 @@ void expect_gradient(const Rows& r, int64_t row, double log_sum, const float* go
 }
 
 void expect_exact(const Rows& r, const Layout& layout) {
-  const Results got = on_gpu(r, layout);
+  const CrossEntropyResults got = on_gpu(r, layout);
   for (int64_t row = 0; row < r.rows(); ++row) {
     const float* logits = r.logits.data() + row * r.vocabulary;
     const double log_sum = log_sum_of(logits, r.vocabulary);
@@ -126,7 +126,7 @@ TEST(LinearCrossEntropyCuda, RowsAgreeWithFloat64) {
 TEST(LinearCrossEntropyCuda, LargeLogitsDoNotOverflow) {
   if (!has_gpu()) GTEST_SKIP() << kNoGpu;
   const Rows r{3, {300, -300, 150, -300, 300, -150}, {1, 1}, {1, 1}};
-  const Results got = on_gpu(r, {});
+  const CrossEntropyResults got = on_gpu(r, {});
   EXPECT_TRUE(close(got.nll, std::vector<float>{600, 0}, 1e-6));
   EXPECT_TRUE(close(got.dlogits, std::vector<float>{1, -1, 0, 0, 0, 0}, 1e-6));
 }
@@ -145,7 +145,7 @@ TEST(LinearCrossEntropyCuda, NotANumberIsNotLost) {
     std::fill(row(3), row(4), kNan);
     std::fill(row(4), row(5), -kInfinity);
     row(4)[1] = 2;
-    const Results got = on_gpu(r, {});
+    const CrossEntropyResults got = on_gpu(r, {});
     for (int64_t i = 0; i < 6; ++i) {
       SCOPED_TRACE(::testing::Message() << "vocabulary " << vocabulary << " row " << i);
       EXPECT_EQ(std::isnan(got.nll[i]), i < 4);
@@ -159,7 +159,7 @@ TEST(LinearCrossEntropyCuda, ATargetOutsideTheVocabularyIsNotANumber) {
   if (!has_gpu()) GTEST_SKIP() << kNoGpu;
   Rows r = make_rows(4, 9);
   r.targets = {-1, 9, int64_t{1} << 32, 8};
-  const Results got = on_gpu(r, {.in_place = true});
+  const CrossEntropyResults got = on_gpu(r, {.in_place = true});
   for (int64_t i = 0; i < 4; ++i) {
     EXPECT_EQ(std::isnan(got.nll[i]), i < 3) << i;
     for (int64_t v = 0; v < 9; ++v) EXPECT_EQ(std::isnan(got.dlogits[i * 9 + v]), i < 3) << i;

@@ -3,6 +3,7 @@
 #include "ops/bench.h"
 
 namespace megalodon::ops::bench {
+namespace {
 namespace linear_recurrence_bench {
 
 Tensors inputs(int64_t B, int64_t L, int64_t D, int64_t N, torch::Device device, torch::ScalarType type) {
@@ -68,4 +69,7 @@ std::vector<Case> linear_recurrence_cases(torch::Device device) {
                device);
 }
 
+[[maybe_unused]] const bool linear_recurrence_added = add_cases("linear_recurrence", linear_recurrence_cases);
+
+}  // namespace
 }  // namespace megalodon::ops::bench

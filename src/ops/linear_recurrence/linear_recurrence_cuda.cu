@@ -519,7 +519,16 @@ void linear_recurrence_forward_cuda(const RecurrenceInputs& in, const Recurrence
 }
 
 void linear_recurrence_backward_cuda(const RecurrenceInputs& in, const RecurrenceGradients& grad, CudaQueue& queue) {
-  if (in.B == 0 || in.D == 0) return;
+  if (in.D == 0) return;
+  if (in.B == 0) {  // sums of nothing
+    const auto zero = [&](float* numbers, int64_t size) {
+      check(cudaMemsetAsync(numbers, 0, static_cast<size_t>(size) * sizeof(float), queue.stream()),
+            "linear_recurrence");
+    };
+    zero(grad.dq, 2 * in.D * in.N);
+    zero(grad.dc, 2 * in.D * in.N);
+    return zero(grad.dskip, in.D);
+  }
   const Tiling tiling = make_tiling(in);
   const Arrays arrays(in);
   with_types(in, [&](auto number, auto has_starts) {

@@ -5,6 +5,7 @@
 #include "ops/bench.h"
 
 namespace megalodon::ops::bench {
+namespace {
 
 std::vector<Case> query_key_cases(torch::Device device) {
   constexpr double kEps = 1e-5, kBase = 10000;
@@ -37,4 +38,7 @@ std::vector<Case> query_key_cases(torch::Device device) {
   return cases(operators, device);
 }
 
+[[maybe_unused]] const bool query_key_added = add_cases("query_key", query_key_cases);
+
+}  // namespace
 }  // namespace megalodon::ops::bench

@@ -5,6 +5,7 @@
 #include "ops/bench.h"
 
 namespace megalodon::ops::bench {
+namespace {
 
 std::vector<Case> rotary_cases(torch::Device device) {
   constexpr double kBase = 10000;
@@ -31,4 +32,7 @@ std::vector<Case> rotary_cases(torch::Device device) {
   return cases(operators, device);
 }
 
+[[maybe_unused]] const bool rotary_added = add_cases("rotary", rotary_cases);
+
+}  // namespace
 }  // namespace megalodon::ops::bench

@@ -5,6 +5,7 @@
 #include "ops/bench.h"
 
 namespace megalodon::ops::bench {
+namespace {
 
 std::vector<Case> row_norm_cases(torch::Device device) {
   constexpr double kEps = 1e-5;
@@ -35,4 +36,7 @@ std::vector<Case> row_norm_cases(torch::Device device) {
   return cases(operators, device);
 }
 
+[[maybe_unused]] const bool row_norm_added = add_cases("row_norm", row_norm_cases);
+
+}  // namespace
 }  // namespace megalodon::ops::bench

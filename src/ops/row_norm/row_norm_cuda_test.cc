@@ -122,7 +122,9 @@ TEST(RowNormCuda, AgreesWithTheCpu) {
     const Results got = run_cuda(in), expected = run_cpu(in);
     EXPECT_TRUE(close(got.y, expected.y, tolerance(c.y_type, 1e-6))) << "y";
     // Where dx is a difference that all but vanishes (rows of one number) the rounding of its terms remains.
-    if (c.size > 1) EXPECT_TRUE(close(got.dx, expected.dx, tolerance(c.x_type, 2e-6))) << "dx";
+    if (c.size > 1) {
+      EXPECT_TRUE(close(got.dx, expected.dx, tolerance(c.x_type, 2e-6))) << "dx";
+    }
     EXPECT_TRUE(close(got.dweight, expected.dweight, 1e-5)) << "dweight";
     EXPECT_TRUE(close(got.dbias, expected.dbias, 1e-5)) << "dbias";
   }

@@ -5,6 +5,7 @@
 #include "ops/bench.h"
 
 namespace megalodon::ops::bench {
+namespace {
 
 std::vector<Case> timestep_norm_cases(torch::Device device) {
   std::vector<Operator> operators;
@@ -33,4 +34,7 @@ std::vector<Case> timestep_norm_cases(torch::Device device) {
   return cases(operators, device);
 }
 
+[[maybe_unused]] const bool timestep_norm_added = add_cases("timestep_norm", timestep_norm_cases);
+
+}  // namespace
 }  // namespace megalodon::ops::bench

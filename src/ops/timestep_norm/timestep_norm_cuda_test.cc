@@ -72,7 +72,8 @@ Inputs random_inputs(const Case& c) {
   const auto seed = static_cast<uint32_t>(1000 * c.L + c.K);
   const auto elements = static_cast<size_t>(c.B * c.L * c.G * c.K), features = static_cast<size_t>(c.G * c.K),
              steps = static_cast<size_t>(c.B * c.L), groups = static_cast<size_t>(c.B * c.G);
-  Inputs in{c};
+  Inputs in;
+  in.c = c;
   in.x = random_numbers(elements, seed, 1.5);
   const auto offset = random_numbers(features, seed + 1);
   for (size_t i = 0; i < elements; ++i) in.x[i] += offset[i % features];
