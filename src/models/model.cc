@@ -42,8 +42,8 @@ double ModelInfo::mean_forward_flops(int64_t length) const {
   const auto keys_of_all = [](int64_t tokens) {  // each sees itself and those before it
     return static_cast<double>(tokens) * static_cast<double>(tokens + 1) / 2;
   };
-  const int64_t chunk = chunk_size > 0 ? chunk_size : length;
-  const double keys = static_cast<double>(length / chunk) * keys_of_all(chunk) + keys_of_all(length % chunk);
+  const int64_t chunk = chunk_size > 0 ? chunk_size : length, whole = length / chunk;
+  const double keys = static_cast<double>(whole) * keys_of_all(chunk) + keys_of_all(length % chunk);
   return flops + flops_per_key * keys / static_cast<double>(length);
 }
 
