@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
@@ -36,7 +37,7 @@ void run_inspect(const InspectOptions& options) {
   if (options.json) {
     nlohmann::ordered_json tree = {{"architecture", config->architecture()},
                                    {"parameters", info.parameters},
-                                   {"forward_flops_per_token", info.most_forward_flops()},
+                                   {"forward_flops_per_token", info.mean_forward_flops(info.chunk_size)},
                                    {"state_bytes_fixed", info.state_bytes_fixed},
                                    {"state_bytes_full", info.state_bytes_full}};
     tree["config"] = config::write(config::Visit([&](config::Visitor& v) { config->visit(v); }));
@@ -46,8 +47,8 @@ void run_inspect(const InspectOptions& options) {
   fmt::print("{}\n\n", options.target);
   fmt::print("{}\n", config::to_toml(config::write(config::Visit([&](config::Visitor& v) { config->visit(v); }))));
   fmt::print("parameters              {:>16}\n", with_commas(info.parameters));
-  fmt::print("forward FLOPs a token   {:>16}   (training: three times that)\n",
-             with_commas(static_cast<int64_t>(info.most_forward_flops())));
+  fmt::print("forward FLOPs a token   {:>16}   on average over a chunk (training: three times that)\n",
+             with_commas(std::llround(info.mean_forward_flops(info.chunk_size))));
   fmt::print("weights, float32        {:>16}\n", human_bytes(weights));
   fmt::print("training state, float32 {:>16}   (weights, gradients, two moments; activations not counted)\n",
              human_bytes(4 * weights));

@@ -49,6 +49,9 @@ class Collector {
 PrepareResult prepare(const PrepareOptions& options, const Tokenizer& tokenizer,
                       const std::function<void(const PrepareStatus&)>& progress) {
   check(options.longest > 0, "[data] expected lines of at least one byte to be allowed, got 0");
+  const bool split = options.valid > 0 || options.test > 0;  // then the output is a folder
+  check(split ? !options.output.empty() : options.output.has_filename(),
+        "[data] expected the output as a prefix of file names such as corpora/mine, got '{}'", options.output.string());
   RecordReader reader(find_inputs(options.inputs),
                       {options.separator, options.longest, tokenizer.encodes_in_pieces() ? kPieceBytes : 0});
   const DocumentEncoder encoder(

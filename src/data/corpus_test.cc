@@ -115,6 +115,12 @@ TEST_F(Prepare, Errors) {
   expect_contains(error({{text, empty}, {}, "", 0, 0, 0}), {"empty' is empty"});
   expect_contains(error({{folder_ / "bare"}, {}, "", 0, 0, 0}), {"bare", ".txt"});
   expect_contains(error({{blank}, {}, " ", 0, 0, 0}), {"no text"});
+  for (const fs::path& output : {fs::path(), folder_ / "slash" / ""}) {
+    PrepareOptions options;
+    options.inputs = {text};
+    options.output = output;
+    expect_contains(error_of([&] { prepare(options, ByteTokenizer(), {}); }), {"prefix", output.string()});
+  }
   expect_contains(error({{text}, {}, " ", 0.1, 0.1, 0}), {"3 parts", "got 2", "separator"});
   expect_contains(error({{text}, {}, " ", 0.6, 0.4, 0}), {"fractions", "0.6", "0.4"});
   expect_contains(error({{text}, {}, " ", -0.1, 0, 0}), {"fractions"});

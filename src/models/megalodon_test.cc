@@ -56,7 +56,6 @@ TEST(Megalodon, PublishedParameterCounts) {
 TEST(ModelInfo, CountsTheKeysThatAreSeen) {
   ModelInfo info;
   info.chunk_size = 4, info.flops = 100, info.flops_per_key = 10;
-  EXPECT_EQ(info.most_forward_flops(), 140);
   EXPECT_EQ(info.mean_forward_flops(1), 110);
   EXPECT_EQ(info.mean_forward_flops(4), 125);
   EXPECT_EQ(info.mean_forward_flops(8), 125);

@@ -44,8 +44,6 @@ struct ModelInfo {
   int64_t state_bytes_fixed = 0;  // of a float32 stream of batch 1, without keys and values
   int64_t state_bytes_full = 0;   // with those of a full chunk
 
-  /// Of a token at the end of a full chunk.
-  double most_forward_flops() const { return flops + flops_per_key * static_cast<double>(chunk_size); }
   /// Of a token, on average over a sequence of `length` tokens.
   double mean_forward_flops(int64_t length) const;
 };

@@ -146,9 +146,13 @@ std::pair<std::unique_ptr<ModelConfig>, Json> load_config(const fs::path& folder
 }
 
 fs::path model_folder(const fs::path& folder) {
-  check(fs::is_directory(folder), "[{}] no such model folder", folder.string());
+  check(fs::is_directory(folder), "[{}] {}", folder.string(),
+        fs::exists(folder) ? "expected a model folder, got a file" : "no such model folder");
   const fs::path latest = folder / "checkpoints" / "latest";
-  if (fs::exists(folder / "config.json") || !fs::exists(latest)) return folder;
+  if (fs::exists(folder / "config.json")) return folder;
+  check(fs::exists(latest),
+        "[{}] expected a model folder (with config.json) or a run folder with a checkpoint (checkpoints/latest)",
+        folder.string());
   std::string name = read_file(latest);
   while (!name.empty() && std::isspace(static_cast<unsigned char>(name.back()))) name.pop_back();
   check(!name.empty() && name.find('/') == std::string::npos && name[0] != '.', "[{}] does not name a checkpoint",
