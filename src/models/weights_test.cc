@@ -23,14 +23,20 @@ class Weights : public FolderTest {
     FolderTest::SetUp();
     fs::create_directories(folder_ / "model");
   }
+
+  /// A tiny model, which lies in folder_ / "model".
+  std::unique_ptr<Model> saved_model(bool tied, const char* tokenizer) const {
+    auto config = tiny_config();
+    config.share_emb = tied;
+    auto model = noisy_model(config);
+    save_model(*model, {{"type", tokenizer}}, folder_ / "model");
+    return model;
+  }
 };
 
 TEST_F(Weights, AModelFolderRoundTripsBitwise) {
   for (const bool tied : {false, true}) {
-    auto config = tiny_config();
-    config.share_emb = tied;
-    const auto model = noisy_model(config);
-    save_model(*model, {{"type", "bytes"}}, folder_ / "model");
+    const auto model = saved_model(tied, "bytes");
     const LoadedModel loaded = load_model(folder_ / "model");
     EXPECT_EQ(loaded.tokenizer, Json({{"type", "bytes"}}));
     for (const auto& [name, tensor] : named_weights(*model))
@@ -40,10 +46,7 @@ TEST_F(Weights, AModelFolderRoundTripsBitwise) {
 
 TEST_F(Weights, PublishedRoundTripsThreeTimesBitwise) {
   for (const bool tied : {false, true}) {
-    auto config = tiny_config();
-    config.share_emb = tied;
-    const auto model = noisy_model(config);
-    save_model(*model, {{"type", "none"}}, folder_ / "model");
+    const auto model = saved_model(tied, "none");
     for (int round = 0; round < 3; ++round) {
       export_published(folder_ / "model", folder_ / "published");
       EXPECT_TRUE(is_published(folder_ / "published"));
@@ -58,10 +61,7 @@ TEST_F(Weights, PublishedRoundTripsThreeTimesBitwise) {
 /// All of a bfloat16 state dict is rounded, the rotary frequencies too; only the parameters are taken from it.
 TEST_F(Weights, PublishedBfloat16IsWidenedWithoutItsBuffers) {
   for (const bool tied : {false, true}) {
-    auto config = tiny_config();
-    config.share_emb = tied;
-    const auto model = noisy_model(config);
-    save_model(*model, {{"type", "none"}}, folder_ / "model");
+    const auto model = saved_model(tied, "none");
     export_published(folder_ / "model", folder_ / "published");
     const fs::path weights = folder_ / "published" / "consolidated.pth";
     {

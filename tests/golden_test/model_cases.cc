@@ -3,8 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
-
 #include "base/check.h"
 #include "cases.h"
 #include "infer/generate.h"
