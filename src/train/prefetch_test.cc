@@ -5,7 +5,7 @@
 #include <csignal>
 #include <stdexcept>
 
-#include "train/signals.h"
+#include "train/testing.h"
 
 namespace megalodon {
 namespace {
@@ -33,7 +33,7 @@ TEST_F(StuckDisk, ASignalEndsTheWaitAndLosesNothing) {
   const SignalGuard guard;
   int polls = 0;
   const auto batches = ahead_.take([&] {
-    if (++polls == 2) std::raise(SIGTERM);
+    if (++polls == 2) testing::signal_process(SIGTERM);
     return SignalGuard::stopping();
   });
   EXPECT_FALSE(batches);

@@ -5,7 +5,9 @@
 
 #include <array>
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
+#include <mutex>
 
 namespace megalodon {
 namespace {
@@ -35,6 +37,22 @@ extern "C" void note_signal(int signal) {
   if (first_signal.compare_exchange_strong(none, signal)) signalled_at = nanoseconds();
 }
 
+sigset_t caught() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int signal : kCaught) sigaddset(&set, signal);
+  return set;
+}
+
+/// Until it is asked to stop, the one thread that takes the signals.
+void handle_signals(const std::stop_token& stop) {
+  const sigset_t set = caught();
+  pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+  std::mutex mutex;
+  std::unique_lock lock(mutex);
+  std::condition_variable_any().wait(lock, stop, [] { return false; });
+}
+
 }  // namespace
 
 SignalGuard::SignalGuard() {
@@ -45,10 +63,15 @@ SignalGuard::SignalGuard() {
   action.sa_flags = SA_RESTART;  // reads and writes under way are none of the signal's business
   sigemptyset(&action.sa_mask);
   for (size_t i = 0; i < kCaught.size(); ++i) sigaction(kCaught[i], &action, &previous_[i]);
+  const sigset_t set = caught();
+  pthread_sigmask(SIG_BLOCK, &set, &previous_mask_);
+  handling_ = std::jthread(handle_signals);
 }
 
 SignalGuard::~SignalGuard() {
+  handling_ = std::jthread();
   for (size_t i = 0; i < kCaught.size(); ++i) sigaction(kCaught[i], &previous_[i], nullptr);
+  pthread_sigmask(SIG_SETMASK, &previous_mask_, nullptr);
   forget();
 }
 

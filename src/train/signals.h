@@ -3,16 +3,22 @@
 #pragma once
 
 #include <csignal>
+#include <thread>
 
 #include "base/check.h"
 
 namespace megalodon {
 
 /// Catches the signals while it lives; one at a time. A second SIGINT ends the process at once, with exit code 130.
+///
+/// The handler runs on a thread of its own, in no one's way: oneDNN's generated kernels (2.6) use their workspace as
+/// the stack, and a signal handled inside one of them would write its frame into whatever lies below that on the heap.
+/// So the thread that makes the guard, and all that it starts later, have the signals blocked. raise() sends to such a
+/// thread and would wait for ever; kill(getpid(), ...) is handled.
 class SignalGuard {
  public:
   SignalGuard();
-  ~SignalGuard();
+  ~SignalGuard();  // on the thread that made it
   SignalGuard(const SignalGuard&) = delete;
   SignalGuard& operator=(const SignalGuard&) = delete;
 
@@ -24,6 +30,8 @@ class SignalGuard {
 
  private:
   struct sigaction previous_[3];
+  sigset_t previous_mask_;
+  std::jthread handling_;
 };
 
 class Interrupted final : public Error {

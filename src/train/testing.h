@@ -2,15 +2,24 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <csignal>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "data/testing.h"
 #include "tests/support/faults.h"
 #include "train/run_config.h"
+#include "train/signals.h"
 
 namespace megalodon::testing {
+
+/// Sends a signal from outside, as it were, and waits until the SignalGuard has it.
+inline void signal_process(int signal) {
+  ::kill(::getpid(), signal);
+  while (!SignalGuard::stopping()) std::this_thread::yield();
+}
 
 /// A folder with a corpus of short documents, different at every byte, and runs on it.
 class TrainingTest : public data::CorpusTest {

@@ -284,7 +284,7 @@ TEST_F(TrainingPolicy, GraceAbandonsTheStepForTheSaving) {
     parts.train.stop_after = 0;
     const SignalGuard guard;
     Trainer t = trainer(parts);
-    t.model().set_observer([&](int64_t, const Tensor&) { std::raise(SIGTERM); });
+    t.model().set_observer([&](int64_t, const Tensor&) { testing::signal_process(SIGTERM); });
     EXPECT_EQ(t.run(), Outcome::kPreempted);
     EXPECT_EQ(t.step(), at) << "two forward passes a step: the second was not begun";
   }

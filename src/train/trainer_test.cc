@@ -106,7 +106,7 @@ TEST_F(Training, SignalsEndTheRunAfterTheStep) {
     Trainer run = trainer(parts);
     bool raised = false;
     run.model().set_observer([&, signal = signal](int64_t, const Tensor&) {
-      if (!std::exchange(raised, true)) std::raise(signal);
+      if (!std::exchange(raised, true)) testing::signal_process(signal);
     });
     EXPECT_EQ(run.run(), outcome);
     EXPECT_EQ(run.step(), ++step);
@@ -127,7 +127,7 @@ TEST_F(Training, AnInterruptedEvaluationIsMadeUpFor) {
     const SignalGuard guard;
     Trainer run = trainer(parts);
     run.model().set_observer([&](int64_t, const Tensor&) {
-      if (!run.model().is_training() && run.step() == stop) std::raise(SIGTERM);
+      if (!run.model().is_training() && run.step() == stop) testing::signal_process(SIGTERM);
     });
     EXPECT_EQ(run.run(), Outcome::kPreempted);
     EXPECT_EQ(run.step(), stop);

@@ -60,7 +60,7 @@ TEST_F(TrainingWithTokenizer, AnotherOneIsRefused) {
   expect_contains(error_of([&] { train(run_with("b", "run")); }), {"cannot be continued", "data.tokenizer.sha256"});
   {
     const SignalGuard guard;
-    std::raise(SIGTERM);
+    testing::signal_process(SIGTERM);
     EXPECT_THROW(train(run_with("a", "run")), Interrupted) << "reading all ids of what says nothing takes its time";
   }
   // Where the file lies does not matter.

@@ -1,7 +1,10 @@
 // One primitive per kind and shape, made when first needed: choosing and generating a kernel takes milliseconds.
 #include <array>
+#include <csignal>
+#include <cstddef>
 #include <dnnl.hpp>
 #include <map>
+#include <memory>
 #include <unordered_map>
 
 #include "base/check.h"
@@ -44,7 +47,35 @@ memory wrap(const memory::desc& description, const Tensor& tensor) {
   return {description, engine(), tensor.data_ptr()};
 }
 
+/// oneDNN's generated kernels (2.6) use their workspace as the stack: a signal handled inside one would write its frame
+/// into whatever lies below that on the heap. A handler that asks for it (SA_ONSTACK, as Python's do) runs here
+/// instead, where the thread has no such stack yet. Threads of a parallel loop have none: signals for the process go to
+/// its main thread as long as that takes them.
+class SignalStack {
+ public:
+  SignalStack() {
+    stack_t present;
+    if (sigaltstack(nullptr, &present) != 0 || (present.ss_flags & SS_DISABLE) == 0) return;
+    constexpr size_t kSize = 64 << 10;  // the registers of AMX alone are 8 KiB
+    memory_ = std::make_unique<std::byte[]>(kSize);
+    const stack_t own = {.ss_sp = memory_.get(), .ss_flags = 0, .ss_size = kSize};
+    sigaltstack(&own, nullptr);
+  }
+  ~SignalStack() {
+    stack_t present;
+    const bool ours = memory_ && sigaltstack(nullptr, &present) == 0 && present.ss_sp == memory_.get();
+    const stack_t none = {.ss_sp = nullptr, .ss_flags = SS_DISABLE, .ss_size = 0};
+    if (ours) sigaltstack(&none, nullptr);
+  }
+  SignalStack(const SignalStack&) = delete;
+  SignalStack& operator=(const SignalStack&) = delete;
+
+ private:
+  std::unique_ptr<std::byte[]> memory_;
+};
+
 void execute(const dnnl::primitive& primitive, const std::unordered_map<int, memory>& arguments) {
+  thread_local const SignalStack signal_stack;
   thread_local dnnl::stream stream(engine());
   primitive.execute(stream, arguments);
   stream.wait();

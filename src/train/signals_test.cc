@@ -1,0 +1,53 @@
+#include "train/signals.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+
+#include "train/testing.h"
+
+namespace megalodon {
+namespace {
+
+constexpr std::array kCaught = {SIGINT, SIGTERM, SIGUSR1};
+
+/// How many of the signals the calling thread leaves to others.
+int blocked() {
+  sigset_t set;
+  pthread_sigmask(SIG_BLOCK, nullptr, &set);
+  return static_cast<int>(std::count_if(kCaught.begin(), kCaught.end(), [&](int s) { return sigismember(&set, s); }));
+}
+
+int blocked_in_a_new_thread() {
+  int count = -1;
+  std::jthread([&] { count = blocked(); }).join();
+  return count;
+}
+
+TEST(SignalGuard, NoThreadThatComputesHandlesASignal) {
+  ASSERT_EQ(blocked(), 0);
+  {
+    const SignalGuard guard;
+    EXPECT_EQ(blocked(), 3);
+    EXPECT_EQ(blocked_in_a_new_thread(), 3);
+    for (const int signal : kCaught) testing::signal_process(signal);
+    EXPECT_EQ(SignalGuard::received(), SIGINT) << "the first one counts";
+    EXPECT_GT(SignalGuard::seconds_since(), 0);
+  }
+  EXPECT_EQ(blocked(), 0);
+  EXPECT_EQ(blocked_in_a_new_thread(), 0);
+  EXPECT_FALSE(SignalGuard::stopping());
+}
+
+TEST(SignalGuard, EveryOneCatchesAnew) {
+  for (const int signal : kCaught) {
+    const SignalGuard guard;
+    EXPECT_FALSE(SignalGuard::stopping());
+    testing::signal_process(signal);
+    EXPECT_EQ(SignalGuard::received(), signal);
+  }
+}
+
+}  // namespace
+}  // namespace megalodon
