@@ -9,6 +9,7 @@
 
 #include "base/compat.h"
 #include "io/tensor_file.h"
+#include "ops/cached_attention/cached_attention.h"
 
 namespace megalodon {
 
@@ -24,6 +25,9 @@ class Carry {
   /// False where nobody will read the final states: operators then skip that work.
   virtual bool wants_after() const = 0;
   virtual void after(int64_t slot, State state) = 0;
+  /// Where the slot's attention is to keep its keys and values, in place, one cache for every row; null where they are
+  /// part of the state.
+  virtual const ops::KeyValueRows* caches(int64_t /*slot*/) { return nullptr; }
 };
 
 /// Plain training: every row begins a stream, and nothing follows.

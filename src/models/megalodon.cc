@@ -22,6 +22,7 @@
 #include "nn/init.h"
 #include "nn/linear.h"
 #include "nn/parameters.h"
+#include "ops/cached_attention/cached_attention.h"
 #include "ops/chunk_attention/chunk_attention.h"
 #include "ops/dropout/dropout.h"
 #include "ops/gated_silu/gated_silu.h"
@@ -234,7 +235,8 @@ Tensor MegaAttention::forward(const Tensor& x_BLD, const ModelInput& input, Carr
   const bool drops = is_training() && config_.dropout > 0;
   const auto of_m = ops::linears(m_BLD, {wz_.plus(), wr_.plus(), wh1_.plus(drops ? Tensor() : x_BLD)}, precision_);
   const Tensor &z_BLZ = of_m[0], &r_BLE = of_m[1], &direct_BLD = of_m[2];
-  const Tensor attention_BLE = attend(z_BLZ, t_BLD, input, before, carry.wants_after() ? &after : nullptr, dropout_key);
+  const Tensor attention_BLE =
+      attend(z_BLZ, t_BLD, input, carry.caches(slot), before, carry.wants_after() ? &after : nullptr, dropout_key);
   const Tensor gated_BLE =
       drop(ops::gated_silu(r_BLE, attention_BLE), config_.hidden_dropout, dropout_key, kOnGated, is_training());
   const Tensor y_BLD = wh2_(gated_BLE, precision_, direct_BLD);
@@ -249,15 +251,20 @@ Tensor MegaAttention::forward(const Tensor& x_BLD, const ModelInput& input, Carr
 }
 
 Tensor MegaAttention::attend(const Tensor& z_BLZ, const Tensor& t_BLD, const ModelInput& input,
-                             const MegalodonLayerState& before, MegalodonLayerState* after, uint64_t dropout_key) {
+                             const ops::KeyValueRows* caches, const MegalodonLayerState& before,
+                             MegalodonLayerState* after, uint64_t dropout_key) {
   const int64_t B = t_BLD.size(0), L = t_BLD.size(1), H = config_.num_heads, K = config_.z_dim / H;
-  const auto positions =
-      ops::chunk_positions(B, L, config_.chunk_size, input.starts_BL, before.position_B, t_BLD.device());
+  const Tensor position_B = caches != nullptr ? torch::tensor(caches->position) : before.position_B;
+  const auto positions = ops::chunk_positions(B, L, config_.chunk_size, input.starts_BL, position_B, t_BLD.device());
 
   const Tensor scale_2Z = (gamma_ + 1) / std::sqrt(static_cast<double>(K));
   const auto [q_BLHK, k_BLHK] = ops::query_key(z_BLZ.view({B, L, H, K}), scale_2Z, beta_, positions.position_BL,
                                                config_.norm_eps, config_.rope_base, t_BLD.scalar_type());
   const Tensor v_BLHV = ops::gated_silu(wv_(t_BLD, precision_), {}).view({B, L, H, -1});
+  if (caches != nullptr) {
+    check(!input.starts_BL.defined(), "[megalodon] a stream with caches is one document");
+    return ops::cached_attention(q_BLHK, k_BLHK, v_BLHV, *caches, precision_).reshape({B, L, -1});
+  }
 
   ops::ChunkAttentionOptions options;
   options.chunk_size = config_.chunk_size;
@@ -430,6 +437,7 @@ class Megalodon final : public Model {
     const int64_t norm = 8 + 2 * 8 * c.norm_num_groups;
     info.state_bytes_fixed = c.num_layers * (norm + 8 + 8 * c.model_dim * c.cema_ndim) + norm;
     info.state_bytes_full = info.state_bytes_fixed + c.num_layers * 4 * (c.chunk_size - 1) * (c.z_dim + c.value_dim);
+    info.cache = {c.num_layers, c.chunk_size, c.num_heads, c.z_dim / c.num_heads, c.value_dim / c.num_heads};
     return info;
   }
 

@@ -29,12 +29,13 @@ struct MegalodonConfig final : ModelConfig {
 /// A layer's state between stretches of tokens, and how it is packed into a State of seven tensors. The last slot of
 /// the model, after the layers', is the final norm's and holds only norm_*.
 struct MegalodonLayerState {
-  Tensor norm_count_B;    // int64
-  Tensor norm_mean_BG;    // float64
-  Tensor norm_var_BG;     // float64
-  Tensor cema_BDN;        // complex64; the published state divided by p = sigmoid(alpha)
-  Tensor k_BTHK, v_BTHV;  // keys (rotated) and values of the open chunk; right-aligned where rows differ
-  Tensor position_B;      // int64, position in the open chunk; T is the largest
+  Tensor norm_count_B;  // int64
+  Tensor norm_mean_BG;  // float64
+  Tensor norm_var_BG;   // float64
+  Tensor cema_BDN;      // complex64; the published state divided by p = sigmoid(alpha)
+  // Keys (rotated) and values of the open chunk, right-aligned where rows differ, and the position in it, int64; T is
+  // the largest. All undefined where the carry has caches.
+  Tensor k_BTHK, v_BTHV, position_B;
 
   State pack() const;
   /// Of an empty State: a fresh start, everything undefined.
@@ -53,8 +54,8 @@ class MegaAttention final : public torch::nn::Module {
   void set_precision(nn::Precision precision) { precision_ = precision; }
 
  private:
-  Tensor attend(const Tensor& z_BLZ, const Tensor& t_BLD, const ModelInput& input, const MegalodonLayerState& before,
-                MegalodonLayerState* after, uint64_t dropout_key);
+  Tensor attend(const Tensor& z_BLZ, const Tensor& t_BLD, const ModelInput& input, const ops::KeyValueRows* caches,
+                const MegalodonLayerState& before, MegalodonLayerState* after, uint64_t dropout_key);
 
   MegalodonConfig config_;
   nn::Precision precision_ = nn::Precision::kFloat32;

@@ -35,6 +35,12 @@ struct ModelInput {
   Tensor starts_BL;  // bool, true where a document begins; undefined: nowhere but where the stream does
 };
 
+/// Of the keys and values that attention keeps of a stream.
+struct CacheShape {
+  int64_t slots = 0;  // the carry's slots 0 … that have caches
+  int64_t steps = 0, heads = 0, key_width = 0, value_width = 0;
+};
+
 struct ModelInfo {
   int64_t chunk_size = 0;         // steps per attention chunk; 0: no chunks
   int64_t parameters = 0;         // trained, tied ones once
@@ -43,6 +49,7 @@ struct ModelInfo {
   double flops = 0, flops_per_key = 0;
   int64_t state_bytes_fixed = 0;  // of a float32 stream of batch 1, without keys and values
   int64_t state_bytes_full = 0;   // with those of a full chunk
+  CacheShape cache;
 
   /// Of a token, on average over a sequence of `length` tokens.
   double mean_forward_flops(int64_t length) const;

@@ -18,31 +18,13 @@
 
 #include "hwy/aligned_allocator.h"
 #include "hwy/highway.h"
+#include "ops/chunk_attention/exp-inl.h"
 #include "ops/chunk_attention/tile_matmul-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace megalodon::ops::HWY_NAMESPACE {
 
 constexpr float kLowest = -3.0e38f;
-
-/// e^x for x <= 0 (a little above does no harm) within 2 ulp; NaN stays NaN. Taylor's sum to r^7 leaves
-/// 5e-9 at |r| = ln 2 / 2.
-inline Vec exp_nonpositive(Vec x) {
-  const auto c = [](float value) HWY_ATTR { return hn::Set(d, value); };
-  const Vec n = hn::Round(hn::Mul(x, c(1.44269504f)));
-  const Vec r = hn::NegMulAdd(n, c(-2.12194440e-4f), hn::NegMulAdd(n, c(0.693359375f), x));  // ln 2 in two parts
-  Vec p = c(1.0f / 5040);
-  p = hn::MulAdd(p, r, c(1.0f / 720));
-  p = hn::MulAdd(p, r, c(1.0f / 120));
-  p = hn::MulAdd(p, r, c(1.0f / 24));
-  p = hn::MulAdd(p, r, c(1.0f / 6));
-  p = hn::MulAdd(p, r, c(0.5f));
-  p = hn::MulAdd(p, r, c(1.0f));
-  p = hn::MulAdd(p, r, c(1.0f));
-  const hn::RebindToSigned<D> di;
-  const auto exponent = hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(di, n), hn::Set(di, 127)));
-  return hn::IfThenElse(hn::Lt(x, c(-87.0f)), hn::Zero(d), hn::Mul(p, hn::BitCast(d, exponent)));
-}
 
 /// What a row of the tile sees of the vector of columns that starts at c: the lanes lo <= lane < hi.
 struct RowVector {
@@ -151,13 +133,13 @@ inline void softmax_tile(int64_t rows, int64_t columns, const VisibleColumns& vi
       const RowVector seen = look(visible, r, c);
       if (!seen.none()) maximum = hn::Max(maximum, where_seen(seen, hn::Load(d, s + r * kTile + c), maximum));
     }
-    const Vec rescale = exp_nonpositive(hn::Sub(before, maximum));
+    const Vec rescale = exp_nonpositive(d, hn::Sub(before, maximum));
     Vec sum = hn::Mul(rescale, hn::Load(d, state.sum + c));
     for (int64_t r = 0; r < rows; ++r) {
       const RowVector seen = look(visible, r, c);
       Vec p = hn::Zero(d);
       if (!seen.none()) {
-        p = where_seen(seen, exp_nonpositive(hn::Sub(hn::Load(d, s + r * kTile + c), maximum)), p);
+        p = where_seen(seen, exp_nonpositive(d, hn::Sub(hn::Load(d, s + r * kTile + c), maximum)), p);
         sum = hn::Add(sum, p);
       }
       hn::Store(p, d, s + r * kTile + c);
@@ -248,7 +230,7 @@ void gradient_tile(int64_t rows, int64_t columns, const VisibleColumns& visible,
       if (!seen.none()) {
         const Vec lse_here = kColumnsAreQueries ? hn::Load(d, lse + c) : hn::Set(d, lse[r]);
         const Vec delta_here = kColumnsAreQueries ? hn::Load(d, delta + c) : hn::Set(d, delta[r]);
-        p = exp_nonpositive(hn::Sub(hn::Load(d, s + at), lse_here));
+        p = exp_nonpositive(d, hn::Sub(hn::Load(d, s + at), lse_here));
         Vec dy_v = hn::Load(d, dp + at), dropped = p;
         if (factor != nullptr) {
           dy_v = hn::Mul(dy_v, hn::Load(d, factor + at));

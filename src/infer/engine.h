@@ -1,0 +1,65 @@
+// Inference over endless texts: many independent streams of one model, each at its own position and with a state of
+// constant size, joining and leaving a batch at any step.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "models/model.h"
+
+namespace megalodon {
+
+struct EngineOptions {
+  torch::ScalarType cache_type = torch::kFloat32;  // of keys and values: float32 or bfloat16
+  int64_t block = 2048;                            // the most tokens of a stream that one pass of the model reads
+};
+
+/// A text that tokens are appended to. A copy is a stream of its own; it shares memory with the original until one of
+/// the two reads on, and then all but the keys and values of the open chunk.
+class Stream {
+ public:
+  /// Read so far.
+  int64_t tokens() const { return tokens_; }
+  /// [V], float32: of the token that comes next; undefined before the first.
+  const Tensor& logits() const { return logits_; }
+
+ private:
+  friend class Engine;
+  /// What the rows of a batch handed on, slot by slot; never written to.
+  struct Batch {
+    std::vector<State> slots;
+    int64_t rows = 0;
+  };
+  std::shared_ptr<const Batch> batch_;  // the one that it was last part of
+  int64_t row_ = 0;
+  std::shared_ptr<std::vector<ops::KeyValueCache>> caches_;  // of each slot that has one
+  int64_t tokens_ = 0;
+  Tensor logits_;
+};
+
+/// Not to be used by two threads at a time; nor is the model meanwhile.
+class Engine {
+ public:
+  /// The model must outlive the engine.
+  explicit Engine(Model& model, const EngineOptions& options = {});
+
+  /// Appends tokens, in passes of at most `block`; the result does not depend on how they are split into calls.
+  void read(Stream& stream, std::span<const int64_t> tokens) const;
+  /// Appends one token to each of several streams in one pass. Streams that stay together from step to step cost
+  /// nothing to put together.
+  void step(std::span<Stream* const> streams, std::span<const int64_t> tokens) const;
+
+  const Model& model() const { return model_; }
+
+ private:
+  void advance(std::span<Stream* const> streams, const Tensor& tokens_BL, bool wants_logits) const;
+  void make_caches(Stream& stream) const;
+  static std::vector<State> states(std::span<Stream* const> streams);
+
+  Model& model_;
+  EngineOptions options_;
+  CacheShape shape_;
+};
+
+}  // namespace megalodon

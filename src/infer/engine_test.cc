@@ -1,0 +1,148 @@
+#include "infer/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "base/check.h"
+#include "models/testing.h"
+#include "ops/testing.h"
+
+namespace megalodon {
+namespace {
+
+using testing::close;
+using testing::noisy_model;
+using testing::random_tokens;
+using testing::tiny_config;
+using Tokens = std::vector<int64_t>;
+
+Tokens to_vector(const Tensor& tokens_L) {
+  return {tokens_L.data_ptr<int64_t>(), tokens_L.data_ptr<int64_t>() + tokens_L.numel()};
+}
+
+class EngineTest : public ::testing::Test {
+ protected:
+  static constexpr int64_t kLength = 61;  // seven chunks and a part of the eighth
+
+  Tokens text(int64_t seed) const { return to_vector(random_tokens(config_, 1, kLength, seed)[0]); }
+
+  /// Logits [L,V] of one pass over a whole text.
+  Tensor expected(const Tokens& tokens) const {
+    torch::NoGradGuard no_grad;
+    NoCarry none;
+    return model_->logits({torch::tensor(tokens).unsqueeze(0), {}}, none)[0];
+  }
+
+  void expect_at_the_end_of(const Stream& stream, const Tensor& expected_LV) const {
+    const Tensor& row = expected_LV[stream.tokens() - 1];
+    EXPECT_TRUE(close(stream.logits(), row, 1e-5)) << "after " << stream.tokens() << " tokens";
+    EXPECT_EQ(stream.logits().argmax().item<int64_t>(), row.argmax().item<int64_t>());
+  }
+
+  MegalodonConfig config_ = tiny_config();
+  std::unique_ptr<Model> model_ = noisy_model(config_);
+};
+
+/// Streams that come and go, read stretches of any length, step together with changing neighbours, and are copied: the
+/// logits are always those of one pass.
+TEST_F(EngineTest, AnySplitAmongAnyNeighboursIsOnePass) {
+  constexpr size_t kTexts = 4;
+  std::vector<Tokens> texts;
+  std::vector<Tensor> logits;
+  for (size_t i = 0; i < kTexts; ++i)
+    texts.push_back(text(static_cast<int64_t>(i))), logits.push_back(expected(texts[i]));
+  std::mt19937 random(1);
+  const auto below = [&](int64_t limit) { return static_cast<int64_t>(random() % static_cast<uint64_t>(limit)); };
+  for (const int64_t block : {3, 16, 1000}) {
+    const Engine engine(*model_, {.block = block});
+    for (int round = 0; round < 100; ++round) {
+      std::vector<Stream> streams(kTexts);
+      const auto left = [&](size_t i) { return kLength - streams[i].tokens(); };
+      for (int action = 0; action < 30; ++action) {
+        const auto i = static_cast<size_t>(below(kTexts));
+        const auto at = static_cast<size_t>(streams[i].tokens());
+        switch (below(4)) {
+          case 0: {  // a stretch
+            const auto count = static_cast<size_t>(std::min(left(i), 1 + below(20)));
+            if (count == 0) continue;
+            engine.read(streams[i], std::span(texts[i]).subspan(at, count));
+            expect_at_the_end_of(streams[i], logits[i]);
+            break;
+          }
+          case 1:  // back to the beginning
+            if (left(i) == 0) streams[i] = Stream();
+            break;
+          case 2: {  // a copy goes its own way
+            Stream copy = streams[i];
+            if (left(i) == 0) continue;
+            const Tokens other(5, 1);
+            engine.read(copy, other);
+            break;
+          }
+          default: {
+            std::vector<Stream*> batch;
+            Tokens next;
+            std::vector<size_t> who;
+            for (size_t j = 0; j < kTexts; ++j) {
+              if (left(j) == 0 || below(3) == 0) continue;
+              batch.push_back(&streams[j]), who.push_back(j);
+              next.push_back(texts[j][static_cast<size_t>(streams[j].tokens())]);
+            }
+            engine.step(batch, next);
+            for (const size_t j : who) expect_at_the_end_of(streams[j], logits[j]);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_F(EngineTest, ACacheOfBfloat16DoesNotDependOnTheSplitEither) {
+  const Engine engine(*model_, {.cache_type = torch::kBFloat16});
+  const Tokens tokens = text(5);
+  Stream whole, single;
+  engine.read(whole, tokens);
+  for (const int64_t& token : tokens) engine.read(single, {&token, 1});
+  EXPECT_TRUE(close(single.logits(), whole.logits(), 1e-5));
+  EXPECT_TRUE(close(whole.logits(), expected(tokens)[kLength - 1], 2e-2));
+}
+
+/// Copies share what they have read, and neither sees what the other reads.
+TEST_F(EngineTest, CopiesAreIndependent) {
+  const Engine engine(*model_);
+  const Tokens tokens = text(1), other = text(2);
+  Stream stream;
+  engine.read(stream, std::span(tokens).first(21));
+  Stream copy = stream;
+  engine.read(copy, other);
+  engine.read(stream, std::span(tokens).subspan(21));
+  expect_at_the_end_of(stream, expected(tokens));
+  Tokens joined(tokens.begin(), tokens.begin() + 21);
+  joined.insert(joined.end(), other.begin(), other.end());
+  expect_at_the_end_of(copy, expected(joined));
+}
+
+TEST_F(EngineTest, NothingHappensToAStreamWithoutTokensOrWithImpossibleOnes) {
+  const Engine engine(*model_);
+  const Tokens tokens = text(3);
+  Stream stream;
+  engine.read(stream, {});
+  EXPECT_EQ(stream.tokens(), 0);
+  EXPECT_FALSE(stream.logits().defined());
+  engine.read(stream, std::span(tokens).first(9));
+  EXPECT_ANY_THROW(engine.read(stream, Tokens{0, config_.vocab_size}));
+  Stream* const twice[] = {&stream, &stream};
+  EXPECT_THROW(engine.step(twice, Tokens{1, 2}), Error);
+  EXPECT_THROW(engine.step({twice, 1}, Tokens{1, 2}), Error);
+  engine.read(stream, std::span(tokens).subspan(9));
+  expect_at_the_end_of(stream, expected(tokens));
+}
+
+TEST_F(EngineTest, SettingsThatCannotBeAreRefused) {
+  EXPECT_THROW(Engine(*model_, {.cache_type = torch::kFloat64}), Error);
+  EXPECT_THROW(Engine(*model_, {.block = 0}), Error);
+}
+
+}  // namespace
+}  // namespace megalodon

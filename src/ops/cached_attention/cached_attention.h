@@ -1,0 +1,37 @@
+// Attention for inference: the newest steps of a stream over the keys and values that it keeps of its open chunk.
+//
+//   y_i = Σ_j softmax_j( q_i·k_j ) v_j        over the steps j <= i of the same chunk
+//
+// The same as chunk_attention() with the open chunk as prior_k, prior_v; but the cache is written in place and read
+// where it lies, so that a step costs no memory, no copies, and reads every key and value once.
+//
+// Shapes: q, k [B,L,H,K] · v [B,L,H,V] · y like v. No gradients.
+#pragma once
+
+#include <vector>
+
+#include "base/compat.h"
+#include "ops/number.h"
+
+namespace megalodon::ops {
+
+/// Room for one chunk of one stream in one layer. The steps of a chunk lie at 0, 1, …; those of the next one overwrite
+/// them.
+struct KeyValueCache {
+  Tensor k_CHK, v_CHV;  // contiguous, float32 or bfloat16
+};
+
+/// The caches of a layer for the rows of a batch, each of a stream of its own, and where those stand.
+struct KeyValueRows {
+  std::vector<KeyValueCache> caches;
+  std::vector<int64_t> position;  // steps of the open chunk that are in the cache, 0 <= p < C
+};
+
+/// Attends over what is cached and the new steps, chunk by chunk, and writes those of the chunk that is open in the end
+/// behind the cached ones, rounded to the cache's dtype; so are all keys and values that are read, and any split of a
+/// stream into calls gives the same. A row's y does not depend on the other rows. Throws Error for shapes that do not
+/// fit. `precision` is of the products of more than a few steps, as in chunk_attention().
+Tensor cached_attention(const Tensor& q_BLHK, const Tensor& k_BLHK, const Tensor& v_BLHV, const KeyValueRows& rows,
+                        Precision precision);
+
+}  // namespace megalodon::ops

@@ -1,0 +1,133 @@
+#include "ops/cached_attention/cached_attention.h"
+
+#include "base/check.h"
+#include "ops/chunk_attention/chunk_attention.h"
+#include "ops/testing.h"
+
+namespace megalodon::ops::cached_attention_test {
+namespace {
+
+using megalodon::testing::close;
+
+struct Shape {
+  int64_t H, K, V, C;
+};
+
+const std::vector<Shape> kShapes = {{1, 8, 12, 16}, {3, 6, 10, 64}, {2, 64, 200, 300}, {1, 130, 70, 520}};
+
+KeyValueCache make_cache(const Shape& s, torch::ScalarType type) {
+  // What lies beyond the steps that were written must not matter.
+  const auto poisoned = [&](int64_t width) { return torch::full({s.C, s.H, width}, NAN, type); };
+  return {poisoned(s.K), poisoned(s.V)};
+}
+
+/// Two chunks and a half of one stream.
+struct Stream {
+  explicit Stream(const Shape& s)
+      : chunk(s.C),
+        length(5 * s.C / 2),
+        q(torch::randn({1, length, s.H, s.K}) / std::sqrt(static_cast<double>(s.K))),
+        k(torch::randn({1, length, s.H, s.K})),
+        v(torch::randn({1, length, s.H, s.V})) {}
+  /// As it would be in float64 with keys and values rounded to `type`.
+  Tensor expected(torch::ScalarType type) const {
+    const auto wide = [&](const Tensor& t) { return t.to(type).to(torch::kFloat64); };
+    ChunkAttentionOptions options;
+    options.chunk_size = chunk;
+    return ref::chunk_attention(q.to(torch::kFloat64), wide(k), wide(v), options);
+  }
+  int64_t chunk, length;
+  Tensor q, k, v;
+};
+
+Tensor steps(const Tensor& t, int64_t at, int64_t count) {
+  return t.narrow(1, at, count);
+}
+
+class CachedAttention : public ::testing::TestWithParam<torch::ScalarType> {};
+INSTANTIATE_TEST_SUITE_P(Caches, CachedAttention, ::testing::Values(torch::kFloat32, torch::kBFloat16),
+                         [](const auto& info) { return c10::toString(info.param); });
+
+TEST_P(CachedAttention, IsTheChunksAttentionHoweverTheStepsArrive) {
+  for (const Shape& s : kShapes) {
+    SCOPED_TRACE(c10::str("H ", s.H, " K ", s.K, " V ", s.V, " C ", s.C));
+    const Stream stream(s);
+    const Tensor expected = stream.expected(GetParam());
+    for (const int64_t most : {1, 3, 8, 9, 70, 1000}) {
+      const KeyValueCache cache = make_cache(s, GetParam());
+      std::vector<Tensor> parts;
+      for (int64_t at = 0; at < stream.length; at += most) {
+        const int64_t n = std::min(most, stream.length - at);
+        parts.push_back(cached_attention(steps(stream.q, at, n), steps(stream.k, at, n), steps(stream.v, at, n),
+                                         {{cache}, {at % s.C}}, Precision::kFloat32));
+      }
+      EXPECT_TRUE(close(torch::cat(parts, 1), expected, 2e-6)) << most << " steps at a time";
+      const int64_t open = stream.length % s.C;
+      const auto last = [&](const Tensor& t) { return t[0].narrow(0, stream.length - open, open).to(GetParam()); };
+      EXPECT_TRUE(torch::equal(cache.k_CHK.narrow(0, 0, open), last(stream.k)));
+      EXPECT_TRUE(torch::equal(cache.v_CHV.narrow(0, 0, open), last(stream.v)));
+    }
+  }
+}
+
+/// Bit for bit: who decodes greedily must not get another text because of a neighbour.
+TEST_P(CachedAttention, NeitherNeighboursNorThreadsChangeARow) {
+  const Shape s = kShapes[2];
+  const std::vector<int64_t> position = {299, 0, 17, 255, 256};
+  const auto run = [&](const std::vector<size_t>& rows) {
+    KeyValueRows held;
+    std::vector<Tensor> q, k, v;
+    for (const size_t row : rows) {
+      torch::manual_seed(row);
+      const Stream stream(s);
+      const int64_t p = position[row];
+      held.caches.push_back(make_cache(s, GetParam()));
+      held.caches.back().k_CHK.narrow(0, 0, p).copy_(stream.k[0].narrow(0, 0, p));
+      held.caches.back().v_CHV.narrow(0, 0, p).copy_(stream.v[0].narrow(0, 0, p));
+      q.push_back(steps(stream.q, p, 1)), k.push_back(steps(stream.k, p, 1)), v.push_back(steps(stream.v, p, 1));
+      held.position.push_back(p);
+    }
+    return cached_attention(torch::cat(q), torch::cat(k), torch::cat(v), held, Precision::kFloat32);
+  };
+  const Tensor together = run({0, 1, 2, 3, 4});
+  const int threads = at::get_num_threads();
+  for (const int count : {1, 3}) {
+    at::set_num_threads(count);
+    for (size_t row = 0; row < position.size(); ++row)
+      EXPECT_TRUE(torch::equal(run({row})[0], together[static_cast<int64_t>(row)])) << row;
+  }
+  at::set_num_threads(threads);
+}
+
+TEST_P(CachedAttention, StaysRightWhereScoresAreLarge) {
+  const Shape s = kShapes[3];
+  Stream stream(s);
+  stream.q = stream.q * 300;  // exponentials of all but the best few keys are 0
+  const KeyValueCache cache = make_cache(s, GetParam());
+  std::vector<Tensor> parts;
+  for (int64_t at = 0; at < stream.length; ++at)
+    parts.push_back(cached_attention(steps(stream.q, at, 1), steps(stream.k, at, 1), steps(stream.v, at, 1),
+                                     {{cache}, {at % s.C}}, Precision::kFloat32));
+  EXPECT_TRUE(close(torch::cat(parts, 1), stream.expected(GetParam()), 2e-4));
+}
+
+TEST(CachedAttentionArguments, SaysWhatDoesNotFit) {
+  const Shape s = kShapes[0];
+  const Stream stream(s);
+  const auto run = [&](const std::vector<KeyValueCache>& caches, const std::vector<int64_t>& position) {
+    return cached_attention(steps(stream.q, 0, 2), steps(stream.k, 0, 2), steps(stream.v, 0, 2), {caches, position},
+                            Precision::kFloat32);
+  };
+  const KeyValueCache good = make_cache(s, torch::kFloat32);
+  EXPECT_NO_THROW(run({good}, {s.C - 1}));
+  EXPECT_THROW(run({good}, {s.C}), Error) << "a chunk that is full is no open one";
+  EXPECT_THROW(run({good}, {-1}), Error);
+  EXPECT_THROW(run({good, good}, {0, 0}), Error);
+  EXPECT_THROW(run({good}, {}), Error);
+  EXPECT_THROW(run({make_cache(s, torch::kFloat64)}, {0}), Error);
+  EXPECT_THROW(run({make_cache(kShapes[1], torch::kFloat32)}, {0}), Error);
+  EXPECT_THROW(run({{good.k_CHK, good.v_CHV.to(torch::kBFloat16)}}, {0}), Error);
+}
+
+}  // namespace
+}  // namespace megalodon::ops::cached_attention_test
