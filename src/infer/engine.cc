@@ -1,8 +1,12 @@
 #include "infer/engine.h"
 
 #include <algorithm>
+#include <array>
+#include <nlohmann/json.hpp>
 
 #include "base/check.h"
+#include "base/hash.h"
+#include "models/weights.h"
 
 namespace megalodon {
 namespace {
@@ -37,6 +41,21 @@ Tensor stack_rows(const std::vector<Tensor>& parts, const std::vector<int64_t>& 
   for (size_t b = 0; b < parts.size(); ++b)
     if (parts[b].defined()) list.push_back(parts[b].narrow(0, rows[b], 1));
   return list.empty() ? Tensor() : torch::cat(list);
+}
+
+/// The file's tensor of that name; all numbers must be finite.
+Tensor restored(const io::TensorFile& file, const std::string& name, torch::IntArrayRef sizes, torch::ScalarType type) {
+  const io::TensorView* view = file.find(name);
+  const auto of = [](io::Dtype dtype, std::span<const int64_t> shape) {
+    return fmt::format("{} {}", io::dtype_name(dtype), io::shape_text(shape));
+  };
+  const std::string expected = of(from_torch(type), {sizes.data(), sizes.size()});
+  const std::string found = view == nullptr ? "nothing" : of(view->dtype, view->shape);
+  check(found == expected, "{}: expected {}, found {}", name, expected, found);
+  const Tensor tensor = to_tensor(*view);
+  const Tensor numbers = tensor.is_complex() ? torch::view_as_real(tensor) : tensor;
+  check(torch::isfinite(numbers).all().item<bool>(), "{} holds numbers that are not finite", name);
+  return tensor;
 }
 
 }  // namespace
@@ -138,6 +157,100 @@ std::vector<State> Engine::states(std::span<Stream* const> streams) {
     }
   }
   return slots;
+}
+
+const std::string& Engine::fingerprint() const {
+  if (!fingerprint_.empty()) return fingerprint_;
+  Xxh3 hash;
+  const auto add = [&](std::string_view text) { hash.update(std::as_bytes(std::span(text))); };
+  add(config_json(model_.config(), {}));
+  for (const auto& [name, weight] : named_weights(model_)) {
+    add(name + "\n");
+    hash.update(to_view(name, weight.detach().to(torch::kCPU).contiguous()).bytes);
+  }
+  return fingerprint_ = hex64(hash.value());
+}
+
+Stream Engine::parked(const Stream& stream) const {
+  Stream copy = stream;
+  if (stream.tokens_ == 0) return copy;
+  Stream::Batch own{stream.batch_->slots, 1};
+  for (State& state : own.slots)
+    for (Tensor& part : state)
+      if (part.defined()) part = part.narrow(0, stream.row_, 1).clone();
+  copy.batch_ = std::make_shared<const Stream::Batch>(std::move(own));
+  copy.row_ = 0;
+  copy.logits_ = stream.logits_.clone();
+  if (shape_.steps > 0 && stream.tokens_ % shape_.steps == 0) copy.caches_ = nullptr;
+  return copy;
+}
+
+int64_t Engine::bytes(const Stream& stream) const {
+  int64_t total = 0;
+  const auto add = [&](const Tensor& part, int64_t rows) {
+    if (part.defined()) total += part.numel() * static_cast<int64_t>(part.element_size()) / rows;
+  };
+  add(stream.logits_, 1);
+  if (stream.batch_ != nullptr)
+    for (const State& state : stream.batch_->slots)
+      for (const Tensor& part : state) add(part, stream.batch_->rows);
+  if (stream.caches_ != nullptr)
+    for (const ops::KeyValueCache& cache : *stream.caches_) add(cache.k_CHK, 1), add(cache.v_CHV, 1);
+  return total;
+}
+
+NamedTensors Engine::tensors(const Stream& stream) const {
+  check(stream.tokens_ > 0, "[engine] a stream that has read nothing has no state");
+  NamedTensors list;
+  const auto add = [&](std::string name, const Tensor& tensor) {
+    list.emplace_back(std::move(name), tensor.to(torch::kCPU).contiguous());
+  };
+  add("logits", stream.logits_);
+  const auto& slots = stream.batch_->slots;
+  for (size_t slot = 0; slot < slots.size(); ++slot)
+    for (size_t i = 0; i < slots[slot].size(); ++i)
+      if (slots[slot][i].defined()) add(fmt::format("state.{}.{}", slot, i), slots[slot][i].narrow(0, stream.row_, 1));
+  const int64_t open = shape_.steps > 0 ? stream.tokens_ % shape_.steps : 0;
+  for (int64_t slot = 0; open > 0 && slot < shape_.slots; ++slot) {
+    const ops::KeyValueCache& cache = (*stream.caches_)[static_cast<size_t>(slot)];
+    add(fmt::format("keys.{}", slot), cache.k_CHK.narrow(0, 0, open));
+    add(fmt::format("values.{}", slot), cache.v_CHV.narrow(0, 0, open));
+  }
+  return list;
+}
+
+/// The states that a stream of one token has say what tensors there are.
+std::vector<State> Engine::restore_states(const io::TensorFile& file, int64_t tokens) const {
+  Stream example;
+  read(example, std::array<int64_t, 1>{0});
+  std::vector<State> slots = example.batch_->slots;
+  for (size_t slot = 0; slot < slots.size(); ++slot) {
+    for (size_t i = 0; i < slots[slot].size(); ++i)
+      if (Tensor& part = slots[slot][i]; part.defined())
+        part = restored(file, fmt::format("state.{}.{}", slot, i), part.sizes(), part.scalar_type()).to(part.device());
+    model_.check_state(static_cast<int64_t>(slot), slots[slot], tokens);
+  }
+  return slots;
+}
+
+Stream Engine::restore(const io::TensorFile& file, int64_t tokens) const {
+  Stream stream;
+  stream.batch_ = std::make_shared<const Stream::Batch>(Stream::Batch{restore_states(file, tokens), 1});
+  stream.tokens_ = tokens;
+  stream.logits_ = restored(file, "logits", {model_.config().outputs()}, torch::kFloat32).to(model_.device());
+  make_caches(stream);
+  const int64_t open = shape_.steps > 0 ? tokens % shape_.steps : 0;
+  for (int64_t slot = 0; open > 0 && slot < shape_.slots; ++slot) {
+    ops::KeyValueCache& cache = (*stream.caches_)[static_cast<size_t>(slot)];
+    const auto fill = [&](const char* kind, const Tensor& held) {
+      held.narrow(0, 0, open)
+          .copy_(restored(file, fmt::format("{}.{}", kind, slot), {open, held.size(1), held.size(2)},
+                          options_.cache_type));
+    };
+    fill("keys", cache.k_CHK);
+    fill("values", cache.v_CHV);
+  }
+  return stream;
 }
 
 }  // namespace megalodon

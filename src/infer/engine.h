@@ -4,8 +4,11 @@
 
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
+#include "io/tensor_file.h"
+#include "models/folder_parts.h"
 #include "models/model.h"
 
 namespace megalodon {
@@ -51,15 +54,30 @@ class Engine {
   void step(std::span<Stream* const> streams, std::span<const int64_t> tokens) const;
 
   const Model& model() const { return model_; }
+  /// Of hyperparameters and weights, 16 hexadecimal digits: what a stream's state is bound to. Reads all weights once.
+  const std::string& fingerprint() const;
+
+  /// A copy to be kept: it shares no memory with batches that the stream was part of, and at the end of a chunk it
+  /// holds no room for keys and values.
+  Stream parked(const Stream& stream) const;
+  /// Of the stream's own state, logits and room for keys and values.
+  int64_t bytes(const Stream& stream) const;
+
+  /// All that a stream is, besides the number of its tokens, which must not be 0; names as in infer/snapshot.h.
+  NamedTensors tensors(const Stream& stream) const;
+  /// Throws Error for tensors that no stream of this model and so many tokens can have.
+  Stream restore(const io::TensorFile& file, int64_t tokens) const;
 
  private:
   void advance(std::span<Stream* const> streams, const Tensor& tokens_BL, bool wants_logits) const;
   void make_caches(Stream& stream) const;
+  std::vector<State> restore_states(const io::TensorFile& file, int64_t tokens) const;
   static std::vector<State> states(std::span<Stream* const> streams);
 
   Model& model_;
   EngineOptions options_;
   CacheShape shape_;
+  mutable std::string fingerprint_;  // once it was asked for
 };
 
 }  // namespace megalodon

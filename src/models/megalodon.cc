@@ -423,6 +423,12 @@ class Megalodon final : public Model {
                   carry.slots()[slot].begin());  // count, mean, var come first in pack()
   }
 
+  void check_state(int64_t slot, const State& state, int64_t tokens) const override {
+    const auto count = state[0].item<int64_t>();  // count, mean, var come first in pack()
+    check(count == tokens, "the norm statistics of slot {} are of {} tokens, the stream is of {}", slot, count, tokens);
+    check(state[2].ge(0).all().item<bool>(), "a variance of slot {} is negative", slot);
+  }
+
   ModelInfo info() const override {
     const MegalodonConfig& c = config_;
     ModelInfo info;

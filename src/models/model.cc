@@ -61,6 +61,8 @@ Tensor Model::nll(const ModelInput& input, const Tensor& targets_BL, Carry& carr
                                    output().packed);
 }
 
+void Model::check_state(int64_t /*slot*/, const State& /*state*/, int64_t /*tokens*/) const {}
+
 void Model::replace_norm_statistics(StreamCarry&, const StreamCarry&) const {
   fail("[{}] has no timestep norms whose statistics could be replaced", config().architecture());
 }

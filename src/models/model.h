@@ -69,6 +69,10 @@ class Model : public torch::nn::Module {
   /// evaluator does with long inputs. Throws Error for architectures without such statistics.
   virtual void replace_norm_statistics(StreamCarry& carry, const StreamCarry& fresh) const;
 
+  /// Throws Error for a slot's state, one row, of the right types and shapes and with finite numbers, that no stream of
+  /// so many tokens can have.
+  virtual void check_state(int64_t slot, const State& state, int64_t tokens) const;
+
   /// Of the parameters. Tokens, starts and targets may be elsewhere: they are brought there.
   torch::Device device() const { return output().weight.device(); }
 
