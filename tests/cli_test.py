@@ -90,6 +90,17 @@ class Program(ProgramTest):
         first.decode("utf-8")  # strict
         again = self.run_program("generate", "--model", "run", "--tokens", "80", "--seed", "3", stdin="entry").stdout
         self.assertEqual(first, again)
+        told = self.run_program("generate", "--model", "run", "--tokens", "3", "--logprobs", "2", "--logprobs-file", "told.jsonl", stdin="entry one\n" * 40)
+        lines = [json.loads(line) for line in (self.path / "told.jsonl").read_text().splitlines()]
+        self.assertEqual([line["index"] for line in lines], list(range(1, 403)))
+        self.assertEqual([line["prompt"] for line in lines], [True] * 399 + [False] * 3)
+        self.assertEqual("".join(line["text"] for line in lines[:399]), ("entry one\n" * 40)[1:])
+        self.assertTrue(told.stdout.decode().startswith("".join(line["text"] for line in lines[399:])))
+        self.assertAlmostEqual(sum(line["logprob"] for line in lines[:399]) / 399, -text["loss"], places=5)
+        for line in lines:
+            self.assertEqual([len(line["top"]), line["top"][0]["logprob"] >= line["top"][1]["logprob"]], [2, True])
+        scored = self.run_program("generate", "--model", "run", "--tokens", "0", "--logprobs", "0", stdin="entry").stderr
+        self.assertEqual([json.loads(line)["text"] for line in scored.splitlines()], list("ntry"))
         self.assertIn("parameters", self.run_program("inspect", "run").stdout.decode())
 
     def test_an_interrupted_run_continues_bit_for_bit(self):
@@ -152,6 +163,8 @@ class Program(ProgramTest):
             (["eval", "ppl", "--model", "x"], 2, "--text"), (["eval", "ppl", "--model", "x", "--data", "y", "--batch", "2"], 2, "--published"), (["inspect", "mega2000M"], 2, "mega200M"),
             (["convert", "nowhere", "there"], 1, "nowhere"), (["generate", "--model", "x", "--prompt", "x", "--top-p", "2"], 2, "top-p"),
             (["--threads", "-3", "generate", "--model", "x", "--prompt", "x"], 2, "threads"),
+            (["generate", "--model", "x", "--prompt", "x", "--min-p", "2"], 2, "min-p"), (["generate", "--model", "x", "--prompt", "x", "--logit-bias", "5"], 2, "got '5'"),
+            (["generate", "--model", "x", "--prompt", "x", "--logprobs-file", "x"], 2, "--logprobs"), (["generate", "--model", "x", "--prompt", "x", "--logprobs", "-1"], 2, "got -1"),
             (["generate", "--model", "x", "--prompt", "x", "--tokens", "-5"], 2, "-1 or more, got -5"),
             (["generate", "--model", "x", "--prompt", "x", "--tokens", "1e3"], 2, "got 1e3"),
             (["eval", "ppl", "--model", "x", "--data", "y", "--documents", "-3"], 2, "--documents"),
@@ -186,6 +199,12 @@ class Program(ProgramTest):
         text = self.run_program("train", "--help").stdout.decode()
         for key in ("optim.lr", "model.chunk_size", "data.seq_len", "train.save_every", "optim.schedule.warmup", "--resume"):
             self.assertIn(key, text)
+
+    def test_help_of_generate_tells_the_order_of_sampling(self):
+        text = " ".join(self.run_program("generate", "--help").stdout.decode().split())
+        self.assertIn("in this order: logit-bias; repetition-penalty;", text)
+        for option in ("--min-p", "--typical-p", "--penalty-last-n", "--mirostat-tau", "--logit-bias", "--logprobs-file"):
+            self.assertIn(option, text)
 
     def test_help_tells_threads_where_they_count(self):
         for command in (["data", "prepare"], ["generate"], ["eval", "ppl"], ["train"], []):

@@ -1,9 +1,13 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <iostream>
 #include <iterator>
+#include <memory>
+#include <nlohmann/json.hpp>
 
 #include "apps/commands.h"
 #include "base/check.h"
@@ -20,6 +24,8 @@ struct GenerateOptions {
   std::string model, prompt;
   bool prompt_given = false;
   int64_t tokens = 256, report = 0;
+  int64_t logprobs = -1;      // alternatives to tell of each token; -1: tell nothing
+  std::string logprobs_file;  // "": standard error
   bool echo = false;
   std::string device = "cpu";
   SamplerConfig sampler;
@@ -47,6 +53,58 @@ class Reporter {
   Stopwatch watch_;
 };
 
+/// A line of JSON for each token: what the model thought of it.
+class LogprobLines {
+ public:
+  LogprobLines(const std::string& path, int64_t top, const data::Tokenizer& tokenizer, int64_t prompt_tokens)
+      : file_(path.empty() ? stderr : std::fopen(path.c_str(), "we")),
+        path_(path.empty() ? "standard error" : path),
+        top_(top),
+        tokenizer_(tokenizer),
+        prompt_tokens_(prompt_tokens) {
+    check(file_ != nullptr, "[logprobs] cannot open '{}': {}", path_, std::strerror(errno));
+  }
+  ~LogprobLines() {
+    if (file_ != stderr) std::fclose(file_);
+  }
+  LogprobLines(const LogprobLines&) = delete;
+  LogprobLines& operator=(const LogprobLines&) = delete;
+
+  void write(int64_t index, int64_t token, std::span<const float> logits_V) {
+    const Logprobs of = logprobs(logits_V, token, top_);
+    nlohmann::ordered_json line = {{"index", index}, {"prompt", index < prompt_tokens_}};
+    line.update(describe({token, of.logprob}));
+    line["top"] = nlohmann::ordered_json::array();
+    for (const TokenLogprob& alternative : of.top) line["top"].push_back(describe(alternative));
+    const std::string text = line.dump() + "\n";
+    // Read along while the stream goes on, and complete when it is stopped.
+    const bool written = std::fwrite(text.data(), 1, text.size(), file_) == text.size() && std::fflush(file_) == 0;
+    check(written, "[logprobs] cannot write to '{}': {}", path_, std::strerror(errno));
+  }
+
+ private:
+  /// Part of a character is not text: it shows as U+FFFD. What is impossible has the logarithm null.
+  nlohmann::ordered_json describe(const TokenLogprob& of) const {
+    Utf8Stream utf8;
+    std::string text = utf8.push(tokenizer_.decode(static_cast<int32_t>(of.token)));
+    text += utf8.finish();
+    return {{"token", of.token}, {"text", text}, {"logprob", of.logprob}};
+  }
+
+  std::FILE* file_;
+  std::string path_;
+  int64_t top_;
+  const data::Tokenizer& tokenizer_;
+  int64_t prompt_tokens_;
+};
+
+ObserveToken observe_logprobs(const GenerateOptions& options, const data::Tokenizer& tokenizer, int64_t prompt_tokens) {
+  if (options.logprobs < 0) return {};
+  const auto lines = std::make_shared<LogprobLines>(options.logprobs_file, options.logprobs, tokenizer, prompt_tokens);
+  return
+      [lines](int64_t index, int64_t token, std::span<const float> logits_V) { lines->write(index, token, logits_V); };
+}
+
 void run_generate(const GenerateOptions& options) {
   Sampler sampler(options.sampler);
   const TextModel loaded = load_text_model(options.model, ops::parse_device(options.device));
@@ -68,7 +126,8 @@ void run_generate(const GenerateOptions& options) {
     reporter.token();
     return std::ferror(stdout) == 0;
   };
-  generate(*loaded.model, {ids.begin(), ids.end()}, options.tokens, loaded.tokenizer->vocabulary(), sampler, emit);
+  generate(*loaded.model, {ids.begin(), ids.end()}, options.tokens, loaded.tokenizer->vocabulary(), sampler, emit,
+           observe_logprobs(options, *loaded.tokenizer, std::ssize(ids)));
   fmt::print("{}\n", utf8.finish());
   check(std::ferror(stdout) == 0, "[generate] standard output was closed");
 }
@@ -78,6 +137,7 @@ void run_generate(const GenerateOptions& options) {
 void add_generate(CLI::App& app, Common& common) {
   auto* command = app.add_subcommand("generate", "Continue a text with a trained model, in constant memory");
   auto options = std::make_shared<GenerateOptions>();
+  command->footer(kSamplerHelp);
   command->add_option("--model", options->model, "model folder, or a run folder (its latest checkpoint)")->required();
   auto* prompt = command->add_option("--prompt", options->prompt, "text to continue; without it, standard input");
   command->add_option("--tokens", options->tokens, "tokens to generate; -1: without end")
@@ -89,6 +149,17 @@ void add_generate(CLI::App& app, Common& common) {
                    "print time per token and memory to stderr every so many tokens; 0: never")
       ->check(at_least(0))
       ->capture_default_str();
+  auto* logprobs = command
+                       ->add_option("--logprobs", options->logprobs,
+                                    "tell the natural logarithm of the probability that the model gave each token "
+                                    "of prompt (but the first) and output, and the N likeliest tokens, as lines of "
+                                    "JSON: by the model's own logits, before anything that sampling does to them")
+                       ->check(at_least(0))
+                       ->type_name("N");
+  command
+      ->add_option("--logprobs-file", options->logprobs_file,
+                   "where --logprobs tells it, replacing what is there; without this, standard error")
+      ->needs(logprobs);
   add_device(*command, options->device);
   add_threads(*command, common);
   add_fields(*command, [options](config::Visitor& v) { options->sampler.visit(v); });

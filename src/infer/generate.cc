@@ -1,81 +1,60 @@
 #include "infer/generate.h"
 
 #include <algorithm>
-#include <cmath>
-#include <numeric>
 
 #include "base/check.h"
-#include "base/philox.h"
 
 namespace megalodon {
 
-void SamplerConfig::visit(config::Visitor& v) {
-  v.field("temperature", temperature, "0 picks the likeliest token; higher is more varied");
-  v.field("top_k", top_k, "sample among the k likeliest tokens only; 0: all");
-  v.field("top_p", top_p, "sample among the likeliest tokens that together hold this probability; 1: all");
-  v.field("seed", seed, "of the random numbers; the same seed gives the same text");
-}
+namespace {
 
-Sampler::Sampler(const SamplerConfig& config) : config_(config) {
-  if (!(config.temperature >= 0)) fail_usage("[temperature] expected 0 or more, got {}", config.temperature);
-  if (config.top_k < 0) fail_usage("[top-k] expected 0 or more, got {}", config.top_k);
-  if (!(config.top_p > 0 && config.top_p <= 1)) fail_usage("[top-p] expected a number in (0, 1], got {}", config.top_p);
-}
-
-int64_t Sampler::sample(const Tensor& logits_V) {
-  const Tensor row = logits_V.detach().to(torch::kCPU, torch::kFloat32).contiguous();
-  const float* logits = row.data_ptr<float>();
-  const int64_t vocabulary = row.numel();
-  const float highest = *std::max_element(logits, logits + vocabulary);
-  check(std::isfinite(highest), "[sample] the model's logits are not finite");
-  if (config_.temperature == 0) return std::max_element(logits, logits + vocabulary) - logits;
-
-  std::vector<int64_t> order(vocabulary);
-  std::iota(order.begin(), order.end(), 0);
-  const bool cut = config_.top_p < 1 || (config_.top_k > 0 && config_.top_k < vocabulary);
-  if (cut)  // ties are broken by index, so that the draw does not depend on the sorting algorithm
-    std::sort(order.begin(), order.end(),
-              [&](int64_t a, int64_t b) { return logits[a] != logits[b] ? logits[a] > logits[b] : a < b; });
-  if (config_.top_k > 0 && config_.top_k < vocabulary) order.resize(config_.top_k);
-
-  std::vector<double> weights(order.size());
-  for (size_t i = 0; i < order.size(); ++i) weights[i] = std::exp((logits[order[i]] - highest) / config_.temperature);
-  double total = std::accumulate(weights.begin(), weights.end(), 0.0);
-  if (config_.top_p < 1) {
-    double kept = 0;
-    size_t count = 0;
-    while (count < weights.size() && kept < config_.top_p * total) kept += weights[count++];
-    weights.resize(std::max<size_t>(count, 1));
-    total = std::accumulate(weights.begin(), weights.end(), 0.0);
+/// Shows `observe` the tokens that a stretch of the prompt predicts. The logits of a whole stretch would take hundreds
+/// of MiB: they are made for a few steps at a time.
+void observe_stretch(const Model& model, const std::vector<int64_t>& prompt, int64_t begin, const Tensor& hidden_LD,
+                     int64_t drawn, const ObserveToken& observe) {
+  constexpr int64_t kSteps = 64;
+  const int64_t predicted = std::min<int64_t>(hidden_LD.size(0), std::ssize(prompt) - 1 - begin);
+  for (int64_t at = 0; at < predicted; at += kSteps) {
+    const Tensor part_LD = hidden_LD.narrow(0, at, std::min(kSteps, predicted - at));
+    const Tensor logits_LV = float_logits(model.output()(part_LD, nn::Precision::kFloat32).narrow(1, 0, drawn));
+    for (int64_t i = 0; i < logits_LV.size(0); ++i)
+      observe(begin + at + i + 1, prompt[begin + at + i + 1], span_of(logits_LV[i]));
   }
-
-  const Philox4 bits = philox(static_cast<uint64_t>(config_.seed), draws_++);
-  double left = (bits[0] + bits[1] * 0x1p32) * 0x1p-64 * total;
-  for (size_t i = 0; i < weights.size(); ++i)
-    if ((left -= weights[i]) < 0) return order[i];
-  return order[weights.size() - 1];  // rounding left a remainder
 }
 
-Tensor prefill(Model& model, const Tensor& tokens_BL, Carry& carry, int64_t stretch) {
+}  // namespace
+
+Tensor prefill(Model& model, const Tensor& tokens_BL, Carry& carry, int64_t stretch, const UseHidden& use) {
   torch::NoGradGuard no_grad;
   const int64_t length = tokens_BL.size(1);
   check(length > 0, "[prefill] the prompt is empty; at least one token is needed to predict the next");
   Tensor hidden_BLD;
-  for (int64_t at = 0; at < length; at += stretch)
+  for (int64_t at = 0; at < length; at += stretch) {
     hidden_BLD = model.hidden({tokens_BL.narrow(1, at, std::min(stretch, length - at)), {}}, carry);
+    if (use) use(at, hidden_BLD);
+  }
   // Only the last step's logits are wanted; those of a long prompt would be large.
   return model.output()(hidden_BLD.select(1, hidden_BLD.size(1) - 1), nn::Precision::kFloat32);
 }
 
 void generate(Model& model, const std::vector<int64_t>& prompt, int64_t count, int64_t vocabulary, Sampler& sampler,
-              const std::function<bool(int64_t)>& emit) {
+              const std::function<bool(int64_t)>& emit, const ObserveToken& observe) {
   StreamCarry carry;
   const int64_t drawn = std::min({vocabulary, model.config().vocabulary(), model.config().outputs()});
-  Tensor tokens = torch::tensor(prompt, torch::kInt64).unsqueeze(0);
+  sampler.check_vocabulary(drawn);
+  sampler.read(prompt);
+  UseHidden use;
+  if (observe)
+    use = [&](int64_t begin, const Tensor& hidden_BLD) {
+      observe_stretch(model, prompt, begin, hidden_BLD[0], drawn, observe);
+    };
+  Tensor logits_BV = prefill(model, torch::tensor(prompt, torch::kInt64).unsqueeze(0), carry, kPrefillStretch, use);
   for (int64_t i = 0; count < 0 || i < count; ++i) {
-    const int64_t token = sampler.sample(prefill(model, tokens, carry)[0].narrow(0, 0, drawn));
+    const Tensor logits_V = float_logits(logits_BV[0].narrow(0, 0, drawn));
+    const int64_t token = sampler.sample(span_of(logits_V));
+    if (observe) observe(std::ssize(prompt) + i, token, span_of(logits_V));
     if (!emit(token)) return;
-    tokens = torch::full({1, 1}, token, torch::kInt64);
+    if (i + 1 != count) logits_BV = prefill(model, torch::full({1, 1}, token, torch::kInt64), carry);
   }
 }
 

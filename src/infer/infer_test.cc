@@ -1,7 +1,5 @@
 #include <gtest/gtest.h>
 
-#include <map>
-
 #include "base/check.h"
 #include "infer/generate.h"
 #include "infer/score.h"
@@ -16,55 +14,12 @@ using testing::noisy_model;
 using testing::random_tokens;
 using testing::tiny_config;
 
-std::map<int64_t, int> histogram(const SamplerConfig& config, const Tensor& logits, int draws) {
-  Sampler sampler(config);
-  std::map<int64_t, int> counts;
-  for (int i = 0; i < draws; ++i) ++counts[sampler.sample(logits)];
-  return counts;
-}
-
-TEST(Sampler, ProbabilitiesFollowSoftmaxAtTheTemperature) {
-  const Tensor logits = torch::tensor({0.0, 1.0, 2.0, -1.0});
-  for (const double temperature : {0.5, 1.0, 2.0}) {
-    const auto counts = histogram({temperature, 0, 1.0, 5}, logits, 20000);
-    const Tensor expected = torch::softmax(logits / temperature, 0);
-    for (const auto& [token, count] : counts)
-      EXPECT_NEAR(count / 20000.0, expected[token].item<double>(), 0.015) << token;
-  }
-}
-
-TEST(Sampler, TopKAndTopPCutTheTail) {
-  const Tensor logits = torch::log(torch::tensor({0.1, 0.4, 0.2, 0.3}));
-  EXPECT_EQ(histogram({0, 0, 1.0, 0}, logits, 50).size(), 1u);
-  const auto two = histogram({1.0, 2, 1.0, 1}, logits, 2000);
-  EXPECT_EQ(two.size(), 2u);
-  EXPECT_TRUE(two.count(1) && two.count(3));
-  const auto three = histogram({1.0, 0, 0.75, 1}, logits, 2000);  // 0.4 + 0.3 < 0.75 <= 0.4 + 0.3 + 0.2
-  EXPECT_EQ(three.size(), 3u);
-  EXPECT_FALSE(three.count(0));
-  EXPECT_EQ(histogram({1.0, 0, 1e-9, 1}, logits, 50).size(), 1u);
-}
-
-TEST(Sampler, SameSeedSameDrawsAndBadSettingsAreRefused) {
-  const Tensor logits = torch::zeros({100});
-  Sampler a({1.0, 0, 1.0, 3}), b({1.0, 0, 1.0, 3}), c({1.0, 0, 1.0, 4});
-  std::vector<int64_t> from_a, from_b, from_c;
-  for (int i = 0; i < 20; ++i)
-    from_a.push_back(a.sample(logits)), from_b.push_back(b.sample(logits)), from_c.push_back(c.sample(logits));
-  EXPECT_EQ(from_a, from_b);
-  EXPECT_NE(from_a, from_c);
-  EXPECT_THROW(Sampler({-1.0, 0, 1.0, 0}), UsageError);
-  EXPECT_THROW(Sampler({1.0, -1, 1.0, 0}), UsageError);
-  EXPECT_THROW(Sampler({1.0, 0, 0.0, 0}), UsageError);
-  EXPECT_THROW(a.sample(torch::full({3}, std::nan(""))), Error);
-}
-
 TEST(Generate, ContinuesExactlyAsThePromptGrownByHand) {
   const auto config = tiny_config();
   const auto model = noisy_model(config);
   std::vector<int64_t> sequence = {3, 1, 4, 1, 5};
   std::vector<int64_t> drawn;
-  Sampler greedy({0, 0, 1.0, 0});
+  Sampler greedy({.temperature = 0});
   generate(*model, sequence, 3 * config.chunk_size, config.vocab_size, greedy, [&](int64_t token) {
     drawn.push_back(token);
     return true;
@@ -81,7 +36,7 @@ TEST(Generate, ContinuesExactlyAsThePromptGrownByHand) {
 
 TEST(Generate, StopsWhenToldAndRefusesAnEmptyPrompt) {
   const auto model = noisy_model(tiny_config());
-  Sampler sampler({1.0, 0, 1.0, 0});
+  Sampler sampler({.temperature = 1});
   int tokens = 0;
   generate(*model, {1}, -1, 5, sampler, [&](int64_t token) {
     EXPECT_LT(token, 5);
@@ -89,6 +44,76 @@ TEST(Generate, StopsWhenToldAndRefusesAnEmptyPrompt) {
   });
   EXPECT_EQ(tokens, 7);
   EXPECT_THROW(generate(*model, {}, 1, 5, sampler, [](int64_t) { return true; }), Error);
+}
+
+/// What generate() shows of every token.
+struct Observed {
+  std::vector<int64_t> indices, tokens;
+  std::vector<double> logprobs;
+};
+
+Observed observe(Model& model, const std::vector<int64_t>& prompt, int64_t count, int64_t vocabulary) {
+  Observed seen;
+  Sampler sampler({.temperature = 1, .seed = 2});
+  generate(
+      model, prompt, count, vocabulary, sampler, [](int64_t) { return true; },
+      [&](int64_t index, int64_t token, std::span<const float> logits_V) {
+        EXPECT_EQ(std::ssize(logits_V), vocabulary);
+        seen.indices.push_back(index);
+        seen.tokens.push_back(token);
+        seen.logprobs.push_back(logprobs(logits_V, token, 0).logprob);
+      });
+  return seen;
+}
+
+TEST(Generate, ShowsEveryTokenButTheFirstAsItIsScored) {
+  const auto config = tiny_config();
+  const auto model = noisy_model(config);
+  for (const int64_t length : {int64_t{1}, int64_t{2}, int64_t{64}, int64_t{65}, int64_t{66}, kPrefillStretch + 70}) {
+    const Tensor prompt_L = random_tokens(config, 1, length)[0];
+    std::vector<int64_t> sequence(prompt_L.data_ptr<int64_t>(), prompt_L.data_ptr<int64_t>() + length);
+    const Observed seen = observe(*model, sequence, 5, config.vocab_size);
+    ASSERT_EQ(std::ssize(seen.tokens), length + 4);
+    sequence.insert(sequence.end(), seen.tokens.end() - 5, seen.tokens.end());
+    EXPECT_EQ(seen.tokens, std::vector<int64_t>(sequence.begin() + 1, sequence.end()));
+    for (size_t i = 0; i < seen.indices.size(); ++i) ASSERT_EQ(seen.indices[i], static_cast<int64_t>(i) + 1);
+    const Tensor tokens_BL = torch::tensor(sequence, torch::kInt64).unsqueeze(0);
+    const Tensor nll_BL = score(*model, tokens_BL.narrow(1, 0, length + 4), tokens_BL.narrow(1, 1, length + 4));
+    EXPECT_TRUE(close(torch::tensor(seen.logprobs, torch::kFloat64), -nll_BL[0], 1e-5)) << length;
+  }
+}
+
+TEST(Generate, ObservingChangesNothingAndAPromptMayBeAllThereIs) {
+  const auto model = noisy_model(tiny_config());
+  std::vector<int64_t> drawn;
+  Sampler sampler({.temperature = 1, .seed = 2});
+  generate(*model, {1, 2, 3}, 40, 7, sampler, [&](int64_t token) {
+    drawn.push_back(token);
+    return true;
+  });
+  const Observed seen = observe(*model, {1, 2, 3}, 40, 7);
+  EXPECT_EQ(std::vector<int64_t>(seen.tokens.begin() + 2, seen.tokens.end()), drawn);
+  EXPECT_EQ(observe(*model, {1, 2, 3}, 0, 7).tokens, (std::vector<int64_t>{2, 3}));
+}
+
+TEST(Generate, PenaltiesSeeThePromptAndABiasMustFitTheVocabulary) {
+  const auto model = noisy_model(tiny_config());
+  const auto first = [&](SamplerConfig config) {
+    int64_t drawn = -1;
+    Sampler sampler(config);
+    generate(*model, {3, 4}, 1, 5, sampler, [&](int64_t token) {
+      drawn = token;
+      return true;
+    });
+    return drawn;
+  };
+  for (const int64_t allowed : {0, 1, 2}) {
+    std::vector<std::string> banned;
+    for (const int64_t token : {0, 1, 2})
+      if (token != allowed) banned.push_back(fmt::format("{}=-inf", token));
+    EXPECT_EQ(first({.temperature = 0, .presence_penalty = 1e6, .logit_bias = banned}), allowed);
+  }
+  EXPECT_THROW(first({.logit_bias = {"5=1"}}), UsageError);
 }
 
 TEST(Generate, ABatchOfUnequalPromptsEqualsEachAlone) {
