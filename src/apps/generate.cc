@@ -14,14 +14,17 @@
 #include "base/process.h"
 #include "base/utf8.h"
 #include "infer/generate.h"
+#include "infer/snapshot.h"
 #include "infer/text_model.h"
 #include "ops/device.h"
 
 namespace megalodon::apps {
 namespace {
 
+using Json = nlohmann::ordered_json;
+
 struct GenerateOptions {
-  std::string model, prompt;
+  std::string model, prompt, load_state, save_state;
   bool prompt_given = false;
   int64_t tokens = 256, report = 0;
   int64_t logprobs = -1;      // alternatives to tell of each token; -1: tell nothing
@@ -32,7 +35,7 @@ struct GenerateOptions {
 };
 
 std::string read_prompt(const GenerateOptions& options) {
-  if (options.prompt_given) return options.prompt;
+  if (options.prompt_given || !options.load_state.empty()) return options.prompt;
   if (isatty(STDIN_FILENO)) fail_usage("[generate] no prompt: give --prompt TEXT, or the text on standard input");
   return {std::istreambuf_iterator<char>(std::cin), {}};
 }
@@ -56,12 +59,13 @@ class Reporter {
 /// A line of JSON for each token: what the model thought of it.
 class LogprobLines {
  public:
-  LogprobLines(const std::string& path, int64_t top, const data::Tokenizer& tokenizer, int64_t prompt_tokens)
+  /// `prompt_end`: the index of the first token that is generated.
+  LogprobLines(const std::string& path, int64_t top, const data::Tokenizer& tokenizer, int64_t prompt_end)
       : file_(path.empty() ? stderr : std::fopen(path.c_str(), "we")),
         path_(path.empty() ? "standard error" : path),
         top_(top),
         tokenizer_(tokenizer),
-        prompt_tokens_(prompt_tokens) {
+        prompt_end_(prompt_end) {
     check(file_ != nullptr, "[logprobs] cannot open '{}': {}", path_, std::strerror(errno));
   }
   ~LogprobLines() {
@@ -72,9 +76,9 @@ class LogprobLines {
 
   void write(int64_t index, int64_t token, std::span<const float> logits_V) {
     const Logprobs of = logprobs(logits_V, token, top_);
-    nlohmann::ordered_json line = {{"index", index}, {"prompt", index < prompt_tokens_}};
+    Json line = {{"index", index}, {"prompt", index < prompt_end_}};
     line.update(describe({token, of.logprob}));
-    line["top"] = nlohmann::ordered_json::array();
+    line["top"] = Json::array();
     for (const TokenLogprob& alternative : of.top) line["top"].push_back(describe(alternative));
     const std::string text = line.dump() + "\n";
     // Read along while the stream goes on, and complete when it is stopped.
@@ -84,7 +88,7 @@ class LogprobLines {
 
  private:
   /// Part of a character is not text: it shows as U+FFFD. What is impossible has the logarithm null.
-  nlohmann::ordered_json describe(const TokenLogprob& of) const {
+  Json describe(const TokenLogprob& of) const {
     Utf8Stream utf8;
     std::string text = utf8.push(tokenizer_.decode(static_cast<int32_t>(of.token)));
     text += utf8.finish();
@@ -95,22 +99,39 @@ class LogprobLines {
   std::string path_;
   int64_t top_;
   const data::Tokenizer& tokenizer_;
-  int64_t prompt_tokens_;
+  int64_t prompt_end_;
 };
 
-ObserveToken observe_logprobs(const GenerateOptions& options, const data::Tokenizer& tokenizer, int64_t prompt_tokens) {
+ObserveToken observe_logprobs(const GenerateOptions& options, const data::Tokenizer& tokenizer, int64_t prompt_end) {
   if (options.logprobs < 0) return {};
-  const auto lines = std::make_shared<LogprobLines>(options.logprobs_file, options.logprobs, tokenizer, prompt_tokens);
+  const auto lines = std::make_shared<LogprobLines>(options.logprobs_file, options.logprobs, tokenizer, prompt_end);
   return
       [lines](int64_t index, int64_t token, std::span<const float> logits_V) { lines->write(index, token, logits_V); };
+}
+
+/// The stream of a snapshot, whose sampler goes on too.
+Stream load_state(const std::string& path, const Engine& engine, const data::Tokenizer& tokenizer, Sampler& sampler) {
+  const Snapshot snapshot = load_snapshot(path, engine);
+  const auto of = [&](const char* key) {
+    return snapshot.more.is_object() ? snapshot.more.value(key, Json()) : Json();
+  };
+  check(of("tokenizer") == tokenizer.describe(),
+        "['{}'] the snapshot's text is of another tokenizer: expected {}, found {}", path, tokenizer.describe().dump(),
+        of("tokenizer").dump());
+  sampler.load_state(of("sampler"));
+  return snapshot.stream;
 }
 
 void run_generate(const GenerateOptions& options) {
   Sampler sampler(options.sampler);
   const TextModel loaded = load_text_model(options.model, ops::parse_device(options.device));
+  const Engine engine(*loaded.model);
+  Stream stream;
+  if (!options.load_state.empty()) stream = load_state(options.load_state, engine, *loaded.tokenizer, sampler);
   const std::string text = read_prompt(options);
   const auto ids = loaded.tokenizer->encode(text);
-  if (ids.empty()) fail_usage("[generate] the prompt is empty; at least one token is needed to predict the next");
+  if (ids.empty() && stream.tokens() == 0)
+    fail_usage("[generate] the prompt is empty; at least one token is needed to predict the next");
 
   Utf8Stream utf8;
   Reporter reporter(options.report);
@@ -126,9 +147,12 @@ void run_generate(const GenerateOptions& options) {
     reporter.token();
     return std::ferror(stdout) == 0;
   };
-  generate(*loaded.model, {ids.begin(), ids.end()}, options.tokens, loaded.tokenizer->vocabulary(), sampler, emit,
-           observe_logprobs(options, *loaded.tokenizer, std::ssize(ids)));
+  generate(engine, stream, {ids.begin(), ids.end()}, options.tokens, loaded.tokenizer->vocabulary(), sampler, emit,
+           observe_logprobs(options, *loaded.tokenizer, stream.tokens() + std::ssize(ids)));
   fmt::print("{}\n", utf8.finish());
+  if (!options.save_state.empty())
+    save_snapshot(options.save_state, engine,
+                  {stream, {{"tokenizer", loaded.tokenizer->describe()}, {"sampler", sampler.state()}}});
   check(std::ferror(stdout) == 0, "[generate] standard output was closed");
 }
 
@@ -139,10 +163,20 @@ void add_generate(CLI::App& app, Common& common) {
   auto options = std::make_shared<GenerateOptions>();
   command->footer(kSamplerHelp);
   command->add_option("--model", options->model, "model folder, or a run folder (its latest checkpoint)")->required();
-  auto* prompt = command->add_option("--prompt", options->prompt, "text to continue; without it, standard input");
+  auto* prompt =
+      command->add_option("--prompt", options->prompt, "text to continue; without it and --load-state, standard input");
   command->add_option("--tokens", options->tokens, "tokens to generate; -1: without end")
       ->check(at_least(-1))
       ->capture_default_str();
+  command
+      ->add_option("--load-state", options->load_state,
+                   "go on with a stream where --save-state left it, its sampler's draws included: nothing of its past "
+                   "is read again; --prompt, where given, comes next in it")
+      ->type_name("FILE");
+  command
+      ->add_option("--save-state", options->save_state,
+                   "write the stream to this file in the end, after the last token")
+      ->type_name("FILE");
   command->add_flag("--echo", options->echo, "print the prompt before its continuation");
   command
       ->add_option("--report", options->report,

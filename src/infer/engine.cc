@@ -67,14 +67,15 @@ Engine::Engine(Model& model, const EngineOptions& options)
         "[engine] caches are float32 or bfloat16, got {}", c10::toString(options.cache_type));
 }
 
-void Engine::read(Stream& stream, std::span<const int64_t> tokens) const {
+void Engine::read(Stream& stream, std::span<const int64_t> tokens, const UseHidden& use) const {
   const auto length = static_cast<int64_t>(tokens.size());
   Stream* const only = &stream;
   for (int64_t at = 0; at < length; at += options_.block) {
     const int64_t count = std::min(options_.block, length - at);
     const Tensor tokens_BL = torch::empty({1, count}, torch::kInt64);
     std::copy_n(tokens.data() + at, count, tokens_BL.data_ptr<int64_t>());
-    advance({&only, 1}, tokens_BL, at + count == length);
+    const Tensor hidden_BLD = advance({&only, 1}, tokens_BL, at + count == length);
+    if (use) use(at, hidden_BLD[0]);
   }
 }
 
@@ -113,7 +114,7 @@ void Engine::make_caches(Stream& stream) const {
   stream.caches_ = std::move(own);
 }
 
-void Engine::advance(std::span<Stream* const> streams, const Tensor& tokens_BL, bool wants_logits) const {
+Tensor Engine::advance(std::span<Stream* const> streams, const Tensor& tokens_BL, bool wants_logits) const {
   const torch::NoGradGuard no_grad;
   std::vector<ops::KeyValueRows> caches(static_cast<size_t>(shape_.slots));
   for (Stream* stream : streams) {
@@ -136,6 +137,7 @@ void Engine::advance(std::span<Stream* const> streams, const Tensor& tokens_BL, 
     stream.tokens_ += length;
     stream.logits_ = wants_logits ? logits_BV[static_cast<int64_t>(b)] : Tensor();
   }
+  return hidden_BLD;
 }
 
 /// Slot by slot; as they are where the streams are all of one batch, in its order.

@@ -2,6 +2,7 @@
 // constant size, joining and leaving a batch at any step.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -47,8 +48,10 @@ class Engine {
   /// The model must outlive the engine.
   explicit Engine(Model& model, const EngineOptions& options = {});
 
+  /// Called after each pass with the hidden states of the tokens from `begin` on.
+  using UseHidden = std::function<void(int64_t begin, const Tensor& hidden_LD)>;
   /// Appends tokens, in passes of at most `block`; the result does not depend on how they are split into calls.
-  void read(Stream& stream, std::span<const int64_t> tokens) const;
+  void read(Stream& stream, std::span<const int64_t> tokens, const UseHidden& use = {}) const;
   /// Appends one token to each of several streams in one pass. Streams that stay together from step to step cost
   /// nothing to put together.
   void step(std::span<Stream* const> streams, std::span<const int64_t> tokens) const;
@@ -69,7 +72,8 @@ class Engine {
   Stream restore(const io::TensorFile& file, int64_t tokens) const;
 
  private:
-  void advance(std::span<Stream* const> streams, const Tensor& tokens_BL, bool wants_logits) const;
+  /// Returns the hidden states [B,L,D].
+  Tensor advance(std::span<Stream* const> streams, const Tensor& tokens_BL, bool wants_logits) const;
   void make_caches(Stream& stream) const;
   std::vector<State> restore_states(const io::TensorFile& file, int64_t tokens) const;
   static std::vector<State> states(std::span<Stream* const> streams);

@@ -14,13 +14,21 @@ using testing::noisy_model;
 using testing::random_tokens;
 using testing::tiny_config;
 
+void generate_from_start(Model& model, const std::vector<int64_t>& prompt, int64_t count, int64_t vocabulary,
+                         Sampler& sampler, const std::function<bool(int64_t)>& emit, const ObserveToken& observe = {}) {
+  const Engine engine(model);
+  Stream stream;
+  generate(engine, stream, prompt, count, vocabulary, sampler, emit, observe);
+  EXPECT_EQ(stream.tokens() == 0, prompt.empty());
+}
+
 TEST(Generate, ContinuesExactlyAsThePromptGrownByHand) {
   const auto config = tiny_config();
   const auto model = noisy_model(config);
   std::vector<int64_t> sequence = {3, 1, 4, 1, 5};
   std::vector<int64_t> drawn;
   Sampler greedy({.temperature = 0});
-  generate(*model, sequence, 3 * config.chunk_size, config.vocab_size, greedy, [&](int64_t token) {
+  generate_from_start(*model, sequence, 3 * config.chunk_size, config.vocab_size, greedy, [&](int64_t token) {
     drawn.push_back(token);
     return true;
   });
@@ -38,12 +46,12 @@ TEST(Generate, StopsWhenToldAndRefusesAnEmptyPrompt) {
   const auto model = noisy_model(tiny_config());
   Sampler sampler({.temperature = 1});
   int tokens = 0;
-  generate(*model, {1}, -1, 5, sampler, [&](int64_t token) {
+  generate_from_start(*model, {1}, -1, 5, sampler, [&](int64_t token) {
     EXPECT_LT(token, 5);
     return ++tokens < 7;
   });
   EXPECT_EQ(tokens, 7);
-  EXPECT_THROW(generate(*model, {}, 1, 5, sampler, [](int64_t) { return true; }), Error);
+  EXPECT_THROW(generate_from_start(*model, {}, 1, 5, sampler, [](int64_t) { return true; }), Error);
 }
 
 /// What generate() shows of every token.
@@ -55,7 +63,7 @@ struct Observed {
 Observed observe(Model& model, const std::vector<int64_t>& prompt, int64_t count, int64_t vocabulary) {
   Observed seen;
   Sampler sampler({.temperature = 1, .seed = 2});
-  generate(
+  generate_from_start(
       model, prompt, count, vocabulary, sampler, [](int64_t) { return true; },
       [&](int64_t index, int64_t token, std::span<const float> logits_V) {
         EXPECT_EQ(std::ssize(logits_V), vocabulary);
@@ -69,7 +77,8 @@ Observed observe(Model& model, const std::vector<int64_t>& prompt, int64_t count
 TEST(Generate, ShowsEveryTokenButTheFirstAsItIsScored) {
   const auto config = tiny_config();
   const auto model = noisy_model(config);
-  for (const int64_t length : {int64_t{1}, int64_t{2}, int64_t{64}, int64_t{65}, int64_t{66}, kPrefillStretch + 70}) {
+  for (const int64_t length :
+       {int64_t{1}, int64_t{2}, int64_t{64}, int64_t{65}, int64_t{66}, EngineOptions().block + 70}) {
     const Tensor prompt_L = random_tokens(config, 1, length)[0];
     std::vector<int64_t> sequence(prompt_L.data_ptr<int64_t>(), prompt_L.data_ptr<int64_t>() + length);
     const Observed seen = observe(*model, sequence, 5, config.vocab_size);
@@ -87,7 +96,7 @@ TEST(Generate, ObservingChangesNothingAndAPromptMayBeAllThereIs) {
   const auto model = noisy_model(tiny_config());
   std::vector<int64_t> drawn;
   Sampler sampler({.temperature = 1, .seed = 2});
-  generate(*model, {1, 2, 3}, 40, 7, sampler, [&](int64_t token) {
+  generate_from_start(*model, {1, 2, 3}, 40, 7, sampler, [&](int64_t token) {
     drawn.push_back(token);
     return true;
   });
@@ -101,7 +110,7 @@ TEST(Generate, PenaltiesSeeThePromptAndABiasMustFitTheVocabulary) {
   const auto first = [&](SamplerConfig config) {
     int64_t drawn = -1;
     Sampler sampler(config);
-    generate(*model, {3, 4}, 1, 5, sampler, [&](int64_t token) {
+    generate_from_start(*model, {3, 4}, 1, 5, sampler, [&](int64_t token) {
       drawn = token;
       return true;
     });
@@ -114,6 +123,26 @@ TEST(Generate, PenaltiesSeeThePromptAndABiasMustFitTheVocabulary) {
     EXPECT_EQ(first({.temperature = 0, .presence_penalty = 1e6, .logit_bias = banned}), allowed);
   }
   EXPECT_THROW(first({.logit_bias = {"5=1"}}), UsageError);
+}
+
+TEST(Generate, AStreamThatGoesOnIsTheStreamThatNeverStopped) {
+  const auto model = noisy_model(tiny_config());
+  const Engine engine(*model);
+  const auto run = [&](const std::vector<int64_t>& counts) {
+    std::vector<int64_t> seen;
+    Sampler sampler({.temperature = 1, .seed = 8, .repetition_penalty = 1.3});
+    Stream stream;
+    for (const int64_t count : counts)
+      generate(
+          engine, stream, stream.tokens() == 0 ? std::vector<int64_t>{1, 2, 3} : std::vector<int64_t>{}, count, 19,
+          sampler, [](int64_t) { return true; },
+          [&](int64_t index, int64_t token, std::span<const float>) {
+            EXPECT_EQ(index, std::ssize(seen) + 1);
+            seen.push_back(token);
+          });
+    return seen;
+  };
+  EXPECT_EQ(run({9, 0, 1, 20}), run({30}));
 }
 
 TEST(Generate, ABatchOfUnequalPromptsEqualsEachAlone) {

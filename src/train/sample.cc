@@ -29,7 +29,9 @@ std::string sample_text(Model& model, const data::Tokenizer& tokenizer, const st
     text += utf8.push(tokenizer.decode(static_cast<int32_t>(token)));
     return !stop();
   };
-  generate(model, {ids.begin(), ids.end()}, tokens, tokenizer.vocabulary(), sampler, emit);
+  const Engine engine(model);
+  Stream stream;
+  generate(engine, stream, {ids.begin(), ids.end()}, tokens, tokenizer.vocabulary(), sampler, emit);
   text += utf8.finish();
   return without_controls(text);
 }
