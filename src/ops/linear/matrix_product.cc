@@ -33,6 +33,12 @@ PackedMatrix PackedMatrix::as_it_is(const Tensor& b_KN) {
   return matrix;
 }
 
+PackedMatrix PackedMatrix::in_blocks(const Tensor& bytes, int64_t K, int64_t N) {
+  PackedMatrix matrix;
+  matrix.factor_ = wrap_blocks_cpu(bytes, K, N);
+  return matrix;
+}
+
 void weight_gradient(const Tensor& dw_OI, const Tensor& db_O, const Tensor& dy_MO, const Tensor& x_MI,
                      bool accumulate) {
   multiplies_on_gpu(dy_MO) ? weight_gradient_cuda(dw_OI, db_O, dy_MO, x_MI, accumulate)

@@ -28,11 +28,14 @@ class PackedMatrix {
   PackedMatrix(const Tensor& b_KN, torch::ScalarType type);
   /// b itself, without a copy: float32, for a pass that would use it once, or on a GPU also bfloat16.
   static PackedMatrix as_it_is(const Tensor& b_KN);
+  /// Of bfloat16 numbers in the order [N/64][K/32][16][64][2]: pairs of rows of b, 64 columns each, filled up with zeros
+  /// to whole blocks. Read as they are, without a copy; only where bfloat16_product_type() is bfloat16.
+  static PackedMatrix in_blocks(const Tensor& bytes, int64_t K, int64_t N);
   bool defined() const { return factor_ != nullptr; }
 
   /// out = a b (+ bias) (+ addend). a is [M,K] of any floating type and rounded to the matrix' own; out is [M,N],
-  /// contiguous, float32 or bfloat16; bias is [N], float32, or undefined; addend is like out in shape, not in memory,
-  /// or undefined.
+  /// float32 or bfloat16, with contiguous rows (on a GPU one after the other); bias is [N], float32, or undefined;
+  /// addend is like out in shape, not in memory, or undefined.
   void multiply(const Tensor& out_MN, const Tensor& a_MK, const Tensor& bias_N = {},
                 const Tensor& addend_MN = {}) const {
     factor_->multiply(out_MN, a_MK, bias_N, addend_MN);
@@ -62,6 +65,7 @@ using FactorPtr = std::shared_ptr<const PackedMatrix::Factor>;
 /// By oneDNN or the tensor library, whichever the build has.
 FactorPtr pack_cpu(const Tensor& b_KN, torch::ScalarType type);
 FactorPtr wrap_cpu(const Tensor& b_KN);
+FactorPtr wrap_blocks_cpu(const Tensor& bytes, int64_t K, int64_t N);
 void weight_gradient_cpu(const Tensor& dw_OI, const Tensor& db_O, const Tensor& dy_MO, const Tensor& x_MI,
                          bool accumulate);
 

@@ -33,6 +33,11 @@ memory::desc rows(int64_t height, int64_t width, Type type) {
   return {{height, width}, type, Order::ab};
 }
 
+/// Of which each is contiguous.
+memory::desc apart_rows(int64_t height, int64_t width, Type type, int64_t stride) {
+  return {{height, width}, type, {stride, 1}};
+}
+
 /// Itself, where rows or columns lie in one piece, as products and reorderings want it; otherwise a copy.
 Tensor dense(const Tensor& matrix) {
   return matrix.is_contiguous() || matrix.t().is_contiguous() ? matrix : matrix.contiguous();
@@ -82,7 +87,7 @@ void execute(const dnnl::primitive& primitive, const std::unordered_map<int, mem
 }
 
 /// Sizes, types and whatever else a primitive depends on.
-using Key = std::array<int64_t, 8>;
+using Key = std::array<int64_t, 9>;
 
 /// Primitives by what tells them apart. Lengths of texts may vary without end, so that it starts over when it is full.
 /// One for every thread: a primitive's scratchpad belongs to the thread that made it. A primitive is also made for a
@@ -107,10 +112,10 @@ int64_t number(Type type) {
   return static_cast<int64_t>(type);
 }
 
-/// a b (+ bias) (+ addend of that type, unless undef).
-dnnl::matmul::primitive_desc product(int64_t M, const memory::desc& b, Type out, bool bias, Type addend) {
-  const int64_t K = b.dims()[0], N = b.dims()[1];
-  const auto a_MK = rows(M, K, b.data_type()), out_MN = rows(M, N, out);
+/// out = a b (+ bias) (+ addend of that type, unless undef).
+dnnl::matmul::primitive_desc product(const memory::desc& b, const memory::desc& out_MN, bool bias, Type addend) {
+  const int64_t M = out_MN.dims()[0], K = b.dims()[0], N = b.dims()[1];
+  const auto a_MK = rows(M, K, b.data_type());
   dnnl::primitive_attr attributes;
   if (addend != Type::undef) {
     dnnl::post_ops add;
@@ -126,13 +131,13 @@ memory::desc packed_order(int64_t K, int64_t N, Type type) {
   thread_local Cache<memory::desc> cache;
   constexpr int64_t kRows = 2048;
   return cache.get({K, N, number(type)}, [&] {
-    return product(kRows, memory::desc({K, N}, type, Order::any), type, false, Type::undef).weights_desc();
+    return product(memory::desc({K, N}, type, Order::any), rows(kRows, N, type), false, Type::undef).weights_desc();
   });
 }
 
 class OnednnFactor final : public PackedMatrix::Factor {
  public:
-  /// `kind` 0: oneDNN's order; 1: rows; 2: columns.
+  /// `kind` 0: oneDNN's order; 1: rows; 2: columns; 3: blocks.
   OnednnFactor(Tensor kept, const memory::desc& order, int64_t kind, torch::ScalarType rounded_to)
       : kept_(std::move(kept)), order_(order), kind_(kind), rounded_to_(rounded_to) {}
   void multiply(const Tensor& out_MN, const Tensor& a_MK, const Tensor& bias_N, const Tensor& addend_MN) const override;
@@ -172,14 +177,21 @@ FactorPtr wrap_cpu(const Tensor& b_KN) {
   return std::make_shared<OnednnFactor>(kept, order_of(kept), kept.is_contiguous() ? 1 : 2, torch::kFloat32);
 }
 
+FactorPtr wrap_blocks_cpu(const Tensor& bytes, int64_t K, int64_t N) {
+  const memory::desc order({K, N}, Type::bf16, Order::BA16a64b2a);
+  check(bytes.is_contiguous() && bytes.nbytes() >= order.get_size(),
+        "[matrix_product] expected {} contiguous bytes for [{},{}], got {}", order.get_size(), K, N, bytes.nbytes());
+  return std::make_shared<OnednnFactor>(bytes, order, 3, torch::kBFloat16);
+}
+
 namespace {
 
 void OnednnFactor::multiply(const Tensor& out_MN, const Tensor& a_MK, const Tensor& bias_N,
                             const Tensor& addend_MN) const {
   const memory::desc& order = order_;
   const int64_t M = a_MK.size(0), K = order.dims()[0], N = order.dims()[1];
-  check(a_MK.size(1) == K && out_MN.sizes() == torch::IntArrayRef({M, N}) && out_MN.is_contiguous(),
-        "[matrix_product] expected a [{},{}] and a contiguous out [{},{}], got {} and {}", M, K, M, N,
+  check(a_MK.size(1) == K && out_MN.sizes() == torch::IntArrayRef({M, N}) && (N <= 1 || out_MN.stride(1) == 1),
+        "[matrix_product] expected a [{},{}] and an out [{},{}] of contiguous rows, got {} and {}", M, K, M, N,
         c10::str(a_MK.sizes()), c10::str(out_MN.sizes()));
   check(!addend_MN.defined() || addend_MN.sizes() == out_MN.sizes(), "[matrix_product] expected an addend {}, got {}",
         c10::str(out_MN.sizes()), addend_MN.defined() ? c10::str(addend_MN.sizes()) : "");
@@ -195,12 +207,15 @@ void OnednnFactor::multiply(const Tensor& out_MN, const Tensor& a_MK, const Tens
   const bool wide = held == torch::kFloat32;  // then an addend of bfloat16 may be more than the processor can take
   const Tensor addend = !addend_MN.defined() ? Tensor() : (wide ? addend_MN.to(held) : addend_MN).contiguous();
   const Type out = type_of(out_MN), added = addend.defined() ? type_of(addend) : Type::undef;
+  const int64_t stride = M == 1 ? N : out_MN.stride(0);
+  const memory::desc out_order = apart_rows(M, N, out, stride);
   thread_local Cache<dnnl::matmul> cache;
-  const Key key = {M, K, N, number(order.data_type()), kind_, number(out), bias_N.defined(), number(added)};
-  const auto primitive = cache.get(key, [&] { return dnnl::matmul(product(M, order, out, bias_N.defined(), added)); });
+  const Key key = {M, K, N, number(order.data_type()), kind_, number(out), stride, bias_N.defined(), number(added)};
+  const auto primitive =
+      cache.get(key, [&] { return dnnl::matmul(product(order, out_order, bias_N.defined(), added)); });
   std::unordered_map<int, memory> arguments = {{DNNL_ARG_SRC, wrap(rows(M, K, order.data_type()), a)},
                                                {DNNL_ARG_WEIGHTS, wrap(order, kept_)},
-                                               {DNNL_ARG_DST, wrap(rows(M, N, out), out_MN)}};
+                                               {DNNL_ARG_DST, wrap(out_order, out_MN)}};
   if (bias_N.defined()) arguments.emplace(DNNL_ARG_BIAS, wrap(rows(1, N, Type::f32), bias_N));
   if (addend.defined())
     arguments.emplace(DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, wrap(rows(M, N, added), addend));

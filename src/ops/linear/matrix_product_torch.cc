@@ -39,6 +39,10 @@ FactorPtr wrap_cpu(const Tensor& b_KN) {
   return std::make_shared<TorchFactor>(b_KN.detach(), torch::kFloat32);
 }
 
+FactorPtr wrap_blocks_cpu(const Tensor&, int64_t, int64_t) {
+  fail("[matrix_product] this build has no products of bfloat16 numbers in blocks");
+}
+
 void weight_gradient_cpu(const Tensor& dw_OI, const Tensor& db_O, const Tensor& dy_MO, const Tensor& x_MI,
                          bool accumulate) {
   const Tensor dy = dy_MO.to(torch::kFloat32);

@@ -1,0 +1,65 @@
+// Kernels of fixed_matrix; fixed_matrix.h says what the stored bytes are.
+#pragma once
+
+#include <cstdint>
+
+namespace megalodon::ops {
+
+enum class FixedType : uint8_t { kFloat32, kBfloat16, kQ8, kQ4 };
+
+/// Rows lie in blocks, and the inputs of a block's rows in records, one record after the other.
+struct FixedLayout {
+  int64_t block_rows, record_inputs, record_bytes;
+};
+
+constexpr FixedLayout fixed_layout(FixedType type) {
+  switch (type) {
+    case FixedType::kFloat32:
+      return {64, 16, 4096};
+    case FixedType::kBfloat16:
+      return {64, 32, 4096};
+    case FixedType::kQ8:
+      return {16, 64, 64 + 1024};
+    case FixedType::kQ4:
+      return {16, 32, 64 + 256};
+  }
+  return {};
+}
+
+/// W [O,I], which somebody else owns.
+struct FixedView {
+  FixedType type;
+  int64_t O, I;
+  const uint8_t* bytes;  // at a multiple of 4; of 64 is fastest
+
+  constexpr int64_t blocks() const { return (O + fixed_layout(type).block_rows - 1) / fixed_layout(type).block_rows; }
+  constexpr int64_t records() const {
+    return (I + fixed_layout(type).record_inputs - 1) / fixed_layout(type).record_inputs;
+  }
+  constexpr int64_t block_bytes() const { return records() * fixed_layout(type).record_bytes; }
+};
+
+/// y = x Wᵀ (+ bias) (+ addend).
+struct FixedProduct {
+  FixedView w;
+  int64_t M;
+  const float* x;       // [M,I]
+  const float* bias;    // [O], or null
+  const float* addend;  // [M,O], or null
+  float* y;             // [M,O]
+};
+
+/// Any M. Every row is computed in one order, whatever M and the number of threads are.
+void fixed_product_cpu(const FixedProduct& product);
+
+/// Writes w [O,I], finite numbers of at most 1e38, as the bytes of a view of that type.
+void fixed_store_cpu(const float* w, const FixedView& view, uint8_t* bytes);
+
+/// The numbers that the bytes stand for, as [O,I].
+void fixed_restore_cpu(const FixedView& view, float* w);
+
+/// The same of the rows [first, first + rows), both multiples of 64, as [I,rows]; from row O on zeros. Of float32 and
+/// bfloat16 alone.
+void fixed_unpack_cpu(const FixedView& view, int64_t first, int64_t rows, float* w);
+
+}  // namespace megalodon::ops
