@@ -207,7 +207,7 @@ MegaAttention::MegaAttention(const MegalodonConfig& config) : config_(config) {
 void MegaAttention::init_weights(uint64_t key) {
   torch::NoGradGuard no_grad;
   uint64_t stream = 0;
-  for (const nn::Linear* layer : {&wv_, &wz_, &wr_, &wh1_, &wh2_}) {
+  for (const nn::Linear* layer : linears()) {
     nn::init_linear(layer->weight, config_.init_mode, derive_key(key, stream++));
     if (layer->bias.defined()) layer->bias.zero_();
   }
@@ -225,7 +225,7 @@ Tensor MegaAttention::forward(const Tensor& x_BLD, const ModelInput& input, Carr
       x_BLD, timenorm_weight_, timenorm_bias_,
       {config_.norm_num_groups, config_.norm_eps, before.norm(), {}, input.starts_BL, average_type(x_BLD, precision_)});
   const Tensor& t_BLD = norm.y_BLD;
-  const auto cema = nn::cema_coefficients(cema_alpha_, cema_delta_, cema_theta_, cema_gamma_);
+  const nn::CemaCoefficients cema = kept_cema_.of(cema_alpha_, cema_delta_, cema_theta_, cema_gamma_);
   const auto average = ops::linear_recurrence(t_BLD, cema.q_DN, cema.c_DN, cema_omega_.squeeze(-1),
                                               {before.cema_BDN, input.starts_BL, carry.wants_after()});
   const Tensor m_BLD =
@@ -301,11 +301,16 @@ NormalizedFfn::NormalizedFfn(const MegalodonConfig& config, int64_t layer) : con
 void NormalizedFfn::init_weights(uint64_t key) {
   torch::NoGradGuard no_grad;
   uint64_t stream = 0;
-  for (const Tensor& weight : {fc1_.weight, fc2_.weight, fc3_.weight})
-    if (weight.defined()) nn::init_linear(weight, config_.init_mode, derive_key(key, stream++));
+  for (const nn::Linear* layer : linears())
+    nn::init_linear(layer->weight, config_.init_mode, derive_key(key, stream++));
   if (alpha_.defined()) alpha_.fill_(0.1 * std::pow(0.5, static_cast<double>(layer_)));
   for (const Tensor& zero : {norm_weight_, norm_bias_})
     if (zero.defined()) zero.zero_();
+}
+
+std::vector<nn::Linear*> NormalizedFfn::linears() {
+  if (config_.swiglu) return {&fc1_, &fc2_, &fc3_};
+  return {&fc1_, &fc2_};
 }
 
 Tensor NormalizedFfn::forward(const Tensor& x_BLD, const Tensor& residual_BLD, uint64_t dropout_key) {
@@ -348,6 +353,12 @@ class MegalodonBlock final : public torch::nn::Module {
     nffn_->set_precision(precision);
   }
 
+  std::vector<nn::Linear*> linears() {
+    std::vector<nn::Linear*> list = mega_->linears();
+    for (nn::Linear* linear : nffn_->linears()) list.push_back(linear);
+    return list;
+  }
+
  private:
   int64_t layer_;
   std::shared_ptr<MegaAttention> mega_;
@@ -369,6 +380,13 @@ class Megalodon final : public Model {
 
   const ModelConfig& config() const override { return config_; }
   const nn::Linear& output() const override { return output_; }
+  std::vector<nn::Linear*> linears() override {
+    std::vector<nn::Linear*> list;
+    for (const auto& layer : layers_)
+      for (nn::Linear* linear : layer->linears()) list.push_back(linear);
+    list.push_back(&output_);
+    return list;
+  }
 
   Tensor hidden(const ModelInput& anywhere, Carry& carry) override {
     const ModelInput input = here(anywhere);

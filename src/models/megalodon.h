@@ -2,6 +2,7 @@
 #pragma once
 
 #include "models/model.h"
+#include "nn/cema.h"
 #include "ops/timestep_norm/timestep_norm.h"
 
 namespace megalodon {
@@ -52,6 +53,7 @@ class MegaAttention final : public torch::nn::Module {
   Tensor forward(const Tensor& x_BLD, const ModelInput& input, Carry& carry, int64_t slot, uint64_t dropout_key);
   void init_weights(uint64_t key);
   void set_precision(nn::Precision precision) { precision_ = precision; }
+  std::vector<nn::Linear*> linears() { return {&wv_, &wz_, &wr_, &wh1_, &wh2_}; }
 
  private:
   Tensor attend(const Tensor& z_BLZ, const Tensor& t_BLD, const ModelInput& input, const ops::KeyValueRows* caches,
@@ -63,6 +65,7 @@ class MegaAttention final : public torch::nn::Module {
   Tensor cema_alpha_, cema_delta_, cema_theta_, cema_gamma_, cema_omega_;
   Tensor gamma_, beta_;
   nn::Linear wv_, wz_, wr_, wh1_, wh2_;
+  nn::KeptCema kept_cema_;
 };
 
 /// residual + [alpha ⊙] W2 (silu(W1 u) [⊙ W3 u]),  u = LayerNorm(x)
@@ -73,6 +76,7 @@ class NormalizedFfn final : public torch::nn::Module {
   Tensor forward(const Tensor& x_BLD, const Tensor& residual_BLD, uint64_t dropout_key);
   void init_weights(uint64_t key);
   void set_precision(nn::Precision precision) { precision_ = precision; }
+  std::vector<nn::Linear*> linears();
 
  private:
   MegalodonConfig config_;

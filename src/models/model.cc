@@ -61,6 +61,12 @@ Tensor Model::nll(const ModelInput& input, const Tensor& targets_BL, Carry& carr
                                    output().packed);
 }
 
+void Model::fix(ops::FixedType type) {
+  const torch::NoGradGuard no_grad;
+  eval();
+  for (nn::Linear* linear : linears()) linear->fix(type);
+}
+
 void Model::check_state(int64_t /*slot*/, const State& /*state*/, int64_t /*tokens*/) const {}
 
 void Model::replace_norm_statistics(StreamCarry&, const StreamCarry&) const {

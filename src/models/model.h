@@ -62,6 +62,8 @@ class Model : public torch::nn::Module {
   virtual Tensor hidden(const ModelInput& input, Carry& carry) = 0;
   /// [..,D] to [..,V]; its weight may be the embedding's.
   virtual const nn::Linear& output() const = 0;
+  /// All that are part of it, the output layer last.
+  virtual std::vector<nn::Linear*> linears() = 0;
   /// Fills all parameters as the architecture's paper says, as a pure function of the seed.
   virtual void init_weights(uint64_t seed) = 0;
   virtual ModelInfo info() const = 0;
@@ -85,6 +87,9 @@ class Model : public torch::nn::Module {
   void set_dropout_key(uint64_t key) { dropout_key_ = key; }
   /// What matrix products are made of; float32 unless told otherwise. The parameters are float32 in either case.
   virtual void set_precision(nn::Precision precision) { precision_ = precision; }
+  /// For inference on the CPU, for good: the matrices of all linear layers in a type of fewer bytes. Embedding, norms
+  /// and moving averages stay float32.
+  void fix(ops::FixedType type);
   /// Recompute the activations of one layer in `every` in the backward pass instead of storing them; 0: of none.
   void set_checkpointing(int64_t every) { checkpoint_every_ = every; }
   /// Called with (layer, output_BLD) after every layer when set: for tests and debugging.

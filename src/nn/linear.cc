@@ -9,4 +9,9 @@ Linear::Linear(torch::nn::Module& module, const std::string& path, int64_t in, i
   if (with_bias) bias = register_at(module, path + ".bias", {out});
 }
 
+void Linear::fix(ops::FixedType type) {
+  packed->fix(ops::fix_matrix(weight.detach().to(torch::kFloat32).contiguous(), type));
+  if (!shared_) weight.set_data(torch::zeros({1, 1}).expand(weight.sizes()));
+}
+
 }  // namespace megalodon::nn

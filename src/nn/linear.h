@@ -15,7 +15,11 @@ class Linear {
   /// Registers "<path>.weight" [out,in] and, where asked for, "<path>.bias" [out] with the module.
   Linear(torch::nn::Module& module, const std::string& path, int64_t in, int64_t out, bool with_bias);
   /// For a weight that has another use too, such as an embedding.
-  explicit Linear(const Tensor& weight) : weight(weight) {}
+  explicit Linear(const Tensor& weight) : weight(weight), shared_(true) {}
+
+  /// For inference on the CPU: products read a copy of the weight in that type from now on. The weight keeps its shape
+  /// and, where it has another use, its numbers; otherwise its memory is given back.
+  void fix(ops::FixedType type);
 
   /// x [..,in] to [..,out], of the addend's dtype where there is one to add, otherwise of x's.
   Tensor operator()(const Tensor& x, Precision precision, const Tensor& addend = {}) const {
@@ -26,6 +30,9 @@ class Linear {
 
   Tensor weight, bias;  // bias is undefined where there is none
   ops::PackedWeightPtr packed = c10::make_intrusive<ops::PackedWeight>();
+
+ private:
+  bool shared_ = false;
 };
 
 }  // namespace megalodon::nn

@@ -144,6 +144,39 @@ PlanPtr make_plan(const Tensor& x, const std::vector<LinearLayer>& layers, Preci
   return plan;
 }
 
+bool is_fixed(const LinearLayer& layer) {
+  return layer.packed && layer.packed->fixed().defined();
+}
+
+std::vector<Tensor> fixed_layers(const Tensor& x, const std::vector<LinearLayer>& layers) {
+  const auto wide = [](const Tensor& t) { return t.defined() ? t.to(torch::kFloat32) : t; };
+  std::vector<Tensor> outputs;
+  for (const LinearLayer& layer : layers) {
+    check(is_fixed(layer), "[linear] the layers of a call are all fixed or none is");
+    outputs.push_back(fixed_linear(wide(x), layer.packed->fixed(), layer.bias, wide(layer.addend))
+                          .to(y_type(layer.addend, x.scalar_type())));
+  }
+  return outputs;
+}
+
+/// One product after the other, with nothing kept for a backward pass.
+std::vector<Tensor> undifferentiated_layers(const Tensor& x, const std::vector<LinearLayer>& layers,
+                                            Precision precision) {
+  const Tensor x_TI = x.reshape({-1, x.size(-1)});
+  auto shape = x.sizes().vec();
+  std::vector<Tensor> outputs;
+  for (const auto& [weight, bias, packed, addend] : layers) {
+    shape.back() = weight.size(0);
+    const Tensor y = torch::empty(shape, x.options().dtype(y_type(addend, x.scalar_type())));
+    const auto matrix = (packed ? packed : c10::make_intrusive<PackedWeight>())
+                            ->for_forward(weight, precision, /*differentiated=*/false);
+    const auto flat = [&](const Tensor& t) { return t.defined() ? t.reshape({-1, weight.size(0)}) : t; };
+    matrix.multiply(flat(y), x_TI, bias.defined() ? bias.contiguous() : bias, flat(addend));
+    outputs.push_back(y);
+  }
+  return outputs;
+}
+
 }  // namespace
 
 torch::ScalarType product_type(Precision precision) {
@@ -177,6 +210,7 @@ T PackedWeight::get(Copy<T>& copy, const Tensor& w, Precision precision, const M
 
 std::vector<Tensor> linears(const Tensor& x, const std::vector<LinearLayer>& layers, Precision precision) {
   check_inputs(x, layers, precision);
+  if (is_fixed(layers[0])) return fixed_layers(x, layers);
   std::vector<Tensor> outputs;
   if (!use_products(x, precision)) {
     for (const auto& [weight, bias, packed, addend] : layers) {
@@ -185,6 +219,7 @@ std::vector<Tensor> linears(const Tensor& x, const std::vector<LinearLayer>& lay
     }
     return outputs;
   }
+  if (!torch::GradMode::is_enabled()) return undifferentiated_layers(x, layers, precision);
   std::array<OptionalTensor, 3 * kMostLinearLayers> inputs;
   for (size_t i = 0; i < layers.size(); ++i) {
     const auto& [weight, bias, packed, addend] = layers[i];

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/compat.h"
+#include "ops/fixed_matrix/fixed_matrix.h"
 #include "ops/linear/matrix_product.h"
 #include "ops/number.h"
 
@@ -23,6 +24,11 @@ class PackedWeight final : public torch::CustomClassHolder {
   /// W for dx = dy W.
   PackedMatrix for_backward(const Tensor& w_OI, Precision precision);
 
+  /// For inference on the CPU: from now on products read this, whatever their precision, and of the weight only its
+  /// shape counts.
+  void fix(FixedMatrix matrix) { fixed_ = std::move(matrix); }
+  const FixedMatrix& fixed() const { return fixed_; }
+
  private:
   template <class T>
   struct Copy {
@@ -40,6 +46,7 @@ class PackedWeight final : public torch::CustomClassHolder {
   std::mutex mutex_;
   Copy<PackedMatrix> forward_, backward_;
   Copy<Tensor> rounded_;
+  FixedMatrix fixed_;
 };
 
 using PackedWeightPtr = c10::intrusive_ptr<PackedWeight>;
@@ -58,7 +65,8 @@ struct LinearLayer {
 constexpr size_t kMostLinearLayers = 3;
 
 /// One to three layers of the same x [..,in]: their gradients with respect to x are summed up while they are made. y is
-/// of the addend's dtype, where there is one, otherwise of x's. With kBfloat16 weights and biases are float32, and x
+/// of the addend's dtype, where there is one, otherwise of x's. Layers of one call are all fixed or none is; fixed ones
+/// have no gradients. With kBfloat16 weights and biases are float32, and x
 /// and addend float32 or bfloat16; a gradient is of the dtype of what it belongs to.
 std::vector<Tensor> linears(const Tensor& x, const std::vector<LinearLayer>& layers, Precision precision);
 
