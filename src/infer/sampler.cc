@@ -173,7 +173,7 @@ void Sampler::keep_typical(std::span<const float> logits_V) {
 }
 
 /// The fewest, best first, that together hold `share` of the weight of those left. Most tokens are too light to matter
-/// and are dropped unsorted; of the others no more are sorted than needed.
+/// and are dropped unsorted.
 template <class Better>
 void Sampler::keep_share(double share, Better better) {
   const double total = total_weight(), wanted = share * total;
@@ -184,22 +184,11 @@ void Sampler::keep_share(double share, Better better) {
     spare = drop_light(spare, better);
   } while (kept_.size() <= before / 2);
 
-  constexpr int64_t kFirst = 64, kGrowth = 8;
-  const int64_t size = std::ssize(kept_);
+  std::sort(kept_.begin(), kept_.end(), better);
   double kept = 0;
-  int64_t count = 0, sorted = 0;
-  while (count < size && kept < wanted) {
-    if (count == sorted) {
-      const auto begin = kept_.begin() + sorted;
-      sorted = std::min(size, std::max(kFirst, sorted * kGrowth));
-      if (sorted < size)
-        std::partial_sort(begin, kept_.begin() + sorted, kept_.end(), better);
-      else
-        std::sort(begin, kept_.end(), better);
-    }
-    kept += weights_V_[kept_[count++]];
-  }
-  kept_.resize(std::max<int64_t>(count, 1));
+  size_t count = 0;
+  while (count < kept_.size() && kept < wanted) kept += weights_V_[kept_[count++]];
+  kept_.resize(std::max<size_t>(count, 1));
 }
 
 /// Drops the worst tokens, as many as are surely lighter than `spare` together: those that come after every token of at
@@ -207,9 +196,10 @@ void Sampler::keep_share(double share, Better better) {
 template <class Better>
 double Sampler::drop_light(double spare, Better better) {
   const double light = spare / static_cast<double>(kept_.size());
-  int32_t worst = kept_.front();
+  int32_t worst = -1;
   for (const int32_t v : kept_)
-    if (weights_V_[v] >= light && better(worst, v)) worst = v;
+    if (weights_V_[v] >= light && (worst < 0 || better(worst, v))) worst = v;
+  if (worst < 0) return spare;  // all weigh the same, and rounding made `light` more
   std::erase_if(kept_, [&](int32_t v) {
     const bool dropped = better(worst, v);
     if (dropped) spare -= weights_V_[v];
