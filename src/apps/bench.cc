@@ -7,6 +7,8 @@ void add_bench(CLI::App& app, Common& common) {
   command->require_subcommand(1);
   add_bench_ops(*command, common);
   add_bench_train(*command, common);
+  add_bench_decode(*command, common);
+  add_bench_prefill(*command, common);
 }
 
 }  // namespace megalodon::apps
