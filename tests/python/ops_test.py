@@ -240,6 +240,13 @@ class OperatorTest(unittest.TestCase):
         self.check_parity(ops.gated_silu, [a.detach()])
         self.assertTrue(torch.allclose(ops.gated_silu(a, b), torch.nn.functional.silu(a) * b))
 
+    def test_fixed_linear(self):
+        w, x, bias, addend = torch.randn(70, 50), torch.randn(3, 50), torch.randn(70), torch.randn(3, 70)
+        expected = torch.nn.functional.linear(x, w, bias) + addend
+        for kind, allowed in (("float32", 1e-6), ("bfloat16", 5e-3), ("q8", 2e-2), ("q4", 0.15)):
+            y = ops.fixed_linear(x, ops.fix_matrix(w, kind), kind, 70, bias, addend)
+            self.assertLess(((y - expected).norm() / expected.norm()).item(), allowed)
+
     def test_dropout(self):
         x = torch.randn(1001, requires_grad=True)
         y = ops.dropout(x, 0.25, 7)

@@ -5,50 +5,57 @@
 namespace megalodon::ops::bench {
 namespace {
 
-/// Copies of one matrix, in turn, as many as no cache holds: a model's layers are not in it either.
+struct Which {
+  int64_t O, I;
+  FixedType type;
+  bool operator==(const Which&) const = default;
+};
+
+/// Copies of one matrix, in turn, as many as no cache holds: a model's layers are not in it either. Of one case's
+/// matrix at a time.
 class Rotation {
  public:
-  Rotation(const Tensor& w, FixedType type) {
-    constexpr int64_t kBytes = 256 << 20;
-    const FixedMatrix first = fix_matrix(w, type);
-    do {
-      const Tensor bytes = first.bytes().clone();
-      copies_.emplace_back(type, first.outputs(), first.inputs(), bytes);
-    } while (static_cast<int64_t>(copies_.size()) * first.bytes().numel() < kBytes);
+  const FixedMatrix& next(const Which& which) {
+    if (copies_.empty() || which != which_) fill(which);
+    return copies_[turn_++ % copies_.size()];
   }
-  const FixedMatrix& next() { return copies_[turn_++ % copies_.size()]; }
 
  private:
+  void fill(const Which& which) {
+    constexpr int64_t kBytes = 256 << 20;
+    which_ = which;
+    copies_ = {fix_matrix(normal({which.O, which.I}, torch::kCPU), which.type)};
+    const Tensor bytes = copies_[0].bytes();
+    while (static_cast<int64_t>(copies_.size()) * bytes.numel() < kBytes)
+      copies_.emplace_back(which.type, which.O, which.I, bytes.clone());
+  }
+
+  Which which_ = {};
   std::vector<FixedMatrix> copies_;
   size_t turn_ = 0;
 };
 
 std::vector<Case> fixed_matrix_cases(torch::Device device) {
   if (!device.is_cpu()) return {};
-  struct Sizes {
-    int64_t out, in;
-  };
-  std::vector<Case> list;
-  for (const auto& [O, I] : std::vector<Sizes>{{2560, 1024}, {1024, 2048}, {32000, 1024}})
-    for (const FixedType type : {FixedType::kFloat32, FixedType::kBfloat16, FixedType::kQ8, FixedType::kQ4}) {
-      const auto matrices = std::make_shared<Rotation>(normal({O, I}, device), type);
+  const auto matrices = std::make_shared<Rotation>();
+  std::vector<Operator> operators;
+  for (const auto& [O, I] : std::vector<std::pair<int64_t, int64_t>>{{2560, 1024}, {1024, 2048}, {32000, 1024}})
+    for (const FixedType type : {FixedType::kFloat32, FixedType::kBfloat16, FixedType::kQ8, FixedType::kQ4})
       for (const int64_t M : {1, 16, 2048}) {
-        const double flops = 2.0 * static_cast<double>(M * O * I);
-        const auto bytes = static_cast<double>(matrices->next().bytes().numel());
-        const std::vector<Case> some =
-            cases({{.name = "fixed_matrix",
-                    .shape = fmt::format("M={} O={} I={}, {}", M, O, I, name_of(type)),
-                    .inputs = {normal({M, I}, device)},
-                    .checked = {normal({std::min<int64_t>(M, 64), I}, device)},
-                    .kernel = [matrices](const Tensors& t) { return fixed_linear(t[0], matrices->next()); },
-                    .reference = [matrices](const Tensors& t) { return ref::fixed_linear(t[0], matrices->next()); },
-                    .forward = {.bytes = M <= kFewRows ? bytes : 0, .flops = flops},
-                    .tolerance = type == FixedType::kFloat32 ? 1e-5 : 2e-2}},
-                  device);
-        list.insert(list.end(), some.begin(), some.end());
+        const Which which = {O, I, type};
+        const FixedView view = {type, O, I, nullptr};
+        operators.push_back(
+            {.name = "fixed_matrix",
+             .shape = fmt::format("M={} O={} I={}, {}", M, O, I, name_of(type)),
+             .inputs = {normal({M, I}, device)},
+             .checked = {normal({std::min<int64_t>(M, 64), I}, device)},
+             .kernel = [=](const Tensors& t) { return fixed_linear(t[0], matrices->next(which)); },
+             .reference = [=](const Tensors& t) { return ref::fixed_linear(t[0], matrices->next(which)); },
+             .forward = {.bytes = M <= kFewRows ? static_cast<double>(view.blocks() * view.block_bytes()) : 0,
+                         .flops = 2.0 * static_cast<double>(M * O * I)},
+             .tolerance = type == FixedType::kFloat32 ? 1e-5 : 2e-2});
       }
-    }
-  return list;
+  return cases(operators, device);
 }
 
 [[maybe_unused]] const bool fixed_matrix_added = add_cases("fixed_matrix", fixed_matrix_cases);

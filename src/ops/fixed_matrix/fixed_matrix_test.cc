@@ -150,6 +150,18 @@ TEST(FixedMatrix, ProductsAgreeWithFloat64) {
     }
 }
 
+TEST(FixedMatrix, ManyRowsTakeLargeMatricesInTiles) {
+  const Tensor raw = torch::randn({700, 2000}), x = torch::randn({40, 2000}), bias = torch::randn({700}),
+               addend = torch::randn({40, 700});
+  for (const FixedType type : kTypes) {
+    const FixedMatrix w = fix_matrix(raw, type);
+    const Tensor x64 = x.to(torch::kFloat64), expected = ref::fixed_linear(x64, w, bias.to(torch::kFloat64), addend);
+    const double allowed = type == FixedType::kFloat32 ? 1e-6 : in_codes(type) ? 7e-3 : 3e-3;
+    const double error = (fixed_linear(x, w, bias, addend).to(torch::kFloat64) - expected).norm().item<double>();
+    EXPECT_LT(error, allowed * expected.norm().item<double>()) << name_of(type);
+  }
+}
+
 // Roundings of x are independent: they add up to far less than at their worst.
 TEST(FixedMatrix, RoundingXCostsHalfAPercent) {
   const Tensor raw = torch::randn({300, 512});
