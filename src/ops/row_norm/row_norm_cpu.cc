@@ -49,11 +49,14 @@ void gradient_rows_of_type(const RowNormArgs& a, const Affine& affine, const Row
     const double size = static_cast<double>(a.size), rstd = s.rstd;
     const double constant = a.centered ? -rstd * sums.g / size : 0.0;
     const double slope = -rstd * rstd * rstd * sums.gc / size;
-    input_gradient(x, s.mean, dy, scale, {s.rstd, static_cast<float>(constant), static_cast<float>(slope)},
-                   static_cast<float*>(out.dx) + row * a.size, a.size);
-    if (!parameters.wanted()) continue;
-    parameter_gradient(x, s.mean, s.rstd, dy, parameters.dscale(), parameters.dshift(), a.size);
-    parameters.row_done();
+    const RunGradient run{s.rstd, static_cast<float>(constant), static_cast<float>(slope)};
+    float* dx = static_cast<float*>(out.dx) + row * a.size;
+    if (parameters.wanted()) {
+      all_gradients(x, s.mean, dy, scale, run, dx, parameters.dscale(), parameters.dshift(), a.size);
+      parameters.row_done();
+    } else {
+      input_gradient(x, s.mean, dy, scale, run, dx, a.size);
+    }
   }
   parameters.flush();
 }
@@ -84,10 +87,10 @@ namespace {
 HWY_EXPORT(row_norm_rows);
 HWY_EXPORT(row_norm_gradient_rows);
 
-// At least 16 Ki elements a block so that a task outweighs its scheduling; at most 128 blocks so that the partial sums
-// of the parameters' gradients stay small beside x.
+// At least 16 Ki elements a block so that a task outweighs its scheduling; at most 32 blocks so that the partial sums
+// of the parameters' gradients, in float64 and added up by one thread, stay small beside x.
 int64_t rows_per_block(const RowNormArgs& a) {
-  return std::max((int64_t{1} << 14) / std::max<int64_t>(a.size, 1) + 1, (a.rows + 127) / 128);
+  return std::max((int64_t{1} << 14) / std::max<int64_t>(a.size, 1) + 1, (a.rows + 31) / 32);
 }
 
 /// Calls task(block, first row, end) for every block.

@@ -200,6 +200,29 @@ HWY_INLINE void parameter_gradient(const float* x, SplitMean mean, float rstd, c
   });
 }
 
+template <class Tag, class Y>
+HWY_INLINE void all_gradients_span(Tag d, const float* x, SplitMean mean, const Y* dy, const float* scale,
+                                   RunGradient r, float* dx, float* dscale, float* dshift, int64_t begin, int64_t end) {
+  const auto hi = hn::Set(d, mean.hi), lo = hn::Set(d, mean.lo), rstd = hn::Set(d, r.rstd);
+  const auto constant = hn::Set(d, r.constant), slope = hn::Set(d, r.slope);
+  for (int64_t i = begin; i < end; i += static_cast<int64_t>(hn::Lanes(d))) {
+    const auto gradient = load(d, dy + i), g = hn::Mul(gradient, hn::LoadU(d, scale + i));
+    const auto c = hn::Sub(hn::Sub(hn::LoadU(d, x + i), hi), lo);
+    hn::StoreU(hn::MulAdd(g, rstd, hn::MulAdd(slope, c, constant)), d, dx + i);
+    hn::StoreU(hn::MulAdd(gradient, hn::Mul(c, rstd), hn::LoadU(d, dscale + i)), d, dscale + i);
+    hn::StoreU(hn::Add(gradient, hn::LoadU(d, dshift + i)), d, dshift + i);
+  }
+}
+
+/// input_gradient() and parameter_gradient() in one pass over x and dy.
+template <class Y>
+HWY_INLINE void all_gradients(const float* x, SplitMean mean, const Y* dy, const float* scale, RunGradient r, float* dx,
+                              float* dscale, float* dshift, int64_t size) {
+  for_each_span<float>(size, [&](auto d, int64_t begin, int64_t end) HWY_ATTR {
+    all_gradients_span(d, x, mean, dy, scale, r, dx, dscale, dshift, begin, end);
+  });
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace megalodon::ops
 HWY_AFTER_NAMESPACE();
