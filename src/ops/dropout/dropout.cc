@@ -37,9 +37,9 @@ class DropoutFunction : public torch::autograd::Function<DropoutFunction> {
   }
 };
 
-/// The dtype that the kernel of x's device reads and writes x in: bfloat16 as it is on the GPU, else float32.
+/// The dtype that kernels read and write x in: bfloat16 as it is, else float32.
 torch::ScalarType kernel_type(const Tensor& x) {
-  return x.is_cuda() && x.scalar_type() == torch::kBFloat16 ? torch::kBFloat16 : torch::kFloat32;
+  return x.scalar_type() == torch::kBFloat16 ? torch::kBFloat16 : torch::kFloat32;
 }
 
 }  // namespace

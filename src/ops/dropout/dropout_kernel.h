@@ -9,7 +9,7 @@
 namespace megalodon::ops {
 
 struct DropoutArgs {
-  NumberType type;  // of x and y; the CPU's is float32
+  NumberType type;  // of x and y
   const void* x;
   void* y;  // may be x
   int64_t size;
