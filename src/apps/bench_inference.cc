@@ -133,11 +133,11 @@ std::shared_ptr<InferenceOptions> add_shared(CLI::App& command, Common& common) 
                                  fmt::format("with random weights, of {}", fmt::join(preset_names(), ", ")))
                      ->capture_default_str();
   command.add_option("--model", options->model, "instead: a model or run folder")->excludes(preset);
-  command.add_option("--type", options->types, "of the matrices: float32 (f32), bfloat16 (bf16), q8, q4, or several")
-      ->delimiter(',')
-      ->transform(CLI::Transformer(std::map<std::string, std::string>{{"f32", "float32"}, {"bf16", "bfloat16"}}))
-      ->check(CLI::IsMember({"float32", "bfloat16", "q8", "q4"}))
-      ->capture_default_str();
+  accept_types(
+      *command
+           .add_option("--type", options->types, "of the matrices: float32 (f32), bfloat16 (bf16), q8, q4, or several")
+           ->delimiter(',')
+           ->capture_default_str());
   command.add_flag("--json", options->json, "one JSON object a line, for machines");
   add_threads(command, common);
   return options;

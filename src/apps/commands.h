@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/config.h"
+#include "models/model.h"
 
 namespace megalodon::apps {
 
@@ -34,6 +35,13 @@ void add_threads(CLI::App& command, Common& common, const char* help = "CPU thre
 
 /// Declares --device, as ops::parse_device() takes it.
 void add_device(CLI::App& command, std::string& device);
+
+/// Lets an option take the types of Model::fix(), by their long names or f32 and bf16.
+void accept_types(CLI::Option& option);
+/// Declares --type, that of the matrices.
+void add_type(CLI::App& command, std::string& type);
+/// Model::fix() on a CPU. Throws UsageError for a GPU and another type than float32.
+void use_type(Model& model, const std::string& type);
 
 /// For options that count. (CLI11's own check speaks of 9223372036854775807.)
 CLI::Validator at_least(int64_t smallest);

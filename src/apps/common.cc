@@ -17,6 +17,25 @@ void add_device(CLI::App& command, std::string& device) {
   command.add_option("--device", device, "what computes: cpu, cuda or cuda:N")->capture_default_str();
 }
 
+void accept_types(CLI::Option& option) {
+  option.transform(CLI::Transformer(std::map<std::string, std::string>{{"f32", "float32"}, {"bf16", "bfloat16"}}))
+      ->check(CLI::IsMember({"float32", "bfloat16", "q8", "q4"}));
+}
+
+void add_type(CLI::App& command, std::string& type) {
+  accept_types(*command
+                    .add_option("--type", type,
+                                "of the matrices: float32 (f32), bfloat16 (bf16), q8 (8.5 bits a weight) or q4 (5)")
+                    ->capture_default_str());
+}
+
+void use_type(Model& model, const std::string& type) {
+  if (model.device().is_cpu())
+    model.fix(ops::fixed_type(type));
+  else if (type != "float32")
+    fail_usage("[--type] on a GPU expected float32, got {}", type);
+}
+
 CLI::Validator at_least(int64_t smallest) {
   const auto find_error = [smallest](const std::string& text) {
     int64_t value = 0;

@@ -16,7 +16,7 @@ namespace megalodon::apps {
 namespace {
 
 struct PplOptions {
-  std::string model, data, device = "cpu";
+  std::string model, data, device = "cpu", type = "float32";
   std::vector<fs::path> text;
   PerplexityOptions perplexity;
   int64_t batch = 1;
@@ -70,6 +70,7 @@ void run_ppl(const PplOptions& options) {
   if (options.data.empty() == options.text.empty())
     fail_usage("[eval ppl] expected either --data, a prepared corpus, or --text, files of text");
   const TextModel loaded = load_text_model(options.model, ops::parse_device(options.device));
+  use_type(*loaded.model, options.type);
   if (options.text.empty()) return evaluate_file(options, *loaded.model, *loaded.tokenizer, options.data);
   const TemporaryFolder folder;
   data::PrepareOptions prepare;
@@ -116,6 +117,7 @@ void add_eval(CLI::App& app, Common& common) {
          "as the published evaluator does with long inputs: calls of two chunks, and from the eighth chunk on norm "
          "statistics of the last six chunks only")
       ->excludes(stretch);
+  add_type(*ppl, options->type);
   add_device(*ppl, options->device);
   add_threads(*ppl, common);
   ppl->add_flag("--json", options->json, "print one JSON object");

@@ -30,7 +30,7 @@ struct GenerateOptions {
   int64_t logprobs = -1;      // alternatives to tell of each token; -1: tell nothing
   std::string logprobs_file;  // "": standard error
   bool echo = false;
-  std::string device = "cpu";
+  std::string device = "cpu", type = "float32";
   SamplerConfig sampler;
 };
 
@@ -125,6 +125,7 @@ Stream load_state(const std::string& path, const Engine& engine, const data::Tok
 void run_generate(const GenerateOptions& options) {
   Sampler sampler(options.sampler);
   const TextModel loaded = load_text_model(options.model, ops::parse_device(options.device));
+  use_type(*loaded.model, options.type);
   const Engine engine(*loaded.model);
   Stream stream;
   if (!options.load_state.empty()) stream = load_state(options.load_state, engine, *loaded.tokenizer, sampler);
@@ -194,6 +195,7 @@ void add_generate(CLI::App& app, Common& common) {
       ->add_option("--logprobs-file", options->logprobs_file,
                    "where --logprobs tells it, replacing what is there; without this, standard error")
       ->needs(logprobs);
+  add_type(*command, options->type);
   add_device(*command, options->device);
   add_threads(*command, common);
   add_fields(*command, [options](config::Visitor& v) { options->sampler.visit(v); });

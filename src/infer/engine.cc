@@ -166,7 +166,11 @@ const std::string& Engine::fingerprint() const {
   Xxh3 hash;
   const auto add = [&](std::string_view text) { hash.update(std::as_bytes(std::span(text))); };
   add(config_json(model_.config(), {}));
+  for (const nn::Linear* linear : model_.linears())
+    if (const ops::FixedMatrix& fixed = linear->packed->fixed(); fixed.defined())
+      hash.update({reinterpret_cast<const std::byte*>(fixed.view().bytes), static_cast<size_t>(fixed.bytes().numel())});
   for (const auto& [name, weight] : named_weights(model_)) {
+    if (weight.numel() > 0 && weight.stride(0) == 0) continue;  // the shape of a fixed matrix
     add(name + "\n");
     hash.update(to_view(name, weight.detach().to(torch::kCPU).contiguous()).bytes);
   }

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
 #include <random>
+#include <set>
 
 #include "base/check.h"
 #include "models/testing.h"
@@ -106,6 +108,42 @@ TEST_F(EngineTest, ACacheOfBfloat16DoesNotDependOnTheSplitEither) {
   for (const int64_t& token : tokens) engine.read(single, {&token, 1});
   EXPECT_TRUE(close(single.logits(), whole.logits(), 1e-5));
   EXPECT_TRUE(close(whole.logits(), expected(tokens)[kLength - 1], 2e-2));
+}
+
+/// With fixed matrices not a bit depends on the batch, so that greedy texts never do; and how far a type's rounding
+/// goes.
+TEST_F(EngineTest, NeighboursChangeNoBitOfAFixedModel) {
+  const Tokens tokens = text(1), other = text(2);
+  const Tensor exact = expected(tokens);
+  const std::map<ops::FixedType, double> bounds = {{ops::FixedType::kFloat32, 1e-5},
+                                                   {ops::FixedType::kBfloat16, 2e-2},
+                                                   {ops::FixedType::kQ8, 4e-2},
+                                                   {ops::FixedType::kQ4, 0.5}};
+  std::set<std::string> fingerprints;
+  for (const auto& [type, bound] : bounds) {
+    const auto model = noisy_model(config_);
+    model->fix(type);
+    const Engine engine(*model);
+    fingerprints.insert(engine.fingerprint());
+    Stream alone, together, neighbour;
+    engine.read(neighbour, std::span(other).first(13));
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      engine.read(alone, {&tokens[i], 1});
+      Stream* const batch[] = {&neighbour, &together};
+      engine.step(i % 5 == 0 ? std::span(batch).last(1) : std::span(batch),
+                  i % 5 == 0 ? Tokens{tokens[i]} : Tokens{other[i], tokens[i]});
+      ASSERT_TRUE(torch::equal(together.logits(), alone.logits())) << ops::name_of(type) << ", token " << i;
+    }
+    EXPECT_TRUE(close(alone.logits(), exact[kLength - 1], bound)) << ops::name_of(type);
+    EXPECT_EQ(model->info().parameters, model_->info().parameters);
+    torch::NoGradGuard no_grad;
+    NoCarry none, again;
+    const ModelInput input{torch::tensor(tokens).unsqueeze(0), {}};
+    const Tensor targets_BL = torch::tensor(other).unsqueeze(0);
+    EXPECT_TRUE(close(model->nll(input, targets_BL, none), model_->nll(input, targets_BL, again), bound))
+        << ops::name_of(type);
+  }
+  EXPECT_EQ(fingerprints.size(), bounds.size()) << "a state is of no use to the same model in another type";
 }
 
 /// Copies share what they have read, and neither sees what the other reads.

@@ -223,7 +223,7 @@ TEST(Megalodon, GradientsMatchFiniteDifferences) {
     torch::NoGradGuard no_grad;
     const double step = 1e-6;
     for (const auto& [name, parameter] : model->named_parameters().pairs()) {
-      Tensor flat = parameter.data().view({-1});
+      Tensor flat = parameter.view({-1});
       const Tensor gradient = parameter.grad().view({-1});
       const int64_t stride = std::max<int64_t>(1, flat.numel() / 7);  // a sample of each tensor's elements
       for (int64_t i = 0; i < flat.numel(); i += stride) {

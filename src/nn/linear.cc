@@ -1,5 +1,7 @@
 #include "nn/linear.h"
 
+#include <cmath>
+
 #include "nn/parameters.h"
 
 namespace megalodon::nn {
@@ -11,7 +13,7 @@ Linear::Linear(torch::nn::Module& module, const std::string& path, int64_t in, i
 
 void Linear::fix(ops::FixedType type) {
   packed->fix(ops::fix_matrix(weight.detach().to(torch::kFloat32).contiguous(), type));
-  if (!shared_) weight.set_data(torch::zeros({1, 1}).expand(weight.sizes()));
+  if (!shared_) weight.set_data(torch::full({1, 1}, NAN).expand(weight.sizes()));  // whoever reads it notices
 }
 
 }  // namespace megalodon::nn

@@ -103,22 +103,29 @@ Tensor restore_matrix(const FixedMatrix& w) {
   return restored;
 }
 
-Tensor fixed_linear(const Tensor& x, const FixedMatrix& w, const Tensor& bias, const Tensor& addend) {
+void fixed_linear_into(const Tensor& y, const Tensor& x, const FixedMatrix& w, const Tensor& bias,
+                       const Tensor& addend) {
   check_inputs(x, w, bias, addend);
   torch::NoGradGuard no_grad;
-  if (!has_kernels(x)) return ref::fixed_linear(x, w, bias, addend);
-  auto y_sizes = x.sizes().vec();
-  y_sizes.back() = w.outputs();
-  const Tensor y = torch::empty(y_sizes, x.options()), x_MI = x.reshape({-1, w.inputs()}).contiguous();
+  if (!has_kernels(x)) {
+    Tensor(y).copy_(ref::fixed_linear(x, w, bias, addend));
+    return;
+  }
+  const Tensor x_MI = x.reshape({-1, w.inputs()}).contiguous();
   const Tensor addend_MO = addend.defined() ? addend.contiguous().view({-1, w.outputs()}) : addend;
   const Tensor bias_O = bias.defined() ? bias.contiguous() : bias;
   const bool codes = w.type() == FixedType::kQ8 || w.type() == FixedType::kQ4;
-  if (x_MI.size(0) > kFewRows && !codes) {
-    multiply_many_rows(y.view({-1, w.outputs()}), x_MI, w, bias_O, addend_MO);
-    return y;
-  }
+  if (x_MI.size(0) > kFewRows && !codes)
+    return multiply_many_rows(y.view({-1, w.outputs()}), x_MI, w, bias_O, addend_MO);
   const auto numbers = [](const Tensor& t) { return t.defined() ? t.data_ptr<float>() : nullptr; };
   fixed_product_cpu({w.view(), x_MI.size(0), numbers(x_MI), numbers(bias_O), numbers(addend_MO), numbers(y)});
+}
+
+Tensor fixed_linear(const Tensor& x, const FixedMatrix& w, const Tensor& bias, const Tensor& addend) {
+  auto y_sizes = x.sizes().vec();
+  y_sizes.back() = w.outputs();
+  const Tensor y = torch::empty(y_sizes, x.options());
+  fixed_linear_into(y, x, w, bias, addend);
   return y;
 }
 

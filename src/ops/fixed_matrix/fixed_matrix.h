@@ -73,6 +73,9 @@ Tensor restore_matrix(const FixedMatrix& w);
 
 /// x [..,I]; bias [O] and addend [..,O], or undefined; all float32 and on the CPU. Not differentiable.
 Tensor fixed_linear(const Tensor& x, const FixedMatrix& w, const Tensor& bias = {}, const Tensor& addend = {});
+/// The same into y [..,O], float32 and contiguous.
+void fixed_linear_into(const Tensor& y, const Tensor& x, const FixedMatrix& w, const Tensor& bias,
+                       const Tensor& addend);
 
 namespace ref {
 Tensor restore_matrix(const Tensor& w_OI, FixedType type);  // of a matrix that is stored in that type

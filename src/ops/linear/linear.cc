@@ -91,6 +91,23 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
   }
 };
 
+/// What PackedWeight::fix() was given, as the products of one kind or another ask for it.
+class FixedFactor final : public PackedMatrix::Factor {
+ public:
+  explicit FixedFactor(FixedMatrix matrix) : matrix_(std::move(matrix)) {}
+  void multiply(const Tensor& out_MN, const Tensor& a_MK, const Tensor& bias_N,
+                const Tensor& addend_MN) const override {
+    const auto wide = [](const Tensor& t) { return t.defined() ? t.to(torch::kFloat32) : t; };
+    const bool direct = out_MN.scalar_type() == torch::kFloat32 && out_MN.is_contiguous();
+    const Tensor y = direct ? out_MN : torch::empty(out_MN.sizes(), torch::kFloat32);
+    fixed_linear_into(y, wide(a_MK), matrix_, bias_N, wide(addend_MN));
+    if (!direct) Tensor(out_MN).copy_(y);
+  }
+
+ private:
+  FixedMatrix matrix_;
+};
+
 /// Float32 weights where there are kernels; anything else takes the reference.
 bool use_products(const Tensor& x, Precision precision) {
   return (x.scalar_type() == torch::kFloat32 || precision == Precision::kBfloat16) && has_kernels(x);
@@ -144,21 +161,6 @@ PlanPtr make_plan(const Tensor& x, const std::vector<LinearLayer>& layers, Preci
   return plan;
 }
 
-bool is_fixed(const LinearLayer& layer) {
-  return layer.packed && layer.packed->fixed().defined();
-}
-
-std::vector<Tensor> fixed_layers(const Tensor& x, const std::vector<LinearLayer>& layers) {
-  const auto wide = [](const Tensor& t) { return t.defined() ? t.to(torch::kFloat32) : t; };
-  std::vector<Tensor> outputs;
-  for (const LinearLayer& layer : layers) {
-    check(is_fixed(layer), "[linear] the layers of a call are all fixed or none is");
-    outputs.push_back(fixed_linear(wide(x), layer.packed->fixed(), layer.bias, wide(layer.addend))
-                          .to(y_type(layer.addend, x.scalar_type())));
-  }
-  return outputs;
-}
-
 /// One product after the other, with nothing kept for a backward pass.
 std::vector<Tensor> undifferentiated_layers(const Tensor& x, const std::vector<LinearLayer>& layers,
                                             Precision precision) {
@@ -183,7 +185,16 @@ torch::ScalarType product_type(Precision precision) {
   return precision == Precision::kBfloat16 ? torch::kBFloat16 : torch::kFloat32;
 }
 
+void PackedWeight::fix(FixedMatrix matrix) {
+  fixed_ = std::move(matrix);
+  fixed_factor_ = std::make_shared<FixedFactor>(fixed_);
+}
+
 PackedMatrix PackedWeight::for_forward(const Tensor& w_OI, Precision precision, bool differentiated) {
+  if (fixed_factor_ != nullptr) {
+    check(!differentiated, "[linear] a fixed matrix has no gradients");
+    return PackedMatrix(fixed_factor_);
+  }
   if (w_OI.is_cuda()) return PackedMatrix::as_it_is(rounded(w_OI, precision).t());
   if (precision == Precision::kFloat32 && !differentiated) return PackedMatrix::as_it_is(w_OI.t());
   return get(forward_, w_OI, precision, [&] { return PackedMatrix(w_OI.t(), product_type(precision)); });
@@ -210,7 +221,6 @@ T PackedWeight::get(Copy<T>& copy, const Tensor& w, Precision precision, const M
 
 std::vector<Tensor> linears(const Tensor& x, const std::vector<LinearLayer>& layers, Precision precision) {
   check_inputs(x, layers, precision);
-  if (is_fixed(layers[0])) return fixed_layers(x, layers);
   std::vector<Tensor> outputs;
   if (!use_products(x, precision)) {
     for (const auto& [weight, bias, packed, addend] : layers) {

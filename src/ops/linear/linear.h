@@ -26,7 +26,7 @@ class PackedWeight final : public torch::CustomClassHolder {
 
   /// For inference on the CPU: from now on products read this, whatever their precision, and of the weight only its
   /// shape counts.
-  void fix(FixedMatrix matrix) { fixed_ = std::move(matrix); }
+  void fix(FixedMatrix matrix);
   const FixedMatrix& fixed() const { return fixed_; }
 
  private:
@@ -47,6 +47,7 @@ class PackedWeight final : public torch::CustomClassHolder {
   Copy<PackedMatrix> forward_, backward_;
   Copy<Tensor> rounded_;
   FixedMatrix fixed_;
+  FactorPtr fixed_factor_;
 };
 
 using PackedWeightPtr = c10::intrusive_ptr<PackedWeight>;
@@ -65,8 +66,7 @@ struct LinearLayer {
 constexpr size_t kMostLinearLayers = 3;
 
 /// One to three layers of the same x [..,in]: their gradients with respect to x are summed up while they are made. y is
-/// of the addend's dtype, where there is one, otherwise of x's. Layers of one call are all fixed or none is; fixed ones
-/// have no gradients. With kBfloat16 weights and biases are float32, and x
+/// of the addend's dtype, where there is one, otherwise of x's. With kBfloat16 weights and biases are float32, and x
 /// and addend float32 or bfloat16; a gradient is of the dtype of what it belongs to.
 std::vector<Tensor> linears(const Tensor& x, const std::vector<LinearLayer>& layers, Precision precision);
 

@@ -23,13 +23,15 @@ torch::ScalarType bfloat16_product_type();
 /// A right-hand side in the order in which products read it fastest.
 class PackedMatrix {
  public:
+  class Factor;
   PackedMatrix() = default;
+  explicit PackedMatrix(std::shared_ptr<const Factor> factor) : factor_(std::move(factor)) {}
   /// Of b [K,N], two-dimensional with either axis contiguous, rounded to `type`: float32 or bfloat16.
   PackedMatrix(const Tensor& b_KN, torch::ScalarType type);
   /// b itself, without a copy: float32, for a pass that would use it once, or on a GPU also bfloat16.
   static PackedMatrix as_it_is(const Tensor& b_KN);
-  /// Of bfloat16 numbers in the order [N/64][K/32][16][64][2]: pairs of rows of b, 64 columns each, filled up with zeros
-  /// to whole blocks. Read as they are, without a copy; only where bfloat16_product_type() is bfloat16.
+  /// Of bfloat16 numbers in the order [N/64][K/32][16][64][2]: pairs of rows of b, 64 columns each, filled up with
+  /// zeros to whole blocks. Read as they are, without a copy; only where bfloat16_product_type() is bfloat16.
   static PackedMatrix in_blocks(const Tensor& bytes, int64_t K, int64_t N);
   bool defined() const { return factor_ != nullptr; }
 
@@ -37,21 +39,24 @@ class PackedMatrix {
   /// float32 or bfloat16, with contiguous rows (on a GPU one after the other); bias is [N], float32, or undefined;
   /// addend is like out in shape, not in memory, or undefined.
   void multiply(const Tensor& out_MN, const Tensor& a_MK, const Tensor& bias_N = {},
-                const Tensor& addend_MN = {}) const {
-    factor_->multiply(out_MN, a_MK, bias_N, addend_MN);
-  }
-
-  /// What a library keeps of b.
-  class Factor {
-   public:
-    virtual ~Factor() = default;
-    virtual void multiply(const Tensor& out_MN, const Tensor& a_MK, const Tensor& bias_N,
-                          const Tensor& addend_MN) const = 0;
-  };
+                const Tensor& addend_MN = {}) const;
 
  private:
   std::shared_ptr<const Factor> factor_;
 };
+
+/// What a library keeps of b.
+class PackedMatrix::Factor {
+ public:
+  virtual ~Factor() = default;
+  virtual void multiply(const Tensor& out_MN, const Tensor& a_MK, const Tensor& bias_N,
+                        const Tensor& addend_MN) const = 0;
+};
+
+inline void PackedMatrix::multiply(const Tensor& out_MN, const Tensor& a_MK, const Tensor& bias_N,
+                                   const Tensor& addend_MN) const {
+  factor_->multiply(out_MN, a_MK, bias_N, addend_MN);
+}
 
 /// dw = dyᵀ x, or dw += dyᵀ x, and db = Σ dy (may be undefined). dy [M,O] and x [M,I] are both float32 or both
 /// bfloat16; dw [O,I] and db [O] are float32 and contiguous.
