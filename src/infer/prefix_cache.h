@@ -13,7 +13,7 @@ namespace megalodon {
 
 struct PrefixCacheOptions {
   int64_t bytes = int64_t{1} << 30;          // of states in memory; those used least recently go first
-  fs::path folder;                           // where snapshots are kept too, across processes; empty: nowhere
+  fs::path folder = {};                      // where snapshots are kept too, across processes; empty: nowhere
   int64_t folder_bytes = int64_t{10} << 30;  // of its files; the oldest go first
 };
 
