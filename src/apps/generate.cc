@@ -118,7 +118,11 @@ Stream load_state(const std::string& path, const Engine& engine, const data::Tok
   check(of("tokenizer") == tokenizer.describe(),
         "['{}'] the snapshot's text is of another tokenizer: expected {}, found {}", path, tokenizer.describe().dump(),
         of("tokenizer").dump());
-  sampler.load_state(of("sampler"));
+  try {
+    sampler.load_state(of("sampler"));
+  } catch (const Error& error) {
+    fail("['{}'] the sampler cannot go on; give the sampling options that --save-state had: {}", path, error.what());
+  }
   return snapshot.stream;
 }
 
@@ -150,10 +154,10 @@ void run_generate(const GenerateOptions& options) {
   };
   generate(engine, stream, {ids.begin(), ids.end()}, options.tokens, loaded.tokenizer->vocabulary(), sampler, emit,
            observe_logprobs(options, *loaded.tokenizer, stream.tokens() + std::ssize(ids)));
-  fmt::print("{}\n", utf8.finish());
-  if (!options.save_state.empty())
+  if (!options.save_state.empty())  // first: standard output may fail
     save_snapshot(options.save_state, engine,
                   {stream, {{"tokenizer", loaded.tokenizer->describe()}, {"sampler", sampler.state()}}});
+  fmt::print("{}\n", utf8.finish());
   check(std::ferror(stdout) == 0, "[generate] standard output was closed");
 }
 
@@ -170,9 +174,10 @@ void add_generate(CLI::App& app, Common& common) {
       ->check(at_least(-1))
       ->capture_default_str();
   command
-      ->add_option("--load-state", options->load_state,
-                   "go on with a stream where --save-state left it, its sampler's draws included: nothing of its past "
-                   "is read again; --prompt, where given, comes next in it")
+      ->add_option(
+          "--load-state", options->load_state,
+          "go on with a stream where --save-state left it: nothing of its past is read again, draws go on with "
+          "the seed of the file; --prompt, where given, comes next")
       ->type_name("FILE");
   command
       ->add_option("--save-state", options->save_state,

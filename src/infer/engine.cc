@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/check.h"
 #include "base/hash.h"
@@ -68,13 +69,15 @@ Engine::Engine(Model& model, const EngineOptions& options)
 }
 
 void Engine::read(Stream& stream, std::span<const int64_t> tokens, const UseHidden& use) const {
+  check_tokens(tokens);
+  const torch::NoGradGuard no_grad;  // for `use`, too
   const auto length = static_cast<int64_t>(tokens.size());
   Stream* const only = &stream;
   for (int64_t at = 0; at < length; at += options_.block) {
     const int64_t count = std::min(options_.block, length - at);
     const Tensor tokens_BL = torch::empty({1, count}, torch::kInt64);
     std::copy_n(tokens.data() + at, count, tokens_BL.data_ptr<int64_t>());
-    const Tensor hidden_BLD = advance({&only, 1}, tokens_BL, at + count == length);
+    const Tensor hidden_BLD = advance({&only, 1}, tokens_BL);
     if (use) use(at, hidden_BLD[0]);
   }
 }
@@ -82,11 +85,12 @@ void Engine::read(Stream& stream, std::span<const int64_t> tokens, const UseHidd
 void Engine::step(std::span<Stream* const> streams, std::span<const int64_t> tokens) const {
   check(streams.size() == tokens.size(), "[engine] expected a token for each of {} streams, got {}", streams.size(),
         tokens.size());
+  check(std::set(streams.begin(), streams.end()).size() == streams.size(),
+        "[engine] a stream cannot be stepped twice at once");
+  check_tokens(tokens);
   std::vector<Stream*> together;
   std::vector<int64_t> theirs;
   for (size_t b = 0; b < streams.size(); ++b) {
-    check(std::find(together.begin(), together.end(), streams[b]) == together.end(),
-          "[engine] a stream cannot be stepped twice at once");
     if (streams[b]->tokens_ == 0) {  // it has no state yet to be put among the others'
       read(*streams[b], {&tokens[b], 1});
       continue;
@@ -94,7 +98,13 @@ void Engine::step(std::span<Stream* const> streams, std::span<const int64_t> tok
     together.push_back(streams[b]);
     theirs.push_back(tokens[b]);
   }
-  if (!together.empty()) advance(together, torch::tensor(theirs).unsqueeze(1), /*wants_logits=*/true);
+  if (!together.empty()) advance(together, torch::tensor(theirs).unsqueeze(1));
+}
+
+void Engine::check_tokens(std::span<const int64_t> tokens) const {
+  const int64_t vocabulary = model_.config().vocabulary();
+  for (const int64_t token : tokens)
+    check(token >= 0 && token < vocabulary, "[engine] expected tokens from 0 to {}, got {}", vocabulary - 1, token);
 }
 
 /// Caches that are the stream's alone, with what it has read of the open chunk.
@@ -114,8 +124,11 @@ void Engine::make_caches(Stream& stream) const {
   stream.caches_ = std::move(own);
 }
 
-Tensor Engine::advance(std::span<Stream* const> streams, const Tensor& tokens_BL, bool wants_logits) const {
+Tensor Engine::advance(std::span<Stream* const> streams, const Tensor& tokens_BL) const {
   const torch::NoGradGuard no_grad;
+  for (const Stream* stream : streams)
+    check(!stream->torn_, "[engine] an error ended this stream's last pass; go on from a copy or a snapshot");
+  const int64_t length = tokens_BL.size(1);
   std::vector<ops::KeyValueRows> caches(static_cast<size_t>(shape_.slots));
   for (Stream* stream : streams) {
     make_caches(*stream);
@@ -125,17 +138,19 @@ Tensor Engine::advance(std::span<Stream* const> streams, const Tensor& tokens_BL
     }
   }
   BatchCarry carry(states(streams), std::move(caches));
+  // The caches are written while the model runs; what else a stream is changes when all is done.
+  for (Stream* stream : streams)
+    stream->torn_ = shape_.steps > 0 && stream->tokens_ % shape_.steps + length > shape_.steps;
   const Tensor hidden_BLD = model_.hidden({tokens_BL, {}}, carry);
-  const int64_t length = tokens_BL.size(1);
-  const Tensor logits_BV =
-      wants_logits ? model_.output()(hidden_BLD.select(1, length - 1), nn::Precision::kFloat32) : Tensor();
+  const Tensor logits_BV = model_.output()(hidden_BLD.select(1, length - 1), nn::Precision::kFloat32);
   const auto batch =
       std::make_shared<const Stream::Batch>(Stream::Batch{carry.take_after(), static_cast<int64_t>(streams.size())});
   for (size_t b = 0; b < streams.size(); ++b) {
     Stream& stream = *streams[b];
     stream.batch_ = batch, stream.row_ = static_cast<int64_t>(b);
     stream.tokens_ += length;
-    stream.logits_ = wants_logits ? logits_BV[static_cast<int64_t>(b)] : Tensor();
+    stream.logits_ = logits_BV[static_cast<int64_t>(b)];
+    stream.torn_ = false;
   }
   return hidden_BLD;
 }
@@ -244,8 +259,8 @@ Stream Engine::restore(const io::TensorFile& file, int64_t tokens) const {
   stream.batch_ = std::make_shared<const Stream::Batch>(Stream::Batch{restore_states(file, tokens), 1});
   stream.tokens_ = tokens;
   stream.logits_ = restored(file, "logits", {model_.config().outputs()}, torch::kFloat32).to(model_.device());
-  make_caches(stream);
   const int64_t open = shape_.steps > 0 ? tokens % shape_.steps : 0;
+  if (open > 0) make_caches(stream);  // a stream at the end of a chunk is kept without
   for (int64_t slot = 0; open > 0 && slot < shape_.slots; ++slot) {
     ops::KeyValueCache& cache = (*stream.caches_)[static_cast<size_t>(slot)];
     const auto fill = [&](const char* kind, const Tensor& held) {

@@ -40,6 +40,7 @@ class Stream {
   std::shared_ptr<std::vector<ops::KeyValueCache>> caches_;  // of each slot that has one
   int64_t tokens_ = 0;
   Tensor logits_;
+  bool torn_ = false;  // an error ended a pass that had begun to overwrite the open chunk
 };
 
 /// Not to be used by two threads at a time; nor is the model meanwhile.
@@ -50,7 +51,8 @@ class Engine {
 
   /// Called after each pass with the hidden states of the tokens from `begin` on.
   using UseHidden = std::function<void(int64_t begin, const Tensor& hidden_LD)>;
-  /// Appends tokens, in passes of at most `block`; the result does not depend on how they are split into calls.
+  /// Appends tokens, in passes of at most `block`; up to rounding the result does not depend on how they are split into
+  /// calls. Throws Error for tokens that the model cannot read, and then changes nothing.
   void read(Stream& stream, std::span<const int64_t> tokens, const UseHidden& use = {}) const;
   /// Appends one token to each of several streams in one pass. Streams that stay together from step to step cost
   /// nothing to put together.
@@ -73,7 +75,8 @@ class Engine {
 
  private:
   /// Returns the hidden states [B,L,D].
-  Tensor advance(std::span<Stream* const> streams, const Tensor& tokens_BL, bool wants_logits) const;
+  Tensor advance(std::span<Stream* const> streams, const Tensor& tokens_BL) const;
+  void check_tokens(std::span<const int64_t> tokens) const;
   void make_caches(Stream& stream) const;
   std::vector<State> restore_states(const io::TensorFile& file, int64_t tokens) const;
   static std::vector<State> states(std::span<Stream* const> streams);

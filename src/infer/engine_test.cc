@@ -169,7 +169,12 @@ TEST_F(EngineTest, NothingHappensToAStreamWithoutTokensOrWithImpossibleOnes) {
   EXPECT_EQ(stream.tokens(), 0);
   EXPECT_FALSE(stream.logits().defined());
   engine.read(stream, std::span(tokens).first(9));
-  EXPECT_ANY_THROW(engine.read(stream, Tokens{0, config_.vocab_size}));
+  EXPECT_THROW(engine.read(stream, Tokens{0, config_.vocab_size}), Error);
+  EXPECT_THROW(engine.read(stream, Tokens{-1}), Error);
+  Stream fresh;
+  Stream* const fresh_twice[] = {&fresh, &fresh};
+  EXPECT_THROW(engine.step(fresh_twice, Tokens{1, 2}), Error);
+  EXPECT_EQ(fresh.tokens(), 0);
   Stream* const twice[] = {&stream, &stream};
   EXPECT_THROW(engine.step(twice, Tokens{1, 2}), Error);
   EXPECT_THROW(engine.step({twice, 1}, Tokens{1, 2}), Error);

@@ -125,6 +125,15 @@ TEST(Generate, PenaltiesSeeThePromptAndABiasMustFitTheVocabulary) {
   EXPECT_THROW(first({.logit_bias = {"5=1"}}), UsageError);
 }
 
+TEST(Generate, ObservesAFixedModelToo) {
+  const auto model = noisy_model(tiny_config()), fixed = noisy_model(tiny_config());
+  fixed->fix(ops::FixedType::kFloat32);
+  const Observed expected = observe(*model, {1, 2, 3, 4}, 9, 19), seen = observe(*fixed, {1, 2, 3, 4}, 9, 19);
+  EXPECT_EQ(seen.tokens, expected.tokens);
+  EXPECT_TRUE(
+      close(torch::tensor(seen.logprobs, torch::kFloat64), torch::tensor(expected.logprobs, torch::kFloat64), 1e-5));
+}
+
 TEST(Generate, AStreamThatGoesOnIsTheStreamThatNeverStopped) {
   const auto model = noisy_model(tiny_config());
   const Engine engine(*model);

@@ -46,16 +46,18 @@ Stream PrefixCache::read(std::span<const int64_t> prompt) {
 }
 
 Stream PrefixCache::longest(const std::vector<std::string>& keys) {
+  std::error_code unreadable;
   for (auto key = keys.rbegin(); key != keys.rend(); ++key) {
     if (const auto found = by_key_.find(*key); found != by_key_.end()) {
       entries_.splice(entries_.begin(), entries_, found->second);
       return entries_.front().stream;
     }
-    if (options_.folder.empty() || !fs::exists(file_of(*key))) continue;
+    if (options_.folder.empty() || !fs::exists(file_of(*key), unreadable)) continue;
     try {
-      Stream stream = load_snapshot(file_of(*key), engine_).stream;
-      keep_in_memory(*key, stream);
-      return stream;
+      Snapshot found = load_snapshot(file_of(*key), engine_);
+      check(found.more == *key, "['{}'] is of another prefix", file_of(*key).string());  // somebody renamed it
+      keep_in_memory(*key, found.stream);
+      return found.stream;
     } catch (const Error&) {  // damaged, or just removed by another process: a shorter prefix, then
     }
   }
@@ -90,7 +92,7 @@ void PrefixCache::keep_in_folder(const std::string& key, const Stream& stream) c
     int64_t bytes;
   };
   try {
-    save_snapshot(file_of(key), engine_, {stream, nlohmann::ordered_json::object()});
+    save_snapshot(file_of(key), engine_, {stream, key});
     std::vector<File> files;
     int64_t total = 0;
     for (const auto& entry : fs::directory_iterator(options_.folder)) {

@@ -249,6 +249,8 @@ void Sampler::load_state(const nlohmann::ordered_json& state) {
             std::isfinite(mu->get<double>()) && window != state.end(),
         "[{}] expected the state of a sampler, got {}", kSource, state.dump());
   const int64_t draws = count_at(state, "draws", kSource);
+  constexpr int64_t kMost = int64_t{1} << 53;  // more are to come
+  check(draws <= kMost, "[{}] expected at most {} draws, got {}", kSource, kMost, draws);
   history_.load_state(*window);
   seed_ = seed->get<int64_t>();
   draws_ = draws;

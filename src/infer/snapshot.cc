@@ -32,8 +32,9 @@ int64_t tokens_of(const io::TensorFile& file, const fs::path& path) {
   const std::string text = metadata_at(file, "tokens", path);
   int64_t tokens = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), tokens);
-  check(error == std::errc() && end == text.data() + text.size() && tokens > 0,
-        "['{}'] expected a number of tokens above 0, found '{}'", path.string(), text);
+  constexpr int64_t kMost = int64_t{1} << 53;  // a stream reads on, and is to stay far from where counts end
+  check(error == std::errc() && end == text.data() + text.size() && tokens > 0 && tokens <= kMost,
+        "['{}'] expected a number of tokens above 0 and at most {}, found '{}'", path.string(), kMost, text);
   return tokens;
 }
 

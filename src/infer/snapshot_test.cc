@@ -105,6 +105,7 @@ TEST_F(SnapshotTest, WhatNoStreamCanHaveIsRefused) {
   EXPECT_EQ(error_after([](Metadata&, Named&) {}), "");
   expect_contains(of("content_version", "2"), {"another version", "'1'", "'2'"});
   expect_contains(of("tokens", "-1"), {"tokens", "-1"});
+  expect_contains(of("tokens", "9223372036854775807"), {"tokens", "at most"});
   expect_contains(of("tokens", "22"), {"damaged"});
   expect_contains(of("tokens", "29"), {"damaged", "of 21 tokens", "of 29"});
   expect_contains(of("more", "{"), {"damaged"});
@@ -185,10 +186,18 @@ TEST_F(PrefixCacheTest, KeepsToItsBytesAndForgetsTheLeastRecentlyUsed) {
 TEST_F(PrefixCacheTest, AFolderServesTheNextProcessAndKeepsToItsBytes) {
   const PrefixCacheOptions options{.folder = folder_.path() / "prefixes"};
   const Tokens prompt = text(29);
-  PrefixCache(engine_, options).read(prompt);
+  PrefixCache all_in_memory(engine_, options);
+  all_in_memory.read(prompt);
   PrefixCache next(engine_, options);
   expect_like_reading(next.read(prompt), prompt);
   EXPECT_EQ(next.saved_tokens(), 24);
+
+  const std::string one = read_file(fs::directory_iterator(options.folder)->path());
+  for (const auto& entry : fs::directory_iterator(options.folder)) write_file_atomically(entry.path(), one);
+  PrefixCache mixed(engine_, options);
+  expect_like_reading(mixed.read(prompt), prompt);
+  EXPECT_EQ(mixed.saved_tokens() % 8, 0);
+  EXPECT_LE(mixed.bytes(), all_in_memory.bytes()) << "nor do those that are loaded hold room for keys and values";
 
   const auto count = [&] { return std::distance(fs::directory_iterator(options.folder), fs::directory_iterator()); };
   EXPECT_EQ(count(), 3);

@@ -295,7 +295,6 @@ HWY_INLINE void add_group(const uint8_t* bytes, V scale, V least, const Code* x,
   Sum sums[kRows][kChains];
   for (int64_t m = 0; m < kRows; ++m) {
     for (Sum& sum : sums[m]) sum = {hn::Zero(Ints()), hn::Zero(Ints())};
-    if constexpr (kType == FixedType::kQ8) sums[m][0].first = hn::Set(Ints(), of_x[m * groups].offset);
   }
   if constexpr (kType == FixedType::kQ8) {
     for (int64_t four = 0; four < kGroup / 4; ++four) {
@@ -314,6 +313,7 @@ HWY_INLINE void add_group(const uint8_t* bytes, V scale, V least, const Code* x,
   for (int64_t m = 0; m < kRows; ++m) {
     auto integers = finish_sum(sums[m][0]);
     if constexpr (kChains == 2) integers = hn::Add(integers, finish_sum(sums[m][1]));
+    if constexpr (kType == FixedType::kQ8) integers = hn::Add(integers, hn::Set(Ints(), of_x[m * groups].offset));
     const V sum = hn::ConvertTo(d, integers);
     totals[m] = hn::MulAdd(scale, hn::Mul(sum, hn::Set(d, of_x[m * groups].scale)), totals[m]);
     if constexpr (kType == FixedType::kQ4) totals[m] = hn::MulAdd(least, hn::Set(d, of_x[m * groups].sum), totals[m]);

@@ -190,6 +190,10 @@ void PackedWeight::fix(FixedMatrix matrix) {
   fixed_factor_ = std::make_shared<FixedFactor>(fixed_);
 }
 
+Tensor PackedWeight::numbers(const Tensor& w_OI) const {
+  return fixed_.defined() ? restore_matrix(fixed_) : w_OI;
+}
+
 PackedMatrix PackedWeight::for_forward(const Tensor& w_OI, Precision precision, bool differentiated) {
   if (fixed_factor_ != nullptr) {
     check(!differentiated, "[linear] a fixed matrix has no gradients");
@@ -224,7 +228,8 @@ std::vector<Tensor> linears(const Tensor& x, const std::vector<LinearLayer>& lay
   std::vector<Tensor> outputs;
   if (!use_products(x, precision)) {
     for (const auto& [weight, bias, packed, addend] : layers) {
-      const Tensor y = ref::linear(x, weight, bias, precision).to(y_type(addend, x.scalar_type()));
+      const Tensor w_OI = packed ? packed->numbers(weight) : weight;
+      const Tensor y = ref::linear(x, w_OI, bias, precision).to(y_type(addend, x.scalar_type()));
       outputs.push_back(addend.defined() ? y + addend : y);
     }
     return outputs;

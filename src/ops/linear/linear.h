@@ -28,6 +28,8 @@ class PackedWeight final : public torch::CustomClassHolder {
   /// shape counts.
   void fix(FixedMatrix matrix);
   const FixedMatrix& fixed() const { return fixed_; }
+  /// The numbers that products stand for: those of the weight, or of what was fixed. For reference compositions.
+  Tensor numbers(const Tensor& w_OI) const;
 
  private:
   template <class T>

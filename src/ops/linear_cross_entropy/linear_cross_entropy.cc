@@ -151,7 +151,7 @@ Tensor linear_cross_entropy(const Tensor& x_BLD, const Tensor& w_VD, const Tenso
   if (!use_kernel_of_any_type(x_BLD)) {
     const bool low = precision == Precision::kBfloat16 && x_BLD.scalar_type() == torch::kFloat32;
     const auto type = low ? torch::kBFloat16 : x_BLD.scalar_type();
-    return ref::linear_cross_entropy(x_BLD.to(type), w_VD.to(type), targets_BL);
+    return ref::linear_cross_entropy(x_BLD.to(type), (packed ? packed->numbers(w_VD) : w_VD).to(type), targets_BL);
   }
   const int64_t tokens = targets_BL.numel();
   const Tensor nll_T = LinearCrossEntropyFunction::apply(
