@@ -22,8 +22,9 @@ struct CemaCoefficients {
 /// alpha, delta [D,N,1] · theta [D,1,1] · gamma [D,N,2] (real, imaginary): the published parameters. Differentiable.
 CemaCoefficients cema_coefficients(const Tensor& alpha, const Tensor& delta, const Tensor& theta, const Tensor& gamma);
 
-/// The coefficients of one layer from call to call where no gradient is asked for: to compute them takes longer than a
-/// step of decoding. Computed again when a parameter has been written to (see ops::PackedWeight on versions).
+/// The coefficients of one layer from call to call where no gradient is asked for: a dozen passes over [D,N] that every
+/// step of decoding would repeat. Computed again when a parameter has been written to (see ops::PackedWeight on
+/// versions).
 class KeptCema {
  public:
   CemaCoefficients of(const Tensor& alpha, const Tensor& delta, const Tensor& theta, const Tensor& gamma);
