@@ -1,6 +1,6 @@
-// The arithmetic of every norm on one run of K neighbouring features, shared by row_norm (a run is a row) and
-// timestep_norm (a run is one group of one step). Highway "-inl" header: compiled once per CPU target, included by
-// *_cpu.cc only.
+// The arithmetic of a norm on one run of K neighbouring features: a row (row_norm) or a head's part of it (query_key).
+// timestep_norm, whose runs are short, has sums of its own (group_math-inl.h) and shares the spans. Highway "-inl"
+// header: compiled once per CPU target, included by *_cpu.cc only.
 //
 // A mean is held as the sum of two floats, hi + lo. x − hi is rounded relative to the difference and not to x, so
 // (x − hi) − lo is right to the last bits even where the mean is a million times the deviation, at the price of one
