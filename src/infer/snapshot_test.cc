@@ -32,11 +32,10 @@ class SnapshotTest : public ::testing::Test {
     save_snapshot(path(), engine_, {stream, {{"note", "x"}}});
   }
 
-  /// Saves a snapshot of 21 tokens, whose tensors and metadata `change` has changed, and returns the error of loading
-  /// it.
+  /// Saves a snapshot of so many tokens, whose tensors and metadata `change` has changed.
   template <class Change>
-  std::string error_after(const Change& change) const {
-    save(21);
+  void save_changed(int64_t length, const Change& change) const {
+    save(length);
     std::map<std::string, std::string> metadata;
     NamedTensors tensors;
     {
@@ -51,6 +50,12 @@ class SnapshotTest : public ::testing::Test {
     for (const auto& [name, tensor] : tensors)
       if (tensor.defined()) views.push_back(to_view(name, tensor));
     io::write_safetensors(path(), views, metadata);
+  }
+
+  /// The error of loading a snapshot of 21 tokens that `change` has changed.
+  template <class Change>
+  std::string error_after(const Change& change) const {
+    save_changed(21, change);
     try {
       load_snapshot(path(), engine_);
     } catch (const Error& error) {
@@ -59,10 +64,37 @@ class SnapshotTest : public ::testing::Test {
     return "";
   }
 
+  /// A stream that says of itself that it is of `tokens` tokens, in truth those of text(14).
+  Stream pretended(int64_t tokens) const {
+    save_changed(14, [&](auto& metadata, auto& tensors) {
+      metadata["tokens"] = std::to_string(tokens);
+      for (auto& [name, tensor] : tensors)
+        if (name.starts_with("state.") && name.ends_with(".0")) tensor->fill_(tokens);
+    });
+    return load_snapshot(path(), engine_).stream;
+  }
+
   TemporaryFolder folder_;
   std::unique_ptr<Model> model_ = noisy_model(tiny_config());
   Engine engine_{*model_};
 };
+
+/// Counters go on beyond 2^31 and 2^53, and past numbers of that size the statistics hardly move.
+TEST_F(SnapshotTest, StreamsGoOnWhereCountersOfFewerBitsOverflow) {
+  Stream reference = pretended((int64_t{1} << 50) - 2);
+  engine_.read(reference, text(30, 4));
+  for (const int bits : {31, 53}) {
+    const int64_t tokens = (int64_t{1} << bits) - 2;
+    Stream stream = pretended(tokens);
+    engine_.read(stream, text(30, 4));
+    EXPECT_EQ(stream.tokens(), tokens + 30);
+    for (const auto& [name, tensor] : engine_.tensors(stream)) {
+      if (!name.starts_with("state.") || !name.ends_with(".0")) continue;
+      EXPECT_EQ(tensor.item<int64_t>(), tokens + 30) << name;
+    }
+    EXPECT_TRUE(testing::close(stream.logits(), reference.logits(), 1e-5)) << bits;
+  }
+}
 
 /// Bit for bit, from any position: nothing is computed again.
 TEST_F(SnapshotTest, AStreamGoesOnFromItAsIfItHadNeverStopped) {

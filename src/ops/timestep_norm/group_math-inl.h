@@ -191,26 +191,54 @@ template <class D>
 class GroupsOfLanes {
  public:
   GroupsOfLanes(const GroupTable& table, int64_t begin)
-      : table_(table), group_(begin / table.K()), place_(begin % table.K()) {}
+      : table_(table.at(0)), K_(table.K()), group_(begin / K_), place_(begin % K_) {}
 
   /// The features' own of an array of padded_groups().
   HWY_INLINE hn::Vec<D> of(const float* per_group) const {
     const D d;
     const hn::Rebind<int32_t, D> integers;
-    const auto lanes = hn::IndicesFromVec(d, hn::LoadU(integers, table_.at(place_)));
+    const auto lanes = hn::IndicesFromVec(d, hn::LoadU(integers, table_ + place_));
     return hn::TableLookupLanes(hn::LoadU(d, per_group + group_), lanes);
   }
 
   HWY_INLINE void next() {
     constexpr auto kLanes = static_cast<int64_t>(hn::MaxLanes(D()));
     place_ += kLanes;
-    for (; place_ >= table_.K(); place_ -= table_.K()) ++group_;
+    for (; place_ >= K_; place_ -= K_) ++group_;
   }
 
  private:
-  const GroupTable& table_;
-  int64_t group_, place_;
+  const int32_t* table_;
+  int64_t K_, group_, place_;
 };
+
+/// The same where a vector lies in one group.
+template <class D>
+class OneGroup {
+ public:
+  explicit OneGroup(int64_t group) : group_(group) {}
+  HWY_INLINE hn::Vec<D> of(const float* per_group) const { return hn::Set(D(), per_group[group_]); }
+  HWY_INLINE void next() {}
+
+ private:
+  int64_t group_;
+};
+
+/// Calls body(tag, begin, end, lanes) for spans of whole vectors that make up a step's features; lanes.of(array) are
+/// the numbers that the first vector's features have in an array of groups, after lanes.next() the second's.
+template <class Body>
+HWY_INLINE void for_each_vectors(const GroupTable& table, int64_t groups, const Body& body) {
+  const int64_t K = table.K();
+  if (K < kMostLanes) {
+    for_each_span<float>(groups * K, [&](auto d, int64_t begin, int64_t end)
+                                         HWY_ATTR { body(d, begin, end, GroupsOfLanes<decltype(d)>(table, begin)); });
+    return;
+  }
+  for (int64_t g = 0; g < groups; ++g) {
+    for_each_span<float>(K, [&](auto d, int64_t begin, int64_t end)
+                                HWY_ATTR { body(d, g * K + begin, g * K + end, OneGroup<decltype(d)>(g)); });
+  }
+}
 
 }  // namespace HWY_NAMESPACE
 }  // namespace megalodon::ops

@@ -140,17 +140,24 @@ HWY_INLINE void normalizers(double eps, Statistics& s) {
   }
 }
 
-/// y of one step; `ahead` is how far away the step is that is fetched meanwhile.
-HWY_INLINE void normalize_step(const float* x, int64_t ahead, const GroupTable& table, const Statistics& s,
-                               const float* scale, const float* shift, float* y) {
-  for_each_span<float>(s.groups * table.K(), [&](auto d, int64_t begin, int64_t end) HWY_ATTR {
-    GroupsOfLanes<decltype(d)> lanes(table, begin);
+/// One step of a slab, of which y is to be computed.
+struct Step {
+  const float* x;
+  float* y;
+  int64_t ahead;  // to the step that is fetched meanwhile
+  const float *hi, *rstd, *offset;
+  const float *scale, *shift;
+};
+
+HWY_INLINE void normalize_step(const Step& step, const GroupTable& table, int64_t groups) {
+  for_each_vectors(table, groups, [&](auto d, int64_t begin, int64_t end, auto lanes) HWY_ATTR {
+    const Step s = step;  // a copy of its own can be in registers, which stores of floats leave alone
     for (int64_t i = begin; i < end; i += static_cast<int64_t>(hn::Lanes(d)), lanes.next()) {
-      hwy::Prefetch(x + i + ahead);
-      prefetch_to_write(y + i + ahead);
-      const auto c = hn::Sub(hn::LoadU(d, x + i), lanes.of(s.hi));
+      hwy::Prefetch(s.x + i + s.ahead);
+      prefetch_to_write(s.y + i + s.ahead);
+      const auto c = hn::Sub(hn::LoadU(d, s.x + i), lanes.of(s.hi));
       const auto normal = hn::MulAdd(c, lanes.of(s.rstd), lanes.of(s.offset));
-      hn::StoreU(hn::MulAdd(normal, hn::LoadU(d, scale + i), hn::LoadU(d, shift + i)), d, y + i);
+      hn::StoreU(hn::MulAdd(normal, hn::LoadU(d, s.scale + i), hn::LoadU(d, s.shift + i)), d, s.y + i);
     }
   });
 }
@@ -182,7 +189,7 @@ void timestep_norm_forward_slab(const TimestepNormArgs& a, const Affine& affine,
     group_squares(x, groups, K, s.center, s.squares);
     merge_step(++n, K, s);
     normalizers(a.eps, s);
-    normalize_step(x, ahead, table, s, scale, shift, floats(out.y) + at * K);
+    normalize_step({x, floats(out.y) + at * K, ahead, s.hi, s.rstd, s.offset, scale, shift}, table, groups);
     if (out.mean_BLG == nullptr) continue;
     std::copy_n(s.mean, groups, out.mean_BLG + at);
     std::copy_n(s.rstd, groups, out.rstd_BLG + at);
@@ -237,30 +244,32 @@ HWY_INLINE void scan_gradient_step(int64_t n, int64_t K, StatisticsGradient& s) 
   }
 }
 
-/// One step of a slab in memory, and how far away (before it) the step is that is fetched meanwhile.
+/// One step of a slab, of which the gradients are to be computed.
 struct GradientStep {
   const float *x, *dy;
   float* dx;
-  int64_t ahead;
+  int64_t ahead;  // to the step that is fetched meanwhile, which is the one before
+  const float *hi, *rstd, *offset, *constant, *slope;
+  const float* scale;
+  float *dscale, *dshift;
 };
 
 /// dx of one step; with kParameters also adds to dscale and dshift.
 template <bool kParameters>
-HWY_INLINE void step_gradient(const GradientStep& step, const GroupTable& table, const StatisticsGradient& s,
-                              const float* scale, float* dscale, float* dshift) {
-  for_each_span<float>(s.groups * table.K(), [&](auto d, int64_t begin, int64_t end) HWY_ATTR {
-    GroupsOfLanes<decltype(d)> lanes(table, begin);
+HWY_INLINE void step_gradient(const GradientStep& step, const GroupTable& table, int64_t groups) {
+  for_each_vectors(table, groups, [&](auto d, int64_t begin, int64_t end, auto lanes) HWY_ATTR {
+    const GradientStep s = step;  // as in normalize_step()
     for (int64_t i = begin; i < end; i += static_cast<int64_t>(hn::Lanes(d)), lanes.next()) {
-      hwy::Prefetch(step.x + i + step.ahead);
-      hwy::Prefetch(step.dy + i + step.ahead);
-      prefetch_to_write(step.dx + i + step.ahead);
-      const auto dy = hn::LoadU(d, step.dy + i), c = hn::Sub(hn::LoadU(d, step.x + i), lanes.of(s.hi));
+      hwy::Prefetch(s.x + i + s.ahead);
+      hwy::Prefetch(s.dy + i + s.ahead);
+      prefetch_to_write(s.dx + i + s.ahead);
+      const auto dy = hn::LoadU(d, s.dy + i), c = hn::Sub(hn::LoadU(d, s.x + i), lanes.of(s.hi));
       const auto rstd = lanes.of(s.rstd), through = hn::MulAdd(lanes.of(s.slope), c, lanes.of(s.constant));
-      hn::StoreU(hn::MulAdd(hn::Mul(dy, hn::LoadU(d, scale + i)), rstd, through), d, step.dx + i);
+      hn::StoreU(hn::MulAdd(hn::Mul(dy, hn::LoadU(d, s.scale + i)), rstd, through), d, s.dx + i);
       if constexpr (!kParameters) continue;
       const auto normal = hn::MulAdd(c, rstd, lanes.of(s.offset));
-      hn::StoreU(hn::MulAdd(dy, normal, hn::LoadU(d, dscale + i)), d, dscale + i);
-      hn::StoreU(hn::Add(dy, hn::LoadU(d, dshift + i)), d, dshift + i);
+      hn::StoreU(hn::MulAdd(dy, normal, hn::LoadU(d, s.dscale + i)), d, s.dscale + i);
+      hn::StoreU(hn::Add(dy, hn::LoadU(d, s.dshift + i)), d, s.dshift + i);
     }
   });
 }
@@ -278,19 +287,30 @@ void timestep_norm_backward_slab(const TimestepNormArgs& a, const Affine& affine
 
   for (int64_t t = a.L - 1; t >= 0; --t) {
     const int64_t at = (slab.b * a.L + t) * a.G + slab.begin, n = steps[slab.b * a.L + t];
-    const GradientStep step{floats(a.x) + at * K, floats(out.dy) + at * K, floats(out.dx) + at * K,
-                            -std::min(kStepsAhead, t) * a.G * K};
+    const float *x = floats(a.x) + at * K, *dy = floats(out.dy) + at * K;
+    float* dx = floats(out.dx) + at * K;
     if (n > 0) {
       load_statistics(out.mean_BLG + at, out.rstd_BLG + at, s);
-      group_gradient_sums(step.x, step.dy, scale, groups, K, s.hi, s.sums);
+      group_gradient_sums(x, dy, scale, groups, K, s.hi, s.sums);
       scan_gradient_step(n, K, s);
-      if (parameters.wanted())
-        step_gradient<true>(step, table, s, scale, parameters.dscale(), parameters.dshift());
-      else
-        step_gradient<false>(step, table, s, scale, nullptr, nullptr);
+      const int64_t ahead = -std::min(kStepsAhead, t) * a.G * K;
+      const bool wanted = parameters.wanted();
+      const GradientStep step = {x,
+                                 dy,
+                                 dx,
+                                 ahead,
+                                 s.hi,
+                                 s.rstd,
+                                 s.offset,
+                                 s.constant,
+                                 s.slope,
+                                 scale,
+                                 wanted ? parameters.dscale() : nullptr,
+                                 wanted ? parameters.dshift() : nullptr};
+      wanted ? step_gradient<true>(step, table, groups) : step_gradient<false>(step, table, groups);
       parameters.row_done();
     } else {
-      std::fill_n(step.dx, groups * K, 0.0f);
+      std::fill_n(dx, groups * K, 0.0f);
     }
     if (n == 1 || flag(a.starts, a, slab.b, t)) {
       std::fill_n(s.mean, groups, 0.0);
