@@ -10,9 +10,10 @@
 // in float64 (an update of relative size 10^-9 still counts), vectorized over the groups of the slab, and normalizes
 // the step while it is in L1. Batch rows × groups bound the parallelism: 32 tasks at batch 1 with 32 groups.
 //
-// Groups are small (12 or 32 features), so what costs is adding up few numbers many times and memory that comes in short
-// runs. Sums of neighbouring groups fill vectors together (group_math-inl.h), and the next step is fetched meanwhile.
-// Together, on 2 cores of an AMD EPYC (Zen 5), forward / with backward, medians of runs in turns, before and after:
+// Groups are small (12 or 32 features), so what costs is adding up few numbers many times and memory that comes in
+// short runs. Sums of neighbouring groups fill vectors together (group_math-inl.h), and the next step is fetched
+// meanwhile. Together, on 2 cores of an AMD EPYC (Zen 5), forward / with backward, medians of runs in turns, before and
+// after:
 //   [1,2048,384], 32 groups    0.80 / 2.3 ms    0.50 / 1.3 ms
 //   [1,2048,1024], 32 groups   0.95 / 3.4 ms    0.65 / 2.2 ms
 //   [1,2048,4096], 64 groups   3.8 / 13.9 ms    2.1 / 7.5 ms
