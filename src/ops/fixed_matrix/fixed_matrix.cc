@@ -85,16 +85,22 @@ FixedMatrix::FixedMatrix(FixedType type, int64_t O, int64_t I, Tensor bytes)
 }
 
 FixedMatrix fix_matrix(const Tensor& w_OI, FixedType type) {
-  check(w_OI.dim() == 2 && w_OI.numel() > 0 && w_OI.scalar_type() == torch::kFloat32 && w_OI.is_cpu(),
-        "[fixed_matrix] expected a float32 matrix on the CPU that is not empty, got {} {} on {}",
+  const bool low = w_OI.scalar_type() == torch::kBFloat16;
+  check(w_OI.dim() == 2 && w_OI.numel() > 0 && (low || w_OI.scalar_type() == torch::kFloat32) && w_OI.is_cpu(),
+        "[fixed_matrix] expected a float32 or bfloat16 matrix on the CPU that is not empty, got {} {} on {}",
         toString(w_OI.scalar_type()), c10::str(w_OI.sizes()), w_OI.device().str());
-  check(w_OI.detach().abs().le(1e38).all().item<bool>(),
-        "[fixed_matrix] expected finite weights of magnitudes up to 1e38");
   const Tensor w = w_OI.detach().contiguous();
   const FixedView view = {type, w.size(0), w.size(1), nullptr};
   const Tensor bytes = torch::empty({bytes_of(view)}, torch::kUInt8);
-  fixed_store_cpu(w.data_ptr<float>(), view, bytes.data_ptr<uint8_t>());
+  auto* to = bytes.data_ptr<uint8_t>();
+  const bool fit = low ? fixed_store_cpu(reinterpret_cast<const Bfloat16*>(w.data_ptr<at::BFloat16>()), view, to)
+                       : fixed_store_cpu(w.data_ptr<float>(), view, to);
+  check(fit, "[fixed_matrix] expected finite weights of magnitudes up to 1e38");
   return {type, w.size(0), w.size(1), bytes};
+}
+
+bool is_finite(const FixedMatrix& w) {
+  return fixed_is_finite_cpu(w.view());
 }
 
 Tensor restore_matrix(const FixedMatrix& w) {

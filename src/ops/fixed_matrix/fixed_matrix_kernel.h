@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "ops/number.h"
+
 namespace megalodon::ops {
 
 enum class FixedType : uint8_t { kFloat32, kBfloat16, kQ8, kQ4 };
@@ -52,8 +54,13 @@ struct FixedProduct {
 /// Any M. Every row is computed in one order, whatever M and the number of threads are.
 void fixed_product_cpu(const FixedProduct& product);
 
-/// Writes w [O,I], finite numbers of at most 1e38, as the bytes of a view of that type.
-void fixed_store_cpu(const float* w, const FixedView& view, uint8_t* bytes);
+/// Writes w [O,I] as the bytes of a view of that type. False where a number is not finite or of a magnitude above 1e38:
+/// then the bytes mean nothing. T is float or Bfloat16.
+template <class T>
+bool fixed_store_cpu(const T* w, const FixedView& view, uint8_t* bytes);
+
+/// Whether the bytes stand for finite numbers, by the scales and least values of q8 and q4.
+bool fixed_is_finite_cpu(const FixedView& view);
 
 /// The numbers that the bytes stand for, as [O,I].
 void fixed_restore_cpu(const FixedView& view, float* w);

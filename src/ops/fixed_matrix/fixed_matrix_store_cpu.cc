@@ -1,6 +1,8 @@
-// From float32 to the stored bytes and back. Done once per matrix, so that this is plain code; what products read is
+// From float32 or bfloat16 to the stored bytes and back. Done once per matrix, so that this is plain code; what products read is
 // decoded by fixed_matrix_cpu.cc.
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -72,29 +74,100 @@ uint32_t store_q4(const Group& group, uint8_t* codes) {  // four bytes every 64
   return scale << 16 | low;
 }
 
-/// One row's share of a record. `w` are the inputs that the matrix has of it, at most record_inputs.
-void store_row(FixedType type, const Group& w, int64_t row, uint8_t* record) {
+float widen(float x) {
+  return x;
+}
+float widen(Bfloat16 x) {
+  return widen(uint32_t{x.bits});
+}
+
+constexpr int64_t kWords = 16;  // that a row has in a record of float32 or bfloat16
+constexpr int32_t kMostBits = std::bit_cast<int32_t>(1e38F);
+
+template <FixedType kType>
+void store_words(const float* w, uint32_t* words) {
+  for (int64_t k = 0; k < kWords; ++k)
+    words[k] =
+        kType == FixedType::kFloat32 ? bits(w[k]) : nearest_bfloat16(w[2 * k]) | nearest_bfloat16(w[2 * k + 1]) << 16;
+}
+
+/// The words of 64 rows into a record, those of an input or two beside each other.
+void turn(const uint32_t (&words)[64][kWords], uint8_t* record) {
+  for (int64_t row = 0; row < 64; row += 4)
+    for (int64_t k = 0; k < kWords; ++k) {
+      const std::array<uint32_t, 4> four = {words[row][k], words[row + 1][k], words[row + 2][k], words[row + 3][k]};
+      std::memcpy(record + (k * 64 + row) * 4, four.data(), sizeof four);
+    }
+}
+
+/// One row's share of a record of q8 or q4. `w` are the inputs that the matrix has of it, at most record_inputs.
+void store_codes(FixedType type, const Group& w, int64_t row, uint8_t* record) {
+  if (type == FixedType::kQ4) return put_word(record + row * 4, store_q4(w, record + 64 + row * 4));
   const auto part = [&](int64_t begin) {
     return Group{w.w + std::min(begin, w.size), std::clamp(w.size - begin, int64_t{0}, kGroup)};
   };
-  switch (type) {
-    case FixedType::kFloat32:
-      for (int64_t i = 0; i < w.size; ++i) put_word(record + (i * 64 + row) * 4, bits(w.w[i]));
-      return;
-    case FixedType::kBfloat16:
-      for (int64_t i = 0; i < w.size; i += 2)
-        put_word(record + (i / 2 * 64 + row) * 4,
-                 nearest_bfloat16(w.w[i]) | (i + 1 < w.size ? nearest_bfloat16(w.w[i + 1]) << 16 : 0));
-      return;
-    case FixedType::kQ8: {
-      const uint32_t first = store_q8(part(0), record + 64 + row * 4);
-      put_word(record + row * 4, first | store_q8(part(kGroup), record + 64 + 512 + row * 4) << 16);
-      return;
-    }
-    case FixedType::kQ4:
-      put_word(record + row * 4, store_q4(w, record + 64 + row * 4));
-      return;
+  const uint32_t first = store_q8(part(0), record + 64 + row * 4);
+  put_word(record + row * 4, first | store_q8(part(kGroup), record + 64 + 512 + row * 4) << 16);
+}
+
+/// `size` of kInputs numbers, filled up with zeros. Returns the bits of the largest magnitude, or of what is no number.
+template <int64_t kInputs, class T>
+int32_t read_row(const T* w, int64_t size, float* to) {
+  T some[kInputs] = {};
+  std::copy_n(w, size, some);
+  int32_t most = 0;
+  for (int64_t i = 0; i < kInputs; ++i) {
+    to[i] = widen(some[i]);
+    most = std::max(most, static_cast<int32_t>(bits(to[i]) & 0x7fffffffu));
   }
+  return most;
+}
+
+/// Returns whether all numbers could be stored. Records of words are put together row by row in the first level cache,
+/// several at a time, as memory is read in more than a line at once.
+template <FixedType kType, class T>
+bool store_block(const T* w, const FixedView& view, int64_t block, uint8_t* bytes) {
+  constexpr FixedLayout kLayout = fixed_layout(kType);
+  constexpr bool kCodes = kType == FixedType::kQ8 || kType == FixedType::kQ4;
+  constexpr int64_t kRows = kLayout.block_rows, kRecords = kCodes ? 1 : 4;
+  const int64_t first = block * kRows, rows = std::min(kRows, view.O - first);
+  uint32_t words[kRecords][kCodes ? 1 : kRows][kWords] = {};
+  int32_t most = 0;
+  for (int64_t record = 0; record < view.records(); record += kRecords) {
+    const int64_t records = std::min(kRecords, view.records() - record);
+    uint8_t* to = bytes + record * kLayout.record_bytes;
+    if (kCodes) std::fill_n(to, kLayout.record_bytes, uint8_t{0});
+    for (int64_t row = 0; row < rows; ++row)
+      for (int64_t r = 0; r < records; ++r) {
+        const int64_t input = (record + r) * kLayout.record_inputs;
+        const int64_t inputs = std::min(kLayout.record_inputs, view.I - input);
+        float numbers[kLayout.record_inputs];
+        const int32_t largest = read_row<kLayout.record_inputs>(w + (first + row) * view.I + input, inputs, numbers);
+        most = std::max(most, largest);
+        if constexpr (!kCodes)
+          store_words<kType>(numbers, words[r][row]);
+        else if (largest <= kMostBits)
+          store_codes(kType, {numbers, inputs}, row, to);
+      }
+    if constexpr (!kCodes)
+      for (int64_t r = 0; r < records; ++r) turn(words[r], to + r * kLayout.record_bytes);
+  }
+  return most <= kMostBits;
+}
+
+template <class T>
+bool store_block_of(const T* w, const FixedView& view, int64_t block, uint8_t* bytes) {
+  switch (view.type) {
+    case FixedType::kFloat32:
+      return store_block<FixedType::kFloat32>(w, view, block, bytes);
+    case FixedType::kBfloat16:
+      return store_block<FixedType::kBfloat16>(w, view, block, bytes);
+    case FixedType::kQ8:
+      return store_block<FixedType::kQ8>(w, view, block, bytes);
+    case FixedType::kQ4:
+      return store_block<FixedType::kQ4>(w, view, block, bytes);
+  }
+  return false;
 }
 
 /// Input i of a record.
@@ -119,32 +192,52 @@ float restore(FixedType type, int64_t row, int64_t i, const uint8_t* record) {
   return 0;
 }
 
-/// Calls body(row, row in its block, first input, inputs, offset of the record) for all that W has, on all cores.
-template <class Body>
-void for_each_part(const FixedView& view, const Body& body) {
-  const FixedLayout layout = fixed_layout(view.type);
+/// Whether test(block) holds for all blocks, which are tested on all cores.
+template <class Test>
+bool all_blocks(const FixedView& view, const Test& test) {
+  std::atomic<bool> all = true;
   parallel_for(view.blocks(), [&](int64_t block) {
-    const int64_t first = block * layout.block_rows, rows = std::min(layout.block_rows, view.O - first);
-    for (int64_t record = 0; record < view.records(); ++record) {
-      const int64_t input = record * layout.record_inputs, inputs = std::min(layout.record_inputs, view.I - input);
-      const int64_t offset = block * view.block_bytes() + record * layout.record_bytes;
-      for (int64_t row = 0; row < rows; ++row) body(first + row, row, input, inputs, offset);
-    }
+    if (!test(block)) all.store(false, std::memory_order_relaxed);
   });
+  return all;
 }
 
 }  // namespace
 
-void fixed_store_cpu(const float* w, const FixedView& view, uint8_t* bytes) {
-  std::fill_n(bytes, view.blocks() * view.block_bytes(), uint8_t{0});
-  for_each_part(view, [&](int64_t o, int64_t row, int64_t input, int64_t inputs, int64_t offset) {
-    store_row(view.type, {w + o * view.I + input, inputs}, row, bytes + offset);
+template <class T>
+bool fixed_store_cpu(const T* w, const FixedView& view, uint8_t* bytes) {
+  return all_blocks(view,
+                    [&](int64_t block) { return store_block_of(w, view, block, bytes + block * view.block_bytes()); });
+}
+
+template bool fixed_store_cpu(const float*, const FixedView&, uint8_t*);
+template bool fixed_store_cpu(const Bfloat16*, const FixedView&, uint8_t*);
+
+bool fixed_is_finite_cpu(const FixedView& view) {
+  const FixedLayout layout = fixed_layout(view.type);
+  const bool codes = view.type == FixedType::kQ8 || view.type == FixedType::kQ4;
+  const int64_t words = codes ? layout.block_rows : layout.record_bytes / 4;
+  // An exponent of ones, and no other, carries into the sign where one is added to it.
+  const bool single = view.type == FixedType::kFloat32;
+  const uint32_t exponents = single ? 0x7f800000u : 0x7f807f80u, ones = single ? 0x00800000u : 0x00800080u;
+  const uint32_t signs = single ? 0x80000000u : 0x80008000u;
+  return all_blocks(view, [&](int64_t block) {
+    const uint8_t* record = view.bytes + block * view.block_bytes();
+    uint32_t carries = 0;
+    for (int64_t r = 0; r < view.records(); ++r, record += layout.record_bytes)
+      for (int64_t i = 0; i < words; ++i) carries |= (word_at(record + i * 4) & exponents) + ones;
+    return (carries & signs) == 0;
   });
 }
 
 void fixed_restore_cpu(const FixedView& view, float* w) {
-  for_each_part(view, [&](int64_t o, int64_t row, int64_t input, int64_t inputs, int64_t offset) {
-    for (int64_t i = 0; i < inputs; ++i) w[o * view.I + input + i] = restore(view.type, row, i, view.bytes + offset);
+  const FixedLayout layout = fixed_layout(view.type);
+  parallel_for(view.O, [&](int64_t o) {
+    const int64_t row = o % layout.block_rows;
+    const uint8_t* block = view.bytes + o / layout.block_rows * view.block_bytes();
+    for (int64_t i = 0; i < view.I; ++i)
+      w[o * view.I + i] =
+          restore(view.type, row, i % layout.record_inputs, block + i / layout.record_inputs * layout.record_bytes);
   });
 }
 

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <map>
 
 #include "base/check.h"
 #include "ops/testing.h"
@@ -45,6 +46,41 @@ TEST(FixedMatrix, StoresTheNumbersOfTheReference) {
       EXPECT_TRUE(
           torch::equal(restore_matrix(fix_matrix(w.t().contiguous().t(), type)), restore_matrix(fix_matrix(w, type))));
     }
+}
+
+TEST(FixedMatrix, ABfloat16SourceIsStoredAsItsNumbersInFloat32) {
+  for (const FixedType type : kTypes)
+    for (const auto& [O, I] : kShapes) {
+      SCOPED_TRACE(c10::str(name_of(type), " ", O, " x ", I));
+      const Tensor w = torch::randn({O, I}).to(torch::kBFloat16);
+      EXPECT_TRUE(torch::equal(fix_matrix(w, type).bytes(), fix_matrix(w.to(torch::kFloat32), type).bytes()));
+      EXPECT_TRUE(torch::equal(fix_matrix(w.t().contiguous().t(), type).bytes(), fix_matrix(w, type).bytes()));
+    }
+}
+
+TEST(FixedMatrix, BytesOfSomebodyElseAreFiniteOrNot) {
+  const auto put_half = [](const Tensor& bytes, int64_t at, int bits) {
+    bytes[at] = bits & 0xff;
+    bytes[at + 1] = bits >> 8;
+  };
+  // Of a weight, or of a scale in the last record of the last block.
+  const std::map<FixedType, int64_t> places = {{FixedType::kFloat32, 4096 * 9 + 2},
+                                               {FixedType::kBfloat16, 4096 * 5},
+                                               {FixedType::kQ8, 1088 * 9 + 62},
+                                               {FixedType::kQ4, 320 * 14 + 60}};
+  for (const auto& [type, at] : places) {
+    SCOPED_TRACE(name_of(type));
+    const FixedMatrix w = fix_matrix(torch::randn({72, 70}), type);
+    EXPECT_TRUE(is_finite(w));
+    for (const int bits : {0x7f80, 0xff80, 0x7fc0, 0xffff}) {
+      const Tensor bytes = w.bytes().clone();
+      put_half(bytes, at, bits);
+      EXPECT_FALSE(is_finite(FixedMatrix(type, w.outputs(), w.inputs(), bytes))) << bits;
+    }
+    const Tensor bytes = w.bytes().clone();
+    put_half(bytes, at, 0x7f7f);
+    EXPECT_TRUE(is_finite(FixedMatrix(type, w.outputs(), w.inputs(), bytes)));
+  }
 }
 
 /// The largest |w − stored| that fixed_matrix.h allows; 1.00001 for the roundings of float32 on the way.
@@ -265,7 +301,10 @@ TEST(FixedMatrix, RefusesWhatItCannotDo) {
   for (const float bad : {NAN, INFINITY, 2e38F}) {
     Tensor broken = w.clone();
     broken[2][3] = bad;
-    for (const FixedType type : kTypes) EXPECT_THROW(fix_matrix(broken, type), Error);
+    for (const FixedType type : kTypes) {
+      EXPECT_THROW(fix_matrix(broken, type), Error);
+      EXPECT_THROW(fix_matrix(broken.to(torch::kBFloat16), type), Error);
+    }
   }
   EXPECT_THROW(fix_matrix(w.to(torch::kFloat64), FixedType::kQ8), Error);
   EXPECT_THROW(fix_matrix(torch::randn({5}), FixedType::kQ8), Error);
