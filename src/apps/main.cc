@@ -79,6 +79,7 @@ int run(int argc, char** argv) {
   add_eval(app, common);
   add_data(app, common);
   add_convert(app, common);
+  add_quantize(app, common);
   add_inspect(app, common);
   add_bench(app, common);
   try {
@@ -91,10 +92,7 @@ int run(int argc, char** argv) {
   return common.exit_code;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  megalodon::keep_freed_memory();
+int run_or_report(int argc, char** argv) {
   try {
     megalodon::ops::pin_cpu_isa();
     return run(argc, argv);
@@ -107,4 +105,11 @@ int main(int argc, char** argv) {
   } catch (const std::exception& error) {
     return report(error.what(), 1);
   }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  megalodon::keep_freed_memory();
+  megalodon::leave(run_or_report(argc, argv));
 }

@@ -17,6 +17,10 @@ namespace fs = std::filesystem;
 /// The whole file. Throws Error with the path and the system's reason.
 std::string read_file(const fs::path& path);
 
+/// Calls use(bytes) with the file's content, piece by piece. For one pass over a large file: copying it through a small
+/// buffer takes less time than mapping its pages.
+void read_pieces(const fs::path& path, const std::function<void(std::span<const std::byte>)>& use);
+
 /// Returns when what was written to a file, or to the list of a folder, is on the disk.
 void sync_path(const fs::path& path);
 
