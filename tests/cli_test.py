@@ -103,6 +103,44 @@ class Program(ProgramTest):
         self.assertEqual([json.loads(line)["text"] for line in scored.splitlines()], list("ntry"))
         self.assertIn("parameters", self.run_program("inspect", "run").stdout.decode())
 
+    def test_a_quantized_folder_generates_as_its_source_does(self):
+        self.prepare()
+        self.run_program("train", "run.toml")
+        def generate(model, *options):
+            return self.run_program("generate", "--model", model, "--prompt", "entry", "--tokens", "60", "--seed", "3", *options).stdout
+        for kind, long in (("bf16", "bfloat16"), ("q8", "q8"), ("q4", "q4")):
+            with self.subTest(kind=kind):
+                told = self.run_program("quantize", "run", kind, "--type", kind).stdout.decode()
+                self.assertIn(f"run -> {kind} (matrices as {long}, ", told)
+                self.assertEqual(sorted(p.name for p in (self.path / kind).iterdir()), ["config.json", "manifest.json", "model.safetensors"])
+                expected = generate("run", "--type", kind, "--save-state", "state")
+                self.assertEqual(generate(kind, "--save-state", "same"), expected)
+                self.assertEqual((self.path / "same").read_bytes(), (self.path / "state").read_bytes())
+                self.assertEqual(generate(kind, "--type", kind), expected)
+                ppl = [self.run_program("eval", "ppl", "--data", "corpus/test", "--json", "--model", *of).stdout for of in (("run", "--type", kind), (kind,))]
+                self.assertEqual(*ppl)
+                speed = [json.loads(self.run_program("bench", case, "--model", kind, "--json", option, "1").stdout) for case, option in (("decode", "--gen"), ("prefill", "--prompt"))]
+                self.assertEqual([case["type"] for case in speed], [long, long])
+        self.assertIn("parameters", self.run_program("inspect", "q8").stdout.decode())
+        refusals = [
+            (["generate", "--model", "q8", "--prompt", "x", "--type", "q4"], 2, "stored as q8"), (["quantize", "q8", "x", "--type", "q8"], 1, "stored as q8"),
+            (["convert", "q8", "x"], 1, "stored as q8"), (["train", "run.toml", "--train.out=fresh", "--resume", "q8"], 1, "no checkpoint"), (["bench", "decode", "--model", "q8", "--type", "f32"], 2, "stored as q8"),
+            (["quantize", "run", "q8", "--type", "q4"], 1, "--force"), (["quantize", "run", "corpus", "--type", "q4", "--force"], 1, "no model"),
+            (["quantize", "nowhere", "x", "--type", "q4"], 1, "nowhere"), (["quantize", "run", "x"], 2, "--type"), (["quantize", "run", "x", "--type", "f32"], 2, "f32"),
+        ]
+        for arguments, code, part in refusals:
+            with self.subTest(arguments=arguments):
+                self.assertIn(part, self.run_program(*arguments, code=code).stderr.decode())
+        self.assertFalse((self.path / "x").exists(), "refused, it leaves nothing")
+        before = generate("q4")
+        self.run_program("quantize", "run", "q8", "--type", "q4", "--force")
+        self.assertEqual(generate("q8"), before)
+        file = self.path / "q8" / "model.safetensors"
+        data = bytearray(file.read_bytes())
+        data[-1] ^= 1
+        file.write_bytes(data)
+        self.assertIn("is damaged", self.run_program("generate", "--model", "q8", "--prompt", "x", code=1).stderr.decode())
+
     def test_an_interrupted_run_continues_bit_for_bit(self):
         self.prepare()
         self.run_program("train", "run.toml", "--train.out=whole")

@@ -5,7 +5,8 @@
 #include "apps/bench_commands.h"
 #include "base/process.h"
 #include "infer/speed.h"
-#include "models/weights.h"
+#include "models/fixed_model.h"
+#include "ops/device.h"
 #include "train/machine.h"
 
 namespace megalodon::apps {
@@ -15,16 +16,26 @@ using Json = nlohmann::ordered_json;
 
 struct InferenceOptions {
   std::string preset = "mega200M", model;
-  std::vector<std::string> types = {"float32", "bfloat16", "q8", "q4"};
+  std::vector<std::string> types;
   std::vector<int64_t> depths = {0}, batches = {1}, prompts = {2048};
   int64_t generated = 128, repetitions = 3;
   bool json = false;
 };
 
-std::unique_ptr<Model> make_model(const InferenceOptions& options) {
-  if (!options.model.empty()) return load_model(options.model).model;
+/// All types, or the one of a quantized folder, where none was named.
+std::vector<std::string> types_of(const InferenceOptions& options) {
+  if (!options.types.empty()) return options.types;
+  if (!options.model.empty())
+    if (const auto stored = with_model_folder(options.model, load_config).matrices) return {ops::name_of(*stored)};
+  return {"float32", "bfloat16", "q8", "q4"};
+}
+
+std::unique_ptr<Model> make_model(const InferenceOptions& options, ops::FixedType type) {
+  if (!options.model.empty()) return load_fixed_model(options.model, type).model;
   auto model = make_preset(options.preset)->build();
   model->init_weights(1);
+  model->fix(type);
+  ops::reset_peak_memory(model->device());  // what the float32 matrices took goes back to the system
   return model;
 }
 
@@ -81,11 +92,10 @@ class Table {
 /// A model of every type in turn, so that one is in memory at a time.
 template <class Use>
 void for_each_type(const InferenceOptions& options, const Use& use) {
-  for (const std::string& type : options.types) {
-    const auto model = make_model(options);
-    const int64_t matrices = fix_for_speed(*model, ops::fixed_type(type));
+  for (const std::string& type : types_of(options)) {
+    const auto model = make_model(options, ops::fixed_type(type));
     check_stepping(*model, ops::fixed_type(type));
-    use(*model, type, matrices);
+    use(*model, type, matrix_bytes(*model));
   }
 }
 
@@ -133,11 +143,11 @@ std::shared_ptr<InferenceOptions> add_shared(CLI::App& command, Common& common) 
                                  fmt::format("with random weights, of {}", fmt::join(preset_names(), ", ")))
                      ->capture_default_str();
   command.add_option("--model", options->model, "instead: a model or run folder")->excludes(preset);
-  accept_types(
-      *command
-           .add_option("--type", options->types, "of the matrices: float32 (f32), bfloat16 (bf16), q8, q4, or several")
-           ->delimiter(',')
-           ->capture_default_str());
+  accept_types(*command
+                    .add_option("--type", options->types,
+                                "of the matrices: float32 (f32), bfloat16 (bf16), q8, q4, or several; without it all, "
+                                "or that of a quantized folder")
+                    ->delimiter(','));
   command.add_flag("--json", options->json, "one JSON object a line, for machines");
   add_threads(command, common);
   return options;

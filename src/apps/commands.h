@@ -3,6 +3,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <optional>
 #include <string>
 
 #include "base/config.h"
@@ -22,6 +23,7 @@ void add_eval(CLI::App& app, Common& common);
 void add_data(CLI::App& app, Common& common);
 void add_data_tokenize(CLI::App& data_command);
 void add_convert(CLI::App& app, Common& common);
+void add_quantize(CLI::App& app, Common& common);
 void add_inspect(CLI::App& app, Common& common);
 void add_bench(CLI::App& app, Common& common);
 
@@ -38,10 +40,13 @@ void add_device(CLI::App& command, std::string& device);
 
 /// Lets an option take the types of Model::fix(), by their long names or f32 and bf16.
 void accept_types(CLI::Option& option);
-/// Declares --type, that of the matrices.
+/// Declares --type, that of the matrices: "" is the model's own.
 void add_type(CLI::App& command, std::string& type);
-/// Model::fix() on a CPU. Throws UsageError for a GPU and another type than float32.
-void use_type(Model& model, const std::string& type);
+/// Nothing for "".
+std::optional<ops::FixedType> chosen_type(const std::string& type);
+
+/// Where a command writes a model: `force` replaces a model, never a folder that holds something else.
+void check_model_target(const char* command, const fs::path& target, bool force);
 
 /// For options that count. (CLI11's own check speaks of 9223372036854775807.)
 CLI::Validator at_least(int64_t smallest);

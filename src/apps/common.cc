@@ -6,6 +6,8 @@
 #include "base/check.h"
 #include "base/compat.h"
 #include "base/process.h"
+#include "io/tensor_folder.h"
+#include "models/published.h"
 
 namespace megalodon::apps {
 
@@ -23,17 +25,22 @@ void accept_types(CLI::Option& option) {
 }
 
 void add_type(CLI::App& command, std::string& type) {
-  accept_types(*command
-                    .add_option("--type", type,
-                                "of the matrices: float32 (f32), bfloat16 (bf16), q8 (8.5 bits a weight) or q4 (5)")
-                    ->capture_default_str());
+  accept_types(*command.add_option("--type", type,
+                                   "of the matrices: float32 (f32), bfloat16 (bf16), q8 (8.5 bits a weight) or q4 (5); "
+                                   "without it that of a quantized folder, of others float32"));
 }
 
-void use_type(Model& model, const std::string& type) {
-  if (model.device().is_cpu())
-    model.fix(ops::fixed_type(type));
-  else if (type != "float32")
-    fail_usage("[--type] on a GPU expected float32, got {}", type);
+std::optional<ops::FixedType> chosen_type(const std::string& type) {
+  if (type.empty()) return {};
+  return ops::fixed_type(type);
+}
+
+void check_model_target(const char* command, const fs::path& target, bool force) {
+  if (!fs::exists(target)) return;
+  check(force, "[{}] {} exists; give --force to replace it", command, target.string());
+  const bool is_model = io::has_tensors(target, "model") || is_published(target);
+  check(fs::is_directory(target) && (is_model || fs::is_empty(target)),
+        "[{}] {} holds no model, so --force does not replace it; name another folder", command, target.string());
 }
 
 CLI::Validator at_least(int64_t smallest) {

@@ -3,7 +3,6 @@
 #include "apps/commands.h"
 #include "base/check.h"
 #include "data/tokenizer.h"
-#include "io/tensor_folder.h"
 #include "models/published.h"
 
 namespace megalodon::apps {
@@ -15,16 +14,6 @@ struct ConvertOptions {
   bool force = false;
 };
 
-/// --force replaces a model, never a folder that holds something else.
-void check_target(const ConvertOptions& options) {
-  const fs::path target = options.target;
-  if (!fs::exists(target)) return;
-  check(options.force, "[convert] {} exists; give --force to replace it", options.target);
-  const bool is_model = io::has_tensors(target, "model") || is_published(target);
-  check(fs::is_directory(target) && (is_model || fs::is_empty(target)),
-        "[convert] {} holds no model, so --force does not replace it; name another folder", options.target);
-}
-
 void import_with_tokenizer(const ConvertOptions& options) {
   if (options.tokenizer == "none") return import_published(options.source, options.target);
   const auto tokenizer = data::make_tokenizer(options.tokenizer);
@@ -35,7 +24,7 @@ void import_with_tokenizer(const ConvertOptions& options) {
 
 void run_convert(const ConvertOptions& options) {
   check(fs::is_directory(options.source), "[convert] {}: no such folder", options.source);
-  check_target(options);
+  check_model_target("convert", options.target, options.force);
   const bool import = is_published(options.source);
   if (import) {
     import_with_tokenizer(options);

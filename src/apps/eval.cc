@@ -16,7 +16,7 @@ namespace megalodon::apps {
 namespace {
 
 struct PplOptions {
-  std::string model, data, device = "cpu", type = "float32";
+  std::string model, data, device = "cpu", type;
   std::vector<fs::path> text;
   PerplexityOptions perplexity;
   int64_t batch = 1;
@@ -69,8 +69,7 @@ void evaluate_file(const PplOptions& options, Model& model, const data::Tokenize
 void run_ppl(const PplOptions& options) {
   if (options.data.empty() == options.text.empty())
     fail_usage("[eval ppl] expected either --data, a prepared corpus, or --text, files of text");
-  const TextModel loaded = load_text_model(options.model, ops::parse_device(options.device));
-  use_type(*loaded.model, options.type);
+  const TextModel loaded = load_text_model(options.model, ops::parse_device(options.device), chosen_type(options.type));
   if (options.text.empty()) return evaluate_file(options, *loaded.model, *loaded.tokenizer, options.data);
   const TemporaryFolder folder;
   data::PrepareOptions prepare;

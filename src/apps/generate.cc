@@ -30,7 +30,7 @@ struct GenerateOptions {
   int64_t logprobs = -1;      // alternatives to tell of each token; -1: tell nothing
   std::string logprobs_file;  // "": standard error
   bool echo = false;
-  std::string device = "cpu", type = "float32";
+  std::string device = "cpu", type;
   SamplerConfig sampler;
 };
 
@@ -128,8 +128,7 @@ Stream load_state(const std::string& path, const Engine& engine, const data::Tok
 
 void run_generate(const GenerateOptions& options) {
   Sampler sampler(options.sampler);
-  const TextModel loaded = load_text_model(options.model, ops::parse_device(options.device));
-  use_type(*loaded.model, options.type);
+  const TextModel loaded = load_text_model(options.model, ops::parse_device(options.device), chosen_type(options.type));
   const Engine engine(*loaded.model);
   Stream stream;
   if (!options.load_state.empty()) stream = load_state(options.load_state, engine, *loaded.tokenizer, sampler);

@@ -22,7 +22,7 @@ std::unique_ptr<ModelConfig> resolve(const std::string& target) {
   for (const Preset& preset : presets())
     if (preset.name == target) return preset.config->clone();
   if (fs::is_directory(target))
-    return with_model_folder(target, [](const fs::path& folder) { return load_config(folder).first; });
+    return with_model_folder(target, [](const fs::path& folder) { return load_config(folder).model; });
   if (fs::exists(target)) return load_run_config(target, {}).model->clone();
   const std::string near = config::nearest(target, preset_names());
   fail_usage("[inspect] {}: no such folder, run file or preset{}; presets: {}", target,

@@ -5,7 +5,6 @@
 #include "base/check.h"
 #include "base/philox.h"
 #include "base/process.h"
-#include "ops/device.h"
 
 namespace megalodon {
 namespace {
@@ -37,9 +36,7 @@ int64_t bytes_per_key(const Model& model, const EngineOptions& options) {
 
 }  // namespace
 
-int64_t fix_for_speed(Model& model, FixedType type) {
-  model.fix(type);
-  ops::reset_peak_memory(model.device());  // what the float32 matrices took goes back to the system
+int64_t matrix_bytes(Model& model) {
   const auto linears = model.linears();
   return std::accumulate(linears.begin(), linears.end(), int64_t{0}, [](int64_t sum, const nn::Linear* linear) {
     return sum + linear->packed->fixed().bytes().numel();

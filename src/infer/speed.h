@@ -6,8 +6,8 @@
 
 namespace megalodon {
 
-/// Model::fix(). Returns the bytes of the matrices, all of which a step reads.
-int64_t fix_for_speed(Model& model, ops::FixedType type);
+/// Of a model whose matrices are fixed: their bytes, all of which a step reads.
+int64_t matrix_bytes(Model& model);
 
 /// Throws Error where tokens read one by one do not give the logits of a pass over all of them, as far as the type's
 /// rounding goes: what is wrong is not timed.

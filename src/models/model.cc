@@ -64,7 +64,7 @@ Tensor Model::nll(const ModelInput& input, const Tensor& targets_BL, Carry& carr
 void Model::fix(ops::FixedType type) {
   const torch::NoGradGuard no_grad;
   eval();
-  for (nn::Linear* linear : linears()) linear->fix(type);
+  for (nn::Linear* linear : linears()) linear->fix(ops::fix_matrix(linear->weight.detach().to(torch::kFloat32), type));
 }
 
 void Model::check_state(int64_t /*slot*/, const State& /*state*/, int64_t /*tokens*/) const {}

@@ -44,10 +44,11 @@ const char* dtype_label(const io::TensorFile& file) {
 /// export_published() of a folder that stays.
 void export_folder(const fs::path& source, const fs::path& target) {
   verify_model(source);
-  const auto [loaded, tokenizer] = load_config(source);
-  const auto* config = dynamic_cast<const MegalodonConfig*>(loaded.get());
+  const FolderConfig loaded = load_config(source);
+  refuse_quantized(source, loaded);
+  const auto* config = dynamic_cast<const MegalodonConfig*>(loaded.model.get());
   check(config != nullptr, "[{}] only Megalodon models have a published form, this is \"{}\"", source.string(),
-        loaded->architecture());
+        loaded.model->architecture());
   const io::TensorFile file = io::read_tensors(source, "model");
   const auto model = config->build();
   check_weights(*model, file);
@@ -82,7 +83,7 @@ void export_folder(const fs::path& source, const fs::path& target) {
   if (config->rope_base == MegalodonConfig().rope_base) hyperparameters["rope_base"] = nullptr;
   hyperparameters["efficient_attn"] = nullptr;
   hyperparameters["layerwise_ckpt"] = false;
-  const Json path = tokenizer.value("published_path", Json());
+  const Json path = loaded.tokenizer.value("published_path", Json());
   const Json published = {{"model", hyperparameters},
                           {"tokenizer", {{"path", path}, {"additional_vocab_size", 0}, {"data_tokenized", false}}},
                           {"model_parallel_size", 1},

@@ -55,18 +55,6 @@ std::string problem_of_surplus(const io::TensorView& view, const io::TensorFile&
   return "share_emb is on, but output.output.weight differs from embed.weight";
 }
 
-/// Why the file's tensor cannot fill `parameter`; "" if it can.
-std::string problem_of_parameter(const io::TensorView* view, const std::string& name, const Tensor& parameter) {
-  if (view == nullptr) return fmt::format("missing {} {}", name, io::shape_text(parameter.sizes()));
-  if (parameter.sizes() != torch::IntArrayRef(view->shape))
-    return fmt::format("{}: expected shape {}, got {}", name, io::shape_text(parameter.sizes()),
-                       io::shape_text(view->shape));
-  constexpr std::array kFloating = {Dtype::F32, Dtype::BF16, Dtype::F16, Dtype::F64};
-  if (std::find(kFloating.begin(), kFloating.end(), view->dtype) == kFloating.end())
-    return fmt::format("{}: expected floating-point numbers, got {}", name, io::dtype_name(view->dtype));
-  return "";
-}
-
 /// Of a checkpoint's files, those that loading its model reads: all but what only resuming needs and is large.
 bool is_of_model(const std::string& name) {
   return name.find('/') == std::string::npos && (name.starts_with("model") || !name.ends_with(".safetensors"));
@@ -108,6 +96,22 @@ NamedTensors named_weights(const Model& model) {
   return weights;
 }
 
+std::string problem_of_parameter(const io::TensorView* view, const std::string& name, const Tensor& parameter) {
+  if (view == nullptr) return fmt::format("missing {} {}", name, io::shape_text(parameter.sizes()));
+  if (parameter.sizes() != torch::IntArrayRef(view->shape))
+    return fmt::format("{}: expected shape {}, got {}", name, io::shape_text(parameter.sizes()),
+                       io::shape_text(view->shape));
+  constexpr std::array kFloating = {Dtype::F32, Dtype::BF16, Dtype::F16, Dtype::F64};
+  if (std::find(kFloating.begin(), kFloating.end(), view->dtype) == kFloating.end())
+    return fmt::format("{}: expected floating-point numbers, got {}", name, io::dtype_name(view->dtype));
+  return "";
+}
+
+void check_no_problems(std::vector<std::string> problems) {
+  std::erase(problems, "");
+  check(problems.empty(), "[weights] the tensors do not fit the configuration:\n  {}", fmt::join(problems, "\n  "));
+}
+
 void check_weights(const Model& model, const io::TensorFile& file) {
   std::vector<std::string> problems;
   std::set<std::string> known;
@@ -117,8 +121,7 @@ void check_weights(const Model& model, const io::TensorFile& file) {
   }
   for (const io::TensorView& view : file.tensors())
     if (known.count(view.name) == 0) problems.push_back(problem_of_surplus(view, file, model));
-  std::erase(problems, "");
-  check(problems.empty(), "[weights] the tensors do not fit the configuration:\n  {}", fmt::join(problems, "\n  "));
+  check_no_problems(std::move(problems));
 }
 
 void load_weights(Model& model, const io::TensorFile& file) {
@@ -127,7 +130,16 @@ void load_weights(Model& model, const io::TensorFile& file) {
   for (const auto& [name, parameter] : named_weights(model)) Tensor(parameter).copy_(to_tensor(*file.find(name)));
 }
 
-std::pair<std::unique_ptr<ModelConfig>, Json> load_config(const fs::path& folder) {
+/// "matrices" of config.json.
+std::optional<ops::FixedType> stored_type(const Json& tree, const std::string& path) {
+  if (!tree.contains("matrices")) return {};
+  const Json& name = tree["matrices"];
+  check(name == "bfloat16" || name == "q8" || name == "q4",
+        "[{}] matrices: expected \"bfloat16\", \"q8\" or \"q4\", got {}", path, name.dump());
+  return ops::fixed_type(name.get<std::string>());
+}
+
+FolderConfig load_config(const fs::path& folder) {
   const fs::path path = folder / "config.json";
   Json tree = parse_json<Json>(read_file(path), path.string());
   check(tree.is_object(), "[{}] expected a JSON object", path.string());
@@ -139,10 +151,19 @@ std::pair<std::unique_ptr<ModelConfig>, Json> load_config(const fs::path& folder
   check(tree.contains("model_type") && tree["model_type"].is_string(), "[{}] model_type is missing", path.string());
   const Json tokenizer = tree.value("tokenizer", Json::object());
   auto config = make_config(tree["model_type"].get<std::string>());
-  for (const char* key : {"format", "format_version", "model_type", "tokenizer"}) tree.erase(key);
+  const auto matrices = stored_type(tree, path.string());
+  for (const char* key : {"format", "format_version", "model_type", "tokenizer", "matrices"}) tree.erase(key);
   config::read(*config, tree, {}, path.string());
   config->validate();
-  return {std::move(config), tokenizer};
+  return {std::move(config), tokenizer, matrices};
+}
+
+void refuse_quantized(const fs::path& folder, const FolderConfig& config) {
+  if (config.matrices)
+    fail(
+        "[{}] expected a folder with the weights themselves, found matrices stored as {}; take the folder that it was "
+        "quantized from",
+        folder.string(), ops::name_of(*config.matrices));
 }
 
 fs::path model_folder(const fs::path& folder) {
@@ -175,19 +196,21 @@ void verify_model(const fs::path& folder) {
 LoadedModel load_model(const fs::path& path) {
   return with_model_folder(path, [](const fs::path& folder) {
     verify_model(folder);
-    auto [config, tokenizer] = load_config(folder);
-    LoadedModel loaded{config->build(), tokenizer};
+    const FolderConfig config = load_config(folder);
+    refuse_quantized(folder, config);
+    LoadedModel loaded{config.model->build(), config.tokenizer};
     load_weights(*loaded.model, io::read_tensors(folder, "model"));
     loaded.model->eval();
     return loaded;
   });
 }
 
-std::string config_json(const ModelConfig& config, const Json& tokenizer) {
+std::string config_json(const ModelConfig& config, const Json& tokenizer, std::optional<ops::FixedType> matrices) {
   Json tree = {{"format", "megalodon.cpp"}, {"format_version", 1}, {"model_type", config.architecture()}};
   const auto copy = config.clone();
   tree.update(config::write(config::Visit([&](config::Visitor& v) { copy->visit(v); })));
   tree["tokenizer"] = tokenizer;
+  if (matrices) tree["matrices"] = ops::name_of(*matrices);
   return tree.dump(2) + "\n";
 }
 

@@ -8,6 +8,7 @@
 
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "models/folder_parts.h"
 #include "models/model.h"
@@ -24,6 +25,10 @@ io::TensorView to_view(const std::string& name, const Tensor& tensor);
 /// Parameters by name, tied ones once, in the order of the architecture.
 NamedTensors named_weights(const Model& model);
 
+/// Why the file's tensor cannot fill `parameter`; "" if it can.
+std::string problem_of_parameter(const io::TensorView* view, const std::string& name, const Tensor& parameter);
+/// Throws Error listing those that are not "".
+void check_no_problems(std::vector<std::string> problems);
 /// Throws Error listing every name that is missing, surplus, misshapen or of a wrong type. Reads no parameter's memory.
 void check_weights(const Model& model, const io::TensorFile& file);
 /// After check_weights(), copies the tensors into the parameters (converting dtypes).
@@ -58,17 +63,26 @@ auto with_model_folder(const fs::path& path, const Use& use) {
 /// Compares the model's files with the folder's manifest, if it has one.
 void verify_model(const fs::path& folder);
 
-/// From model_folder(folder), after verify_model(). In evaluation mode.
+/// From model_folder(folder), after verify_model(): a copy in evaluation mode. Throws Error for a quantized folder
+/// (models/fixed_model.h), which has no parameters to train or to convert.
 LoadedModel load_model(const fs::path& folder);
 /// model.safetensors and config.json.
 FolderParts model_parts(const ModelConfig& config, NamedTensors weights, const nlohmann::ordered_json& tokenizer);
 /// Writes them into an existing folder.
 void save_model(const Model& model, const nlohmann::ordered_json& tokenizer, const fs::path& folder);
 
-/// The text of config.json.
-std::string config_json(const ModelConfig& config, const nlohmann::ordered_json& tokenizer);
+/// The text of config.json; `matrices` is that of models/fixed_model.h.
+std::string config_json(const ModelConfig& config, const nlohmann::ordered_json& tokenizer,
+                        std::optional<ops::FixedType> matrices = {});
 
-/// config.json of a folder -> hyperparameters and tokenizer, without the weights.
-std::pair<std::unique_ptr<ModelConfig>, nlohmann::ordered_json> load_config(const fs::path& folder);
+/// config.json of a folder, without the weights.
+struct FolderConfig {
+  std::unique_ptr<ModelConfig> model;
+  nlohmann::ordered_json tokenizer;
+  std::optional<ops::FixedType> matrices;  // of a quantized folder
+};
+FolderConfig load_config(const fs::path& folder);
+/// Throws Error for a quantized folder.
+void refuse_quantized(const fs::path& folder, const FolderConfig& config);
 
 }  // namespace megalodon

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "base/check.h"
 #include "nn/parameters.h"
 
 namespace megalodon::nn {
@@ -11,8 +12,11 @@ Linear::Linear(torch::nn::Module& module, const std::string& path, int64_t in, i
   if (with_bias) bias = register_at(module, path + ".bias", {out});
 }
 
-void Linear::fix(ops::FixedType type) {
-  packed->fix(ops::fix_matrix(weight.detach().to(torch::kFloat32).contiguous(), type));
+void Linear::fix(ops::FixedMatrix matrix) {
+  check(matrix.outputs() == weight.size(0) && matrix.inputs() == weight.size(1),
+        "[linear] expected a matrix [{},{}], got [{},{}]", weight.size(0), weight.size(1), matrix.outputs(),
+        matrix.inputs());
+  packed->fix(std::move(matrix));
   if (!shared_) weight.set_data(torch::full({1, 1}, NAN).expand(weight.sizes()));  // whoever reads it notices
 }
 

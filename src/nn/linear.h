@@ -17,9 +17,11 @@ class Linear {
   /// For a weight that has another use too, such as an embedding.
   explicit Linear(const Tensor& weight) : weight(weight), shared_(true) {}
 
-  /// For inference on the CPU: products read a copy of the weight in that type from now on. The weight keeps its shape
-  /// and, where it has another use, its numbers; otherwise its memory is given back.
-  void fix(ops::FixedType type);
+  /// For inference on the CPU: products read this matrix from now on. The weight keeps its shape and, where it has
+  /// another use, its numbers; otherwise its memory is given back.
+  void fix(ops::FixedMatrix matrix);
+  /// Whether the weight has another use.
+  bool shared() const { return shared_; }
 
   /// x [..,in] to [..,out], of the addend's dtype where there is one to add, otherwise of x's.
   Tensor operator()(const Tensor& x, Precision precision, const Tensor& addend = {}) const {

@@ -161,7 +161,11 @@ FolderParts checkpoint_parts(const Model& model, const Json& tokenizer, const Ad
 
 TrainerState read_trainer_state(const fs::path& checkpoint) {
   const fs::path path = checkpoint / "trainer.json";
-  check(fs::is_regular_file(path), "[--resume] '{}' is no checkpoint: it has no trainer.json", checkpoint.string());
+  check(fs::is_regular_file(path),
+        "[--resume] '{}' is no checkpoint: expected one of a run, with trainer.json; model folders, quantized or not, "
+        "cannot "
+        "be trained on",
+        checkpoint.string());
   const Json tree = parse_json<Json>(read_file(path), path.string());
   check(tree.is_object() && tree.value("format_version", Json()) == kFormatVersion && tree.contains("fixed") &&
             tree.contains("environment") && tree.contains("settings"),
