@@ -18,6 +18,8 @@ class Utf8Stream {
   std::string push(std::string_view bytes);
   /// What is still held back, as U+FFFD.
   std::string finish();
+  /// What is held back: at most three bytes. A stream that they are pushed into goes on as this one would.
+  const std::string& pending() const { return pending_; }
 
  private:
   std::string pending_;

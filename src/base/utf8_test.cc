@@ -53,6 +53,18 @@ TEST(Utf8, OneReplacementPerMaximalIllFormedPart) {
   EXPECT_EQ(decode("\xE1\x80\xE2\xF0\x91\x92\xF1\xBF\x41"), times(4) + "A");
 }
 
+TEST(Utf8, WhatIsPendingGoesOnInAnotherStream) {
+  const std::string bytes = "a\xF0\x9F\xA6\x88\xE2\x82";
+  for (size_t cut = 0; cut <= bytes.size(); ++cut) {
+    Utf8Stream first, second;
+    std::string out = first.push(bytes.substr(0, cut));
+    EXPECT_EQ(first.pending(), cut < 5 ? bytes.substr(1, cut == 0 ? 0 : cut - 1) : bytes.substr(5, cut - 5));
+    EXPECT_EQ(second.push(first.pending()), "");
+    out += second.push(bytes.substr(cut));
+    EXPECT_EQ(out + second.finish(), decode(bytes)) << cut;
+  }
+}
+
 TEST(Utf8, AnySplitGivesTheSameTextAndOnlyValidPieces) {
   const std::string bytes = "a\xC3\xA9\xE2\x82\xAC\xF0\x9F\xA6\x88\xE2\x82zz\xFF\xF0\x9F\xA6";
   const std::string whole = decode(bytes);

@@ -24,13 +24,17 @@ void observe_pass(const Model& model, const std::vector<int64_t>& prompt, int64_
 
 }  // namespace
 
+int64_t drawable(const Model& model, int64_t vocabulary) {
+  return std::min({vocabulary, model.config().vocabulary(), model.config().outputs()});
+}
+
 void generate(const Engine& engine, Stream& stream, const std::vector<int64_t>& prompt, int64_t count,
               int64_t vocabulary, Sampler& sampler, const std::function<bool(int64_t)>& emit,
               const ObserveToken& observe) {
   check(!prompt.empty() || stream.tokens() > 0,
         "[generate] the prompt is empty; at least one token is needed to predict the next");
   const Model& model = engine.model();
-  const int64_t drawn = std::min({vocabulary, model.config().vocabulary(), model.config().outputs()});
+  const int64_t drawn = drawable(model, vocabulary);
   sampler.check_vocabulary(drawn);
   sampler.read(prompt);
   const auto logits = [&] { return float_logits(stream.logits().narrow(0, 0, drawn)); };

@@ -13,9 +13,12 @@ namespace megalodon {
 /// Called with a token of a stream, its index there, and the logits that it was predicted by.
 using ObserveToken = std::function<void(int64_t index, int64_t token, std::span<const float> logits_V)>;
 
+/// How many tokens can be drawn: those below `vocabulary` that the model has outputs for and can read.
+int64_t drawable(const Model& model, int64_t vocabulary);
+
 /// Continues a stream: reads the prompt, which may be empty only where the stream has read something before, then draws
 /// `count` tokens (negative: without end), hands each to `emit` and reads it; after one for which emit returns false it
-/// stops. Only tokens below `vocabulary` are drawn: a model may have more outputs than its tokenizer has tokens, or
+/// stops. Only the drawable() tokens are drawn: a model may have more outputs than its tokenizer has tokens, or
 /// than it can read. `sampler` has read what the stream has; it reads the prompt. `observe`, where given, sees all
 /// tokens of the prompt but the stream's first, and each that is drawn before `emit` does, with the logits of the
 /// tokens that can be drawn. Memory does not grow with the position.

@@ -75,6 +75,8 @@ class Sampler {
   /// What the draws so far leave behind: {"seed", "draws", "mirostat_mu", "penalty_window"}. A sampler of the same
   /// configuration that loads it goes on as this one would; its seed becomes the saved one.
   nlohmann::ordered_json state() const;
+  /// Of the draws to come, whose numbers go on.
+  void reseed(int64_t seed) { seed_ = seed; }
   /// Throws Error for what state() of this configuration cannot have made, and is unchanged then.
   void load_state(const nlohmann::ordered_json& state);
 

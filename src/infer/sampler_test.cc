@@ -421,6 +421,10 @@ TEST(Sampler, GoesOnFromASavedState) {
     EXPECT_NE(next("seed", 5), same);
     EXPECT_NE(next("mirostat_mu", 0.5), same);
     EXPECT_NE(next("penalty_window", nlohmann::ordered_json::array()), same);
+    const Tokens reseeded = next("seed", 5);
+    loaded.load_state(saved);
+    loaded.reseed(5);
+    EXPECT_EQ(draw(loaded, kLogits, 100), reseeded);
   }
 }
 

@@ -54,7 +54,10 @@ void save_snapshot(const fs::path& path, const Engine& engine, const Snapshot& s
 }
 
 Snapshot load_snapshot(const fs::path& path, const Engine& engine) {
-  const io::TensorFile file = io::read_safetensors(path);
+  return snapshot_of(io::read_safetensors(path), engine, path);
+}
+
+Snapshot snapshot_of(const io::TensorFile& file, const Engine& engine, const fs::path& path) {
   expect_metadata(file, "content", kContent, path, "this is no stream's snapshot");
   expect_metadata(file, "content_version", kVersion, path, "another version wrote this snapshot");
   expect_metadata(file, "model", engine.fingerprint(), path, "this snapshot is of another model");

@@ -25,5 +25,7 @@ void save_snapshot(const fs::path& path, const Engine& engine, const Snapshot& s
 /// Throws Error saying what was expected and what was found for a file that is none, truncated, of another model or
 /// version, or holds numbers that no stream of this model can have.
 Snapshot load_snapshot(const fs::path& path, const Engine& engine);
+/// The same, of a file that is read already; `path` names it in messages.
+Snapshot snapshot_of(const io::TensorFile& file, const Engine& engine, const fs::path& path);
 
 }  // namespace megalodon

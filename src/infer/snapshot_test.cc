@@ -147,9 +147,29 @@ TEST_F(SnapshotTest, WhatNoStreamCanHaveIsRefused) {
                   {"values.1", "not finite"});
   expect_contains(error_after([](Metadata&, Named& t) { t["state.2.2"]->view(-1)[1] = -1e-3; }),
                   {"variance", "negative"});
+  for (const float number : {NAN, INFINITY, -INFINITY})
+    expect_contains(error_after([&](Metadata&, Named& t) { t["logits"]->view(-1)[3] = number; }),
+                    {"logits", "not finite"});
+  expect_contains(error_after([](Metadata&, Named& t) { t["logits"]->fill_(-INFINITY); }), {"logits", "not finite"});
   expect_contains(error_after([](Metadata&, Named& t) { *t["logits"] = Tensor(); }), {"logits", "found nothing"});
   expect_contains(error_after([](Metadata&, Named& t) { *t["keys.0"] = t["keys.0"]->narrow(0, 0, 4).contiguous(); }),
                   {"keys.0", "[5, 2, 4]", "[4, 2, 4]"});
+}
+
+TEST_F(SnapshotTest, ANumberThatIsNotFiniteIsRefusedWhereverItIs) {
+  save(21);
+  const io::TensorFile file = io::read_safetensors(path());
+  std::set<std::string> names;
+  for (const io::TensorView& view : file.tensors()) names.insert(view.name);
+  EXPECT_TRUE(names.contains("state.1.3") && names.contains("keys.1"));
+  for (const std::string& name : names) {
+    const std::string error = error_after([&](std::map<std::string, std::string>&, std::map<std::string, Tensor*>& t) {
+      if (t[name]->is_floating_point() || t[name]->is_complex()) t[name]->view(-1)[t[name]->numel() - 1] = NAN;
+    });
+    if (!error.empty()) expect_contains(error, {name, "not finite"});
+    EXPECT_EQ(error.empty(), name.ends_with(".0") && name.starts_with("state."))
+        << name << ": counts are whole numbers";
+  }
 }
 
 TEST_F(SnapshotTest, ATruncatedFileIsRefusedAtEveryLength) {

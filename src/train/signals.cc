@@ -26,11 +26,6 @@ int64_t nanoseconds() {
   return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
 }
 
-void forget() {
-  first_signal = interrupts = 0;
-  signalled_at = 0;
-}
-
 extern "C" void note_signal(int signal) {
   if (signal == SIGINT && ++interrupts == 2) _exit(kInterruptedCode);
   int none = 0;
@@ -77,6 +72,11 @@ SignalGuard::~SignalGuard() {
 
 int SignalGuard::received() {
   return first_signal;
+}
+
+void SignalGuard::forget() {
+  first_signal = interrupts = 0;
+  signalled_at = 0;
 }
 
 double SignalGuard::seconds_since() {

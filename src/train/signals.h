@@ -27,6 +27,8 @@ class SignalGuard {
   static bool stopping() { return received() != 0; }
   /// Since that signal; 0 where there was none.
   static double seconds_since();
+  /// As if none had been caught yet: for a program that goes on after one.
+  static void forget();
 
  private:
   struct sigaction previous_[3];

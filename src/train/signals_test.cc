@@ -40,6 +40,17 @@ TEST(SignalGuard, NoThreadThatComputesHandlesASignal) {
   EXPECT_FALSE(SignalGuard::stopping());
 }
 
+TEST(SignalGuard, GoesOnAfterOneThatIsForgotten) {
+  const SignalGuard guard;
+  for (int i = 0; i < 3; ++i) {  // of which a second would end the process
+    testing::signal_process(SIGINT);
+    EXPECT_EQ(SignalGuard::received(), SIGINT);
+    SignalGuard::forget();
+    EXPECT_FALSE(SignalGuard::stopping());
+    EXPECT_EQ(SignalGuard::seconds_since(), 0);
+  }
+}
+
 TEST(SignalGuard, EveryOneCatchesAnew) {
   for (const int signal : kCaught) {
     const SignalGuard guard;
