@@ -76,6 +76,9 @@ function(megalodon_kernels)
   # between. On Arm and RISC-V no vectors whose size is known only at run time, which cannot be kept in arrays.
   target_compile_definitions(megalodon_kernels PRIVATE
     "HWY_DISABLED_TARGETS=(HWY_SSSE3|HWY_SSE4|HWY_SVE|HWY_SVE2|HWY_SVE_256|HWY_SVE2_128|HWY_RVV)")
+  if(MEGALODON_FUZZ)
+    target_compile_definitions(megalodon_kernels PRIVATE HWY_COMPILE_ONLY_STATIC)  # what reads files is fuzzed, not these
+  endif()
 endfunction()
 
 # The operator library around the kernels, and its tests.

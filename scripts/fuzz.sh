@@ -4,6 +4,8 @@
 #
 #   scripts/fuzz.sh [SECONDS] [TARGET...]     default: 60 seconds each, every tests/fuzz/NAME_fuzz.cc; TARGET is a NAME
 #
+# Those of tests/fuzz/torch need libtorch and are built by GCC in build/fuzz-torch.
+#
 # What a run finds interesting is kept in build/fuzz/corpus/NAME and is where the next run goes on; the seeds are in
 # tests/fuzz/corpus/NAME. A finding ends the target, leaves its input in build/fuzz/findings/ and makes the script fail.
 set -euo pipefail
@@ -14,7 +16,7 @@ if [[ ${1-} =~ ^[0-9]+$ ]]; then
   seconds=$1
   shift
 fi
-known=(tests/fuzz/*_fuzz.cc)
+known=(tests/fuzz/*_fuzz.cc tests/fuzz/torch/*_fuzz.cc)
 known=("${known[@]##*/}")
 known=("${known[@]%_fuzz.cc}")
 targets=("$@")
@@ -23,15 +25,25 @@ for target in "${targets[@]}"; do
   [[ " ${known[*]} " == *" $target "* ]] || { echo "fuzz: no target '$target'; there are: ${known[*]}" >&2; exit 2; }
 done
 
+preset_of() { [[ -f tests/fuzz/$1_fuzz.cc ]] && echo fuzz || echo fuzz-torch; }
+export -f preset_of
+
 scripts/setup.sh fuzz
-cmake --preset fuzz >/dev/null
-cmake --build build/fuzz --target "${targets[@]/%/_fuzz}"
+for preset in fuzz fuzz-torch; do
+  programs=()
+  for target in "${targets[@]}"; do
+    [[ $(preset_of "$target") != "$preset" ]] || programs+=("${target}_fuzz")
+  done
+  ((${#programs[@]} > 0)) || continue
+  cmake --preset "$preset" >/dev/null
+  cmake --build "build/$preset" --target "${programs[@]}"
+done
 export seconds logs=build/fuzz/logs
 mkdir -p "$logs" build/fuzz/findings
 
 # One line says how it went; the whole log is kept.
 fuzz() {
-  local name=$1 binary=build/fuzz/tests/fuzz/$1_fuzz log=$logs/$1.log seeds=tests/fuzz/corpus/$1 status=0
+  local name=$1 binary=build/$(preset_of "$1")/tests/fuzz/$1_fuzz log=$logs/$1.log seeds=tests/fuzz/corpus/$1 status=0
   local options=(-rss_limit_mb=1024 -malloc_limit_mb=256 -timeout=10 -artifact_prefix="build/fuzz/findings/$1-")
   [[ -f $seeds.dict ]] && options+=(-dict="$seeds.dict")
   mkdir -p "build/fuzz/corpus/$name"

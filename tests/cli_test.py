@@ -4,6 +4,8 @@
 usage: cli_test.py PATH_TO_MEGALODON
 """
 import json
+import os
+import pty
 import signal
 import subprocess
 import time
@@ -141,6 +143,124 @@ class Program(ProgramTest):
         file.write_bytes(data)
         self.assertIn("is damaged", self.run_program("generate", "--model", "q8", "--prompt", "x", code=1).stderr.decode())
 
+    def train_briefly(self, run="run", seed=1):
+        self.run_program("train", "run.toml", "--train.steps=2", "--train.eval_every=0", f"--train.out={run}", f"--train.seed={seed}")
+
+    def test_a_saved_stream_goes_on_within_a_character_and_with_another_seed(self):
+        self.prepare()
+        self.train_briefly()
+
+        def generate(*options):
+            return self.run_program("generate", "--model", "run", *options).stdout
+
+        def draw(byte, *options):
+            return generate("--tokens", "1", "--logit-bias", f"{byte}=1e6", *options)
+        euro, bad = "€".encode(), "\N{REPLACEMENT CHARACTER}".encode()
+        self.assertEqual(draw(euro[0], "--prompt", "a"), bad + b"\n")
+        self.assertEqual(draw(euro[0], "--prompt", "a", "--save-state", "s"), b"\n")
+        self.assertEqual(draw(euro[1], "--load-state", "s", "--save-state", "s"), b"\n")
+        self.assertEqual(draw(euro[2], "--load-state", "s"), euro + b"\n")
+        self.assertEqual(draw(ord("a"), "--load-state", "s"), bad + b"a\n")
+        self.assertEqual(draw(euro[2], "--load-state", "s", "--prompt", "b"), bad + bad + b"\n", "the prompt is between them")
+        self.assertEqual(draw(ord("a"), "--load-state", "s", "--prompt", "b", "--echo"), bad + b"ba\n")
+
+        whole = generate("--prompt", "entry", "--tokens", "45", "--seed", "3")
+        begun = generate("--prompt", "entry", "--tokens", "5", "--seed", "3", "--save-state", "s")
+        rest = generate("--load-state", "s", "--tokens", "40")
+        self.assertEqual(begun[:-1] + rest, whole)
+        self.assertEqual(generate("--load-state", "s", "--tokens", "40", "--seed", "3"), rest)
+        self.assertNotEqual(generate("--load-state", "s", "--tokens", "40", "--seed", "4"), rest)
+
+    def chat(self, *lines, **more):
+        return self.run_program("chat", "--model", "run", "--max-tokens", "30", "--seed", "3", stdin="".join(f"{line}\n" for line in lines), **more)
+
+    def test_chat(self):
+        self.prepare()
+        self.train_briefly()
+        only_first = self.chat("one").stdout
+        only_first.decode("utf-8")  # strict
+        with_second, with_third = self.chat("one", "two").stdout, self.chat("one", "", "third").stdout
+        self.assertTrue(with_second.startswith(only_first) and with_third.startswith(only_first))
+        third = with_third[len(only_first):]
+        self.assertNotEqual(with_second[len(only_first):], third)
+
+        # One text, which generate would write too.
+        prompt = self.run_program("generate", "--model", "run", "--prompt", "User: one\nAssistant:", "--tokens", "30", "--seed", "3").stdout
+        self.assertEqual(only_first, prompt)
+
+        undone = self.chat("one", "two", "/undo", "third").stdout
+        position = len("User: one\nAssistant:") + 30
+        self.assertEqual(undone, with_second + f"at token {position}\n".encode() + third)
+
+        # Nothing that goes wrong is of any consequence.
+        self.train_briefly("other", seed=2)
+        self.run_program("generate", "--model", "other", "--prompt", "x", "--tokens", "1", "--save-state", "other.st")
+        (self.path / "damaged.st").write_bytes((self.path / "other.st").read_bytes()[:300])
+        failed = self.chat("one", "/load absent.st", "/load other.st", "/load damaged.st", "/load", "/undo it", "/sav x", "/xyz", "/save nowhere/x", "third")
+        self.assertEqual(failed.stdout, with_third)
+        messages = failed.stderr.decode().splitlines()
+        parts = ["absent.st", "another model", "damaged.st", "/load expects FILE", "/undo expects nothing", "did you mean /save?", "no command /xyz", "nowhere/x"]
+        self.assertEqual(len(messages), len(parts), messages)
+        for message, part in zip(messages, parts):
+            self.assertIn(part, message)
+
+        # A saved one goes on, here and in generate, and the other way round.
+        self.assertEqual(self.chat("one", "/save s", "/quit", "two").stdout, only_first + f"at token {position}\n".encode())
+        loaded = self.chat("/load s", "/stats", "third", "/undo").stdout.decode()
+        self.assertIn(f"stream   {position} tokens, {position % 32} of them in the open chunk of 32", loaded)
+        self.assertIn("prompt   0 tokens evaluated", loaded)
+        self.assertTrue(loaded.encode().endswith(third + f"at token {position}\n".encode()), loaded)
+        more = self.run_program("generate", "--model", "run", "--load-state", "s", "--prompt", "\nUser: third\nAssistant:", "--tokens", "30").stdout
+        self.assertEqual(more, third)
+        self.run_program("generate", "--model", "run", "--prompt", "User: one\nAssistant:", "--tokens", "30", "--seed", "3", "--save-state", "s")
+        self.assertTrue(self.chat("/load s", "third").stdout.endswith(third))
+
+        self.assertIn(b"nothing", self.chat("/save s").stderr)
+        self.assertIn(b"/undo", self.chat("/help").stdout)
+        self.assertNotEqual(self.chat("//help").stdout, self.chat("/help").stdout)
+        plain = self.run_program("chat", "--model", "run", "--max-tokens", "30", "--seed", "3", "--user-prefix", "", "--assistant-prefix", "",
+                                 "--system", "User: one\\nAss", stdin="istant:").stdout
+        self.assertEqual(plain, prompt)
+
+    def test_chat_is_stopped_but_not_ended_by_an_interrupt(self):
+        self.prepare()
+        self.train_briefly()
+        command = [PROGRAM, "chat", "--model", "run", "--max-tokens", "1000000000", "--user-prefix", "\\n\\n\\nUser:"]
+        pipes = dict(cwd=self.path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = subprocess.Popen(command, **pipes)
+        for _ in range(3):
+            process.stdin.write(b"go on\n")
+            process.stdin.flush()
+            process.stdout.read(100)
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.5)  # the reply has ended and the next signal is not the second of one
+        output, errors = process.communicate(b"/stats\n/undo\n/undo\n/undo\n/undo\n", timeout=60)
+        self.assertEqual((process.returncode, len(errors.splitlines())), (0, 1), errors)
+        self.assertIn(b"no exchange to undo", errors)
+        self.assertTrue(output.endswith(b"at token 0\n"), output[-200:])
+
+        process = subprocess.Popen(command, **pipes)
+        process.stdin.write(b"go on\n")
+        process.stdin.flush()
+        process.stdout.read(1)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 128 + signal.SIGTERM)
+
+    def test_chat_at_a_terminal_tells_whose_turn_it_is(self):
+        self.prepare()
+        self.train_briefly()
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen([PROGRAM, "chat", "--model", "run", "--max-tokens", "3", "--logit-bias", "97=1e6"], cwd=self.path,
+                                   stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        os.close(theirs)
+        os.write(ours, b"hello\n\x04")  # and the end of the input
+        output, errors = process.communicate(timeout=60)
+        os.close(ours)
+        self.assertEqual(process.returncode, 0, errors)
+        self.assertTrue(output.endswith(b"User: Assistant:aaa\nUser: \n"), output)
+        self.assertIn(b"--max-tokens", errors)
+
     def test_an_interrupted_run_continues_bit_for_bit(self):
         self.prepare()
         self.run_program("train", "run.toml", "--train.out=whole")
@@ -185,10 +305,11 @@ class Program(ProgramTest):
 
     def test_wrong_command_lines(self):
         cases = [
-            ([], 2, "expected a command: train, generate"), (["data"], 2, "prepare, get"), (["trian", "run.toml"], 2, "'trian'; did you mean 'train'?"),
+            ([], 2, "expected a command: train, generate, chat"), (["data"], 2, "prepare, get"), (["trian", "run.toml"], 2, "'trian'; did you mean 'train'?"),
             (["eval", "pl"], 2, "did you mean 'ppl'?"), (["eval", "nonsense"], 2, "there are ppl"), (["generate", "--modle", "x"], 2, "'--modle'; did you mean '--model'?"),
             (["generate", "--model", "x", "--temprature=1"], 2, "'--temprature=1'; did you mean '--temperature'?"), (["data", "info", "x", "y"], 2, "did not expect 'y'"),
             (["train", "--data.batch=2"], 2, "run_file is required"), (["generate"], 2, "--model"), (["generate", "--model", "nowhere", "--prompt", "x"], 1, "nowhere"),
+            (["chat"], 2, "--model"), (["chat", "--model", "nowhere"], 1, "nowhere"), (["chat", "--model", "x", "--max-tokens", "0"], 2, "1 or more, got 0"),
             (["train", "missing.toml"], 1, "missing.toml"), (["train", "run.toml", "--optim.lrr=1"], 2, "optim.lr"),
             (["train", "run.toml", "--optim.lr=fast"], 2, "optim.lr"), (["train", "run.toml", "--train.precision=float16"], 2, "float16"),
             (["train", "run.toml", "--model.z_dim=15"], 2, "z_dim"), (["train", "run.toml", "--model.preset=mega8B"], 2, "mega7"),
@@ -243,6 +364,11 @@ class Program(ProgramTest):
         self.assertIn("in this order: logit-bias; repetition-penalty;", text)
         for option in ("--min-p", "--typical-p", "--penalty-last-n", "--mirostat-tau", "--logit-bias", "--logprobs-file"):
             self.assertIn(option, text)
+
+    def test_help_of_chat_tells_its_commands_and_options(self):
+        text = " ".join(self.run_program("chat", "--help").stdout.decode().split())
+        for part in ("/undo take the last exchange back", "/load FILE", "in this order: logit-bias", "--mirostat-tau", "--user-prefix TEXT=\\nUser:", "--system"):
+            self.assertIn(part, text)
 
     def test_help_tells_threads_where_they_count(self):
         for command in (["data", "prepare"], ["generate"], ["eval", "ppl"], ["train"], []):

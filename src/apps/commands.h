@@ -19,6 +19,7 @@ struct Common {
 
 void add_train(CLI::App& app, Common& common);
 void add_generate(CLI::App& app, Common& common);
+void add_chat(CLI::App& app, Common& common);
 void add_eval(CLI::App& app, Common& common);
 void add_data(CLI::App& app, Common& common);
 void add_data_tokenize(CLI::App& data_command);
@@ -34,6 +35,9 @@ inline constexpr const char* kTokenizerHelp =
 /// Declares --threads. Every command that uses it does, so that its help lists it, and the program itself, so that it
 /// may come before the command.
 void add_threads(CLI::App& command, Common& common, const char* help = "CPU threads; 0: all cores");
+
+/// Declares --model, as load_text_model() takes it.
+void add_model(CLI::App& command, std::string& model);
 
 /// Declares --device, as ops::parse_device() takes it.
 void add_device(CLI::App& command, std::string& device);

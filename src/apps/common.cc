@@ -15,6 +15,10 @@ void add_threads(CLI::App& command, Common& common, const char* help) {
   command.add_option("--threads", common.threads, help)->check(at_least(0))->capture_default_str();
 }
 
+void add_model(CLI::App& command, std::string& model) {
+  command.add_option("--model", model, "model folder, or a run folder (its latest checkpoint)")->required();
+}
+
 void add_device(CLI::App& command, std::string& device) {
   command.add_option("--device", device, "what computes: cpu, cuda or cuda:N")->capture_default_str();
 }

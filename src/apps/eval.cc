@@ -86,7 +86,7 @@ void add_eval(CLI::App& app, Common& common) {
   auto* ppl = command->add_subcommand(
       "ppl", "Loss, perplexity and bits per byte of documents, each read as one stream, by context length");
   auto options = std::make_shared<PplOptions>();
-  ppl->add_option("--model", options->model, "model folder, or a run folder (its latest checkpoint)")->required();
+  add_model(*ppl, options->model);
   ppl->add_option("--data", options->data, "prefix of a .bin/.idx pair");
   ppl->add_option("--text", options->text,
                   "instead of --data: what data prepare takes, prepared in a temporary folder");

@@ -14,8 +14,8 @@
 #include "base/process.h"
 #include "base/utf8.h"
 #include "infer/generate.h"
-#include "infer/snapshot.h"
 #include "infer/text_model.h"
+#include "infer/text_stream.h"
 #include "ops/device.h"
 
 namespace megalodon::apps {
@@ -25,7 +25,7 @@ using Json = nlohmann::ordered_json;
 
 struct GenerateOptions {
   std::string model, prompt, load_state, save_state;
-  bool prompt_given = false;
+  bool prompt_given = false, seed_given = false;
   int64_t tokens = 256, report = 0;
   int64_t logprobs = -1;      // alternatives to tell of each token; -1: tell nothing
   std::string logprobs_file;  // "": standard error
@@ -109,54 +109,46 @@ ObserveToken observe_logprobs(const GenerateOptions& options, const data::Tokeni
       [lines](int64_t index, int64_t token, std::span<const float> logits_V) { lines->write(index, token, logits_V); };
 }
 
-/// The stream of a snapshot, whose sampler goes on too.
-Stream load_state(const std::string& path, const Engine& engine, const data::Tokenizer& tokenizer, Sampler& sampler) {
-  const Snapshot snapshot = load_snapshot(path, engine);
-  const auto of = [&](const char* key) {
-    return snapshot.more.is_object() ? snapshot.more.value(key, Json()) : Json();
-  };
-  check(of("tokenizer") == tokenizer.describe(),
-        "['{}'] the snapshot's text is of another tokenizer: expected {}, found {}", path, tokenizer.describe().dump(),
-        of("tokenizer").dump());
-  try {
-    sampler.load_state(of("sampler"));
-  } catch (const Error& error) {
-    fail("['{}'] the sampler cannot go on; give the sampling options that --save-state had: {}", path, error.what());
-  }
-  return snapshot.stream;
+/// Where the text begins, or goes on.
+TextStream start_text(const GenerateOptions& options, const Engine& engine, const data::Tokenizer& tokenizer) {
+  if (options.load_state.empty()) return {{}, Sampler(options.sampler)};
+  TextStream text = load_text_stream(options.load_state, engine, tokenizer, options.sampler);
+  if (options.seed_given) text.sampler.reseed(options.sampler.seed);
+  return text;
 }
 
 void run_generate(const GenerateOptions& options) {
-  Sampler sampler(options.sampler);
+  const Sampler valid(options.sampler);
   const TextModel loaded = load_text_model(options.model, ops::parse_device(options.device), chosen_type(options.type));
   const Engine engine(*loaded.model);
-  Stream stream;
-  if (!options.load_state.empty()) stream = load_state(options.load_state, engine, *loaded.tokenizer, sampler);
-  const std::string text = read_prompt(options);
-  const auto ids = loaded.tokenizer->encode(text);
-  if (ids.empty() && stream.tokens() == 0)
+  TextStream text = start_text(options, engine, *loaded.tokenizer);
+  const std::string prompt = read_prompt(options);
+  const auto ids = loaded.tokenizer->encode(prompt);
+  if (ids.empty() && text.stream.tokens() == 0)
     fail_usage("[generate] the prompt is empty; at least one token is needed to predict the next");
 
-  Utf8Stream utf8;
   Reporter reporter(options.report);
-  const auto write = [&](std::string_view bytes) {
-    const std::string piece = utf8.push(bytes);
+  const auto show = [](const std::string& piece) {
     std::fwrite(piece.data(), 1, piece.size(), stdout);
     std::fflush(stdout);
   };
+  const auto write = [&](std::string_view bytes) { show(text.utf8.push(bytes)); };
   if (options.echo)
-    write(text);  // through the same stream: a character may begin in the prompt and end in its continuation
+    write(prompt);  // through the same stream: a character may begin in the prompt and end in its continuation
+  else if (!prompt.empty())
+    show(text.utf8.finish());  // nor does one that was begun before an unseen prompt end behind it
   const auto emit = [&](int64_t token) {
     write(loaded.tokenizer->decode(static_cast<int32_t>(token)));
     reporter.token();
     return std::ferror(stdout) == 0;
   };
-  generate(engine, stream, {ids.begin(), ids.end()}, options.tokens, loaded.tokenizer->vocabulary(), sampler, emit,
-           observe_logprobs(options, *loaded.tokenizer, stream.tokens() + std::ssize(ids)));
-  if (!options.save_state.empty())  // first: standard output may fail
-    save_snapshot(options.save_state, engine,
-                  {stream, {{"tokenizer", loaded.tokenizer->describe()}, {"sampler", sampler.state()}}});
-  fmt::print("{}\n", utf8.finish());
+  generate(engine, text.stream, {ids.begin(), ids.end()}, options.tokens, loaded.tokenizer->vocabulary(), text.sampler,
+           emit, observe_logprobs(options, *loaded.tokenizer, text.stream.tokens() + std::ssize(ids)));
+  if (options.save_state.empty())
+    show(text.utf8.finish());
+  else  // a character that is not complete is part of what goes on
+    save_text_stream(options.save_state, engine, *loaded.tokenizer, text);
+  show("\n");
   check(std::ferror(stdout) == 0, "[generate] standard output was closed");
 }
 
@@ -166,7 +158,7 @@ void add_generate(CLI::App& app, Common& common) {
   auto* command = app.add_subcommand("generate", "Continue a text with a trained model, in constant memory");
   auto options = std::make_shared<GenerateOptions>();
   command->footer(kSamplerHelp);
-  command->add_option("--model", options->model, "model folder, or a run folder (its latest checkpoint)")->required();
+  add_model(*command, options->model);
   auto* prompt =
       command->add_option("--prompt", options->prompt, "text to continue; without it and --load-state, standard input");
   command->add_option("--tokens", options->tokens, "tokens to generate; -1: without end")
@@ -175,12 +167,15 @@ void add_generate(CLI::App& app, Common& common) {
   command
       ->add_option(
           "--load-state", options->load_state,
-          "go on with a stream where --save-state left it: nothing of its past is read again, draws go on with "
-          "the seed of the file; --prompt, where given, comes next")
+          "go on with a stream where --save-state left it: nothing of its past is read again; draws go on with "
+          "the seed of the file, or with --seed where that is given, for another continuation; --prompt, where "
+          "given, comes next")
       ->type_name("FILE");
   command
-      ->add_option("--save-state", options->save_state,
-                   "write the stream to this file in the end, after the last token")
+      ->add_option(
+          "--save-state", options->save_state,
+          "write the stream to this file in the end, after the last token; a character that is not complete is "
+          "kept for --load-state to print")
       ->type_name("FILE");
   command->add_flag("--echo", options->echo, "print the prompt before its continuation");
   command
@@ -203,8 +198,9 @@ void add_generate(CLI::App& app, Common& common) {
   add_device(*command, options->device);
   add_threads(*command, common);
   add_fields(*command, [options](config::Visitor& v) { options->sampler.visit(v); });
-  command->callback([options, prompt, &common] {
+  command->callback([options, prompt, seed = command->get_option("--seed"), &common] {
     options->prompt_given = prompt->count() > 0;
+    options->seed_given = seed->count() > 0;
     use_threads(common.threads);
     run_generate(*options);
   });

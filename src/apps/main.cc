@@ -76,6 +76,7 @@ int run(int argc, char** argv) {
   app.fallthrough();
   add_train(app, common);
   add_generate(app, common);
+  add_chat(app, common);
   add_eval(app, common);
   add_data(app, common);
   add_convert(app, common);

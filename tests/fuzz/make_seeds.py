@@ -5,6 +5,7 @@ The text seeds beside them are written by hand. Needs python3-torch for the file
 """
 import io
 import json
+import math
 import pickle
 import struct
 import zipfile
@@ -37,6 +38,33 @@ def write_safetensors():
         "__metadata__": {"format": "pt", "note": "é\n"},
         "layers.0.weight": tensor("F64", [2, 1], 0, 16), "b": tensor("BF16", [3], 16, 22), "mask": tensor("BOOL", [2], 22, 24),
         "scalar": tensor("U8", [], 24, 25), "none": tensor("C64", [0, 4], 25, 25)}, bytes(22) + b"\1\0\7"))
+
+
+def snapshot(tokens, more):
+    """Of the model of src/models/testing.h, with numbers near zero: layers of 16 features, 4 groups, chunks of 8."""
+    tensors = [("logits", "F32", [19])]
+    for slot in range(3):
+        tensors += [(f"state.{slot}.0", "I64", [1]), (f"state.{slot}.1", "F64", [1, 4]), (f"state.{slot}.2", "F64", [1, 4])]
+        if slot < 2:
+            tensors.append((f"state.{slot}.3", "C64", [1, 16, 4]))
+    for slot in range(2 if tokens % 8 else 0):
+        tensors += [(f"keys.{slot}", "F32", [tokens % 8, 2, 4]), (f"values.{slot}", "F32", [tokens % 8, 2, 12])]
+    header = {"__metadata__": {"content": "megalodon.cpp stream", "content_version": "1", "model": "0" * 16, "tokens": str(tokens),
+                               "more": json.dumps(more, separators=(",", ":"))}}
+    data = b""
+    for name, dtype, shape in tensors:
+        size = {"F32": 4, "I64": 8, "F64": 8, "C64": 8}[dtype] * math.prod(shape)
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + size]}
+        data += struct.pack("<q", tokens) if dtype == "I64" else bytes(size)
+    return safetensors(header, data)
+
+
+def write_snapshots():
+    text = {"tokenizer": {"type": "bytes"}, "pending": [0xE2, 0x82], "turn": "\nUser:",
+            "sampler": {"seed": 3, "draws": 5, "mirostat_mu": 10.0, "penalty_window": [97, 98, 97]}}
+    put("snapshot", "end-of-a-chunk", snapshot(8, text))
+    put("snapshot", "within-a-chunk", snapshot(11, text))
+    put("snapshot", "no-text", snapshot(1, "note"))
 
 
 def token_index(code, lengths, offsets, documents, modes=b""):
@@ -147,5 +175,6 @@ if __name__ == "__main__":
     write_sentencepiece()
     write_tokenizer_json()
     write_safetensors()
+    write_snapshots()
     write_token_indexes()
     write_torch_files()
