@@ -211,7 +211,7 @@ class Program(ProgramTest):
         self.assertIn("prompt   0 tokens evaluated", loaded)
         self.assertTrue(loaded.encode().endswith(third + f"at token {position}\n".encode()), loaded)
         more = self.run_program("generate", "--model", "run", "--load-state", "s", "--prompt", "\nUser: third\nAssistant:", "--tokens", "30").stdout
-        self.assertEqual(more, third)
+        self.assertTrue(more.endswith(third), "before it, what of the first reply's last character had not come")
         self.run_program("generate", "--model", "run", "--prompt", "User: one\nAssistant:", "--tokens", "30", "--seed", "3", "--save-state", "s")
         self.assertTrue(self.chat("/load s", "third").stdout.endswith(third))
 
