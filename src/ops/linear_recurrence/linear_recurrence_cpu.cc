@@ -16,11 +16,9 @@
 
 #include <algorithm>
 #include <utility>
-#if HWY_ARCH_X86
-#include <xmmintrin.h>
-#endif
 
 #include "base/parallel.h"
+#include "ops/flush_denormals.h"
 #include "ops/linear_recurrence/linear_recurrence_kernel.h"
 
 #ifndef MEGALODON_OPS_LINEAR_RECURRENCE_CPU_ONCE
@@ -409,25 +407,6 @@ HWY_EXPORT(task_count);
 HWY_EXPORT(forward_task);
 HWY_EXPORT(backward_task);
 HWY_EXPORT(decode_features);
-
-/// States and gradients that decay through a long run of zeros (padding, a masked loss) end as denormals, and rounding
-/// keeps q · (smallest denormal) from ever becoming zero. On x86 that made such a run 2.7 times slower.
-class FlushDenormals {
- public:
-#if HWY_ARCH_X86
-  FlushDenormals() : saved_(_mm_getcsr()) {
-    _mm_setcsr(saved_ | 0x8040U);
-  }  // flush to zero, denormals are zero
-  ~FlushDenormals() {
-    _mm_setcsr(saved_);
-  }
-
- private:
-  unsigned saved_;
-#else
-  FlushDenormals() {}  // NOLINT: not trivial, so that an unused variable does not warn
-#endif
-};
 
 // Decoding: features per task, so that a task holds about 16 Ki states, 10 us of work; below that a thread does not
 // pay.

@@ -1,0 +1,20 @@
+// The specification of the kernel: c Ā^l B̄, one power after another.
+#include "ops/nplr_kernel/nplr_kernel.h"
+
+namespace megalodon::ops::ref {
+
+Tensor nplr_kernel(const NplrSystem& system, const Tensor& attuned_CHN, int64_t length) {
+  const NplrMatrices matrices = nplr_matrices(system);
+  const Tensor c_CHN = nplr_unattune(system, attuned_CHN, length);
+  const int64_t N = c_CHN.size(2);
+  Tensor x_HX = matrices.b_HX;
+  std::vector<Tensor> taps_CH;
+  for (int64_t l = 0; l < length; ++l) {
+    const Tensor x_HN = torch::complex(x_HX.narrow(1, 0, N), x_HX.narrow(1, N, N));
+    taps_CH.push_back(2 * torch::real(c_CHN * x_HN).sum(-1));
+    x_HX = torch::matmul(matrices.a_HXX, x_HX.unsqueeze(-1)).squeeze(-1);
+  }
+  return torch::stack(taps_CH, -1);
+}
+
+}  // namespace megalodon::ops::ref
