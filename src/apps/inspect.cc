@@ -34,10 +34,11 @@ void run_inspect(const InspectOptions& options) {
   const auto model = config->build();  // memory is reserved, not touched
   const ModelInfo info = model->info();
   const double weights = 4.0 * info.parameters;
+  const double flops = info.mean_forward_flops(std::max<int64_t>(info.chunk_size, 1));
   if (options.json) {
     nlohmann::ordered_json tree = {{"architecture", config->architecture()},
                                    {"parameters", info.parameters},
-                                   {"forward_flops_per_token", info.mean_forward_flops(info.chunk_size)},
+                                   {"forward_flops_per_token", flops},
                                    {"state_bytes_fixed", info.state_bytes_fixed},
                                    {"state_bytes_full", info.state_bytes_full}};
     tree["config"] = config::write(config::Visit([&](config::Visitor& v) { config->visit(v); }));
@@ -48,7 +49,7 @@ void run_inspect(const InspectOptions& options) {
   fmt::print("{}\n", config::to_toml(config::write(config::Visit([&](config::Visitor& v) { config->visit(v); }))));
   fmt::print("parameters              {:>16}\n", with_commas(info.parameters));
   fmt::print("forward FLOPs a token   {:>16}   on average over a chunk (training: three times that)\n",
-             with_commas(std::llround(info.mean_forward_flops(info.chunk_size))));
+             with_commas(std::llround(flops)));
   fmt::print("weights, float32        {:>16}\n", human_bytes(weights));
   fmt::print("training state, float32 {:>16}   (weights, gradients, two moments; activations not counted)\n",
              human_bytes(4 * weights));

@@ -78,7 +78,7 @@ DecodeSpeed measure_decode(Model& model, FixedType type, const DecodeCase& of, i
     engine.step(batch, next);
     if (step < kWarmups) continue;
     seconds.push_back(watch.seconds());
-    keys += (streams[0].tokens() - 1) % chunk + 1;
+    if (chunk > 0) keys += (streams[0].tokens() - 1) % chunk + 1;
   }
   DecodeSpeed speed;
   speed.step = summarize(seconds);

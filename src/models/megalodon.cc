@@ -19,12 +19,12 @@
 #include "base/philox.h"
 #include "nn/cema.h"
 #include "nn/checkpoint.h"
+#include "nn/dropout.h"
 #include "nn/init.h"
 #include "nn/linear.h"
 #include "nn/parameters.h"
 #include "ops/cached_attention/cached_attention.h"
 #include "ops/chunk_attention/chunk_attention.h"
-#include "ops/dropout/dropout.h"
 #include "ops/gated_silu/gated_silu.h"
 #include "ops/linear_recurrence/linear_recurrence.h"
 #include "ops/query_key/query_key.h"
@@ -32,6 +32,7 @@
 
 namespace megalodon {
 
+using nn::drop;
 using nn::register_at;
 
 // ---- configuration --------------------------------------------------------------------------------------------------
@@ -158,10 +159,6 @@ namespace {
 
 enum Site : uint64_t { kOnAverage, kOnProbabilities, kOnGated, kOnBranch, kOnFfnHidden, kOnFfnOutput, kOnEmbedding };
 
-Tensor drop(const Tensor& x, double p, uint64_t key, Site site, bool training) {
-  return training && p > 0 ? ops::dropout(x, p, derive_key(key, site)) : x;
-}
-
 /// Of the inputs and outputs of products inside a block; the residual stream keeps x's.
 torch::ScalarType activation_type(const Tensor& x, nn::Precision precision) {
   return precision == nn::Precision::kBfloat16 ? torch::kBFloat16 : x.scalar_type();
@@ -225,7 +222,9 @@ Tensor MegaAttention::forward(const Tensor& x_BLD, const ModelInput& input, Carr
       x_BLD, timenorm_weight_, timenorm_bias_,
       {config_.norm_num_groups, config_.norm_eps, before.norm(), {}, input.starts_BL, average_type(x_BLD, precision_)});
   const Tensor& t_BLD = norm.y_BLD;
-  const nn::CemaCoefficients cema = kept_cema_.of(cema_alpha_, cema_delta_, cema_theta_, cema_gamma_);
+  const nn::CemaCoefficients cema = kept_cema_.of({cema_alpha_, cema_delta_, cema_theta_, cema_gamma_}, [&] {
+    return nn::cema_coefficients(cema_alpha_, cema_delta_, cema_theta_, cema_gamma_);
+  });
   const auto average = ops::linear_recurrence(t_BLD, cema.q_DN, cema.c_DN, cema_omega_.squeeze(-1),
                                               {before.cema_BDN, input.starts_BL, carry.wants_after()});
   const Tensor m_BLD =

@@ -3,6 +3,7 @@
 
 #include "models/model.h"
 #include "nn/cema.h"
+#include "nn/kept.h"
 #include "ops/timestep_norm/timestep_norm.h"
 
 namespace megalodon {
@@ -65,7 +66,7 @@ class MegaAttention final : public torch::nn::Module {
   Tensor cema_alpha_, cema_delta_, cema_theta_, cema_gamma_, cema_omega_;
   Tensor gamma_, beta_;
   nn::Linear wv_, wz_, wr_, wh1_, wh2_;
-  nn::KeptCema kept_cema_;
+  nn::Kept<nn::CemaCoefficients> kept_cema_;
 };
 
 /// residual + [alpha ⊙] W2 (silu(W1 u) [⊙ W3 u]),  u = LayerNorm(x)

@@ -13,33 +13,15 @@
 namespace megalodon {
 namespace {
 
+using testing::between_neighbours;
 using testing::close;
+using testing::document_results;
+using testing::in_calls;
 using testing::noisy_model;
+using testing::one_pass;
+using testing::random_split;
 using testing::random_tokens;
 using testing::tiny_config;
-
-Tensor one_pass(Model& model, const ModelInput& input) {
-  NoCarry none;
-  return model.logits(input, none);
-}
-
-Tensor in_calls(Model& model, const ModelInput& input, const std::vector<int64_t>& calls, StreamCarry& carry) {
-  std::vector<Tensor> pieces;
-  int64_t at = 0;
-  for (const int64_t steps : calls) {
-    const Tensor starts = input.starts_BL.defined() ? input.starts_BL.narrow(1, at, steps) : Tensor();
-    pieces.push_back(model.logits({input.tokens_BL.narrow(1, at, steps), starts}, carry));
-    at += steps;
-  }
-  return torch::cat(pieces, 1);
-}
-
-std::vector<int64_t> random_split(int64_t length, std::mt19937_64& rng) {
-  std::vector<int64_t> calls;
-  for (int64_t left = length; left > 0; left -= calls.back())
-    calls.push_back(std::min<int64_t>(left, 1 + static_cast<int64_t>(rng() % (rng() % 2 == 0 ? 4 : 20))));
-  return calls;
-}
 
 TEST(Megalodon, PublishedParameterCounts) {
   const std::map<std::string, int64_t> expected = {
@@ -107,29 +89,6 @@ TEST(Megalodon, PackedDocumentsEqualEachAlone) {
   const Tensor packed = one_pass(*model, {tokens, starts});
   for (const auto& [begin, end] : {std::pair{0, 11}, {11, 12}, {12, 30}})
     EXPECT_TRUE(close(packed.slice(1, begin, end), one_pass(*model, {tokens.slice(1, begin, end), {}}), 1e-6)) << begin;
-}
-
-/// Logits of one document among others, and the gradients of a function of them alone.
-std::vector<Tensor> document_results(Model& model, const ModelInput& input, int64_t begin, int64_t end) {
-  NoCarry none;
-  model.zero_grad();
-  const Tensor logits = model.logits(input, none).slice(1, begin, end);
-  logits.square().sum().backward();
-  std::vector<Tensor> results = {logits.detach().clone()};
-  for (const Tensor& parameter : model.parameters()) results.push_back(parameter.grad().clone());
-  return results;
-}
-
-/// Documents [0, begin), [begin, end) and [end, length): what the middle one gives, with the others of that seed.
-std::vector<Tensor> between_neighbours(Model& model, const MegalodonConfig& config, int64_t begin, int64_t end,
-                                       int64_t length, int64_t seed_of_others) {
-  Tensor tokens = random_tokens(config, 1, length).clone(), starts = torch::zeros({1, length}, torch::kBool);
-  const Tensor others = random_tokens(config, 1, length, seed_of_others);
-  tokens.slice(1, 0, begin).copy_(others.slice(1, 0, begin));
-  tokens.slice(1, end).copy_(others.slice(1, end));
-  starts[0][begin] = true;
-  if (end < length) starts[0][end] = true;
-  return document_results(model, {tokens, starts}, begin, end);
 }
 
 TEST(Megalodon, ADocumentNeverSeesItsNeighbours) {

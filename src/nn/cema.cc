@@ -22,17 +22,6 @@ CemaCoefficients cema_coefficients(const Tensor& alpha, const Tensor& delta, con
   return {p_DN, q_DN, c_DN};
 }
 
-CemaCoefficients KeptCema::of(const Tensor& alpha, const Tensor& delta, const Tensor& theta, const Tensor& gamma) {
-  if (torch::GradMode::is_enabled()) return cema_coefficients(alpha, delta, theta, gamma);
-  const auto source = [](const Tensor& t) { return Source{t.data_ptr(), static_cast<uint32_t>(t._version())}; };
-  const std::array<Source, 4> sources = {source(alpha), source(delta), source(theta), source(gamma)};
-  if (!kept_.q_DN.defined() || sources != sources_) {
-    kept_ = cema_coefficients(alpha, delta, theta, gamma);
-    sources_ = sources;
-  }
-  return kept_;
-}
-
 void init_cema(const Tensor& alpha, const Tensor& delta, const Tensor& theta, const Tensor& gamma, const Tensor& omega,
                uint64_t key) {
   torch::NoGradGuard no_grad;

@@ -1,8 +1,6 @@
 // Megalodon's complex exponential moving average as coefficients of ops::linear_recurrence.
 #pragma once
 
-#include <array>
-
 #include "base/compat.h"
 
 namespace megalodon::nn {
@@ -21,23 +19,6 @@ struct CemaCoefficients {
 
 /// alpha, delta [D,N,1] · theta [D,1,1] · gamma [D,N,2] (real, imaginary): the published parameters. Differentiable.
 CemaCoefficients cema_coefficients(const Tensor& alpha, const Tensor& delta, const Tensor& theta, const Tensor& gamma);
-
-/// The coefficients of one layer from call to call where no gradient is asked for: a dozen passes over [D,N] that every
-/// step of decoding would repeat. Computed again when a parameter has been written to (see ops::PackedWeight on
-/// versions).
-class KeptCema {
- public:
-  CemaCoefficients of(const Tensor& alpha, const Tensor& delta, const Tensor& theta, const Tensor& gamma);
-
- private:
-  struct Source {
-    const void* data = nullptr;
-    uint32_t version = 0;
-    bool operator==(const Source&) const = default;
-  };
-  std::array<Source, 4> sources_;
-  CemaCoefficients kept_;
-};
 
 /// Initial values: alpha, delta ~ N(0, 0.2²); theta = logit(exp(−i ln D / D)), i = 1..D, permuted; gamma real ~ N(0,
 /// 1), imaginary 0; omega ~ N(0, 0.25²) cut off at ±1.

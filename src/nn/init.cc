@@ -33,6 +33,10 @@ void normal(const Tensor& parameter, double std, uint64_t key) {
   fill(parameter, [&](const Tensor& t) { t.normal_(0, std, generator(key)); });
 }
 
+void uniform(const Tensor& parameter, double low, double high, uint64_t key) {
+  fill(parameter, [&](const Tensor& t) { t.uniform_(low, high, generator(key)); });
+}
+
 void truncated_normal(const Tensor& parameter, double std, double limit, uint64_t key) {
   // Inverse transform: uniform in the cut distribution's range of probabilities, mapped back by the error function.
   const double tail = 2 * normal_cdf(-limit / std);
@@ -51,7 +55,7 @@ void init_linear(const Tensor& weight, const std::string& mode, uint64_t key) {
     truncated_normal(weight, 1, 3, key);
   } else if (mode == "xavier" || mode == "none") {
     const double bound = mode == "xavier" ? std::sqrt(6 / (in + out)) : 1 / std::sqrt(in);
-    fill(weight, [&](const Tensor& t) { t.uniform_(-bound, bound, generator(key)); });
+    uniform(weight, -bound, bound, key);
   } else {
     fail_usage("[model.init_mode] expected he, bert, xavier, gaussian or none, got \"{}\"", mode);
   }

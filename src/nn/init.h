@@ -8,6 +8,7 @@
 namespace megalodon::nn {
 
 void normal(const Tensor& parameter, double std, uint64_t key);
+void uniform(const Tensor& parameter, double low, double high, uint64_t key);
 /// Normal with that mean 0 and standard deviation, cut off at ± `limit`.
 void truncated_normal(const Tensor& parameter, double std, double limit, uint64_t key);
 

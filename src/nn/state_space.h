@@ -7,8 +7,9 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
-#include "ops/nplr_kernel/nplr_kernel.h"
+#include "ops/nplr_recurrence/nplr_recurrence.h"
 
 namespace megalodon::nn {
 
@@ -22,8 +23,7 @@ struct StateSpaceParameters {
   Tensor P;               // [R,S,N]; undefined: the matrix is diagonal
 };
 
-struct StateSpaceOptions {
-  std::string discretization = "zoh";  // of a diagonal matrix: zoh, bilinear; others are bilinear
+struct StateSpaceTransforms {
   std::string dt_transform = "exp";    // Δ of inv_dt: exp, softplus
   std::string real_transform = "exp";  // f: exp, relu (max(x, 0) + 1e-4)
 };
@@ -36,18 +36,44 @@ struct StateSpace {
 };
 
 /// Throws UsageError for a transform of another name.
-StateSpace state_space(const StateSpaceParameters& parameters, const StateSpaceOptions& options);
+StateSpace state_space(const StateSpaceParameters& parameters, const StateSpaceTransforms& transforms = {});
 
-/// x_t = q x_(t-1) + b u_t:
+/// x_t = q x_(t-1) + b u_t of a diagonal matrix:
 ///   zoh       q = exp(Δ A)                  b = B (q − 1)/A
 ///   bilinear  q = (1 + Δ A/2)/(1 − Δ A/2)   b = Δ B/(1 − Δ A/2)
-/// As a linear recurrence the state is divided by b and c is 2 C b. Throws UsageError for another discretization.
+/// Throws UsageError for another discretization.
 struct DiagonalSystem {
   Tensor q_HN, b_HN;
 };
 DiagonalSystem discretize(const StateSpace& space, const std::string& discretization);
 
-/// With the step sizes multiplied in.
+/// Of a matrix with a low-rank part, with the step sizes multiplied in.
 ops::NplrSystem nplr_system(const StateSpace& space);
+
+/// How a layer uses a state space.
+struct StateSpaceUse {
+  std::string discretization = "zoh";  // of a diagonal matrix; others are bilinear
+  int64_t attuned_length = 0;          // with a low-rank part: the length that C is attuned to; 0: to none
+};
+
+/// The convolution kernel's first taps [C,H,length], real, float32 or float64.
+Tensor convolution_kernel(const StateSpace& space, const StateSpaceUse& use, int64_t length, torch::ScalarType type);
+
+/// With a low-rank part: 2 Re(C Ā^(l+1) x) of states x [B,H,N], what `length` steps of silence still say of the past.
+/// [B,length,C·H], channel by channel.
+Tensor response(const StateSpace& space, const StateSpaceUse& use, const Tensor& states_BHN, int64_t length,
+                torch::ScalarType type);
+
+/// A state space as a recurrence, whose coefficients are worth keeping between calls.
+struct StateSpaceRecurrence {
+  Tensor q_HN;               // of a diagonal matrix: states are x_t/b
+  ops::NplrStep step;        // with a low-rank part: states are x_t
+  std::vector<Tensor> c_HN;  // of each channel
+};
+StateSpaceRecurrence recurrence(const StateSpace& space, const StateSpaceUse& use, torch::ScalarType type);
+
+/// u [B,L,H] to y [B,L,C·H], channel by channel, with skip [C,H]. The state is that of all channels.
+ops::RecurrenceOut run(const StateSpaceRecurrence& recurrence, const Tensor& u_BLH, const Tensor& skip_CH,
+                       const ops::RecurrenceOptions& options = {});
 
 }  // namespace megalodon::nn

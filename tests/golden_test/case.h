@@ -29,7 +29,8 @@ class Case {
   /// tensors.
   explicit Case(const fs::path& stem);
 
-  std::string kind() const { return json_.at("kind").get<std::string>(); }
+  /// What selects the function that runs the case: "kind", or "op" of the configuration.
+  std::string kind() const;
   const Json& json() const { return json_; }
   const Json& config() const { return json_.at("config"); }
   const io::TensorFile& file() const { return file_; }
@@ -42,6 +43,8 @@ class Case {
 
   Tolerance output_tolerance(bool is_double = false) const;
   Tolerance gradient_tolerance(bool is_double = false) const;
+  /// The same, wider where the data measured for this tensor that float32 is not that exact.
+  Tolerance widened(Tolerance tolerance, const std::string& name) const;
   /// Results in the file (out.*, grad.*, …) that `comparer` has not seen fail the case: nothing is silently ignored.
   void check_all_compared(Comparer& comparer,
                           const std::vector<std::string>& results = {"out.", "out64.", "grad.", "grad64."}) const;
@@ -72,7 +75,7 @@ class Pass {
   void leaves(const std::vector<std::pair<std::string, Tensor>>& parameters);
 
   /// Compares with out.<name> where the file has it (out64.<name> in double; integers always with out.<name>, exactly),
-  /// and adds sum(got · in.d<name>) to the loss where the file has that cotangent.
+  /// and adds sum(got · cotangent) to the loss where the file has one, in.d<name> or in.cotangent.<name>.
   void output(const std::string& name, const Tensor& got);
   /// Differentiates `loss`, or what output() summed up, and compares the gradients of all leaves.
   void finish(Tensor loss = {});

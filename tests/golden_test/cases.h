@@ -16,6 +16,17 @@ void run_attention(Pass& pass);
 void run_mega_attention(Pass& pass);
 void run_ffn(Pass& pass);
 
+void run_hippo(Pass& pass);
+void run_s4d_init(Pass& pass);
+void run_s4d_kernel(Pass& pass);
+void run_nplr_kernel(Pass& pass);
+void run_nplr_attunement(Pass& pass);
+void run_s4_convolution(Pass& pass);
+void run_s4_block(Pass& pass);
+void run_s4d_layer(Pass& pass);
+void run_s4d_states(Pass& pass);
+void run_s4_classifier(Pass& pass);
+
 void run_model(Pass& pass);
 void run_model_bf16(Pass& pass);
 void run_long_inference(Pass& pass);

@@ -1,0 +1,362 @@
+// S4 and S4D, a layer (Gu et al., 2021 and 2022):
+//
+//   x' = A x + B u,  y = 2 Re(C x) + D u      for each feature, with a step size of its own
+//   z  = GLU(W gelu(y) + b)                   GLU([a, b]) = a ⊙ sigmoid(b)
+//   out = u + z of norm(u)                    or norm(u + z)
+//
+// S4D has a diagonal A and runs as a recurrence. S4's A is diagonal minus a product p p^*; training convolves with its
+// kernel by FFT, streaming runs the recurrence. Both are one function: any split of a sequence into calls gives the
+// result of one pass.
+//
+// Departures from the published code: the output row that S4 trains is attuned to a length that the configuration names
+// and longer sequences do not change it; coefficients are computed in float64; biases begin at zero.
+//
+// Shapes: B batch · L time · D = H features · N half the states · S matrices · C channels · R = 1 rank.
+#include "models/s4.h"
+
+#include <cmath>
+
+#include "base/check.h"
+#include "base/philox.h"
+#include "nn/checkpoint.h"
+#include "nn/dropout.h"
+#include "nn/hippo.h"
+#include "nn/init.h"
+#include "nn/parameters.h"
+#include "ops/long_convolution/long_convolution.h"
+#include "ops/row_norm/row_norm.h"
+
+namespace megalodon {
+
+using nn::drop;
+using nn::register_at;
+
+namespace {
+
+enum S4Site : uint64_t { kOnS4Activation, kOnS4Output, kOnS4Embedding };
+
+}  // namespace
+
+// ---- convolution ----------------------------------------------------------------------------------------------------
+
+S4Convolution::S4Convolution(const S4LayerConfig& config) : config_(config) {
+  const int64_t H = config.features, N = config.state_dim / 2, S = config.matrices > 0 ? config.matrices : H;
+  check(H > 0 && H % S == 0, "[s4] {} features cannot share {} matrices evenly", H, S);
+  skip_CD_ = register_at(*this, "D", {config.channels, H});
+  parameters_.inv_dt = register_at(*this, "kernel.inv_dt", {H, 1});
+  parameters_.A_real = register_at(*this, "kernel.A_real", {S, N});
+  parameters_.A_imag = register_at(*this, "kernel.A_imag", {S, N});
+  parameters_.B = register_at(*this, "kernel.B", {1, S, N, 2});
+  parameters_.C = register_at(*this, "kernel.C", {config.channels * (config.bidirectional ? 2 : 1), H, N, 2});
+  if (config.rank > 0) parameters_.P = register_at(*this, "kernel.P", {config.rank, S, N, 2});
+}
+
+Tensor S4Convolution::forward(const Tensor& x_BLD, const Tensor& starts_BL, Carry& carry, int64_t slot) {
+  const State before = carry.before(slot);
+  const Tensor state_BDN = before.empty() ? Tensor() : before[0];
+  const int64_t L = x_BLD.size(1);
+  const bool is_recurrence = !config_.bidirectional && config_.longest_kernel == 0;
+  check(is_recurrence || (!carry.wants_after() && before.empty() && !starts_BL.defined()),
+        "[s4] a layer that is bidirectional or has a longest kernel reads whole sequences, not streams or documents");
+  const bool crosses = !before.empty() || carry.wants_after();
+  if (is_recurrence && (config_.rank == 0 || (crosses && !is_training()))) {
+    const auto out = scan(x_BLD, {state_BDN, starts_BL, carry.wants_after()});
+    if (carry.wants_after()) carry.after(slot, {out.h_BDN});
+    return out.y_BLD;
+  }
+  const nn::StateSpace space = this->space();
+  Tensor y_BLE = convolve(space, x_BLD, starts_BL);
+  if (!before.empty()) y_BLE = y_BLE + after_past(space, state_BDN, L, starts_BL);
+  if (carry.wants_after()) {
+    const torch::NoGradGuard no_grad;  // what a stream carries on is data
+    carry.after(slot, {scan(x_BLD, {state_BDN, starts_BL, true}).h_BDN});
+  }
+  return y_BLE;
+}
+
+Tensor S4Convolution::convolve(const nn::StateSpace& space, const Tensor& x_BLD, const Tensor& starts_BL) const {
+  const int64_t L = x_BLD.size(1), C = config_.channels;
+  const int64_t taps = config_.longest_kernel > 0 ? std::min(config_.longest_kernel, L) : L;
+  const Tensor kernel = nn::convolution_kernel(space, config_.use, taps, x_BLD.scalar_type());
+  return ops::long_convolution(x_BLD, kernel.narrow(0, 0, C), skip_CD_,
+                               {config_.bidirectional ? kernel.narrow(0, C, C) : Tensor(), starts_BL});
+}
+
+Tensor S4Convolution::after_past(const nn::StateSpace& space, const Tensor& state_BDN, int64_t length,
+                                 const Tensor& starts_BL) const {
+  const Tensor y_BLE = nn::response(space, config_.use, state_BDN, length, skip_CD_.scalar_type());
+  if (!starts_BL.defined()) return y_BLE;
+  const Tensor heard_BL1 = (starts_BL.to(torch::kInt64).cumsum(1) == 0).unsqueeze(2);
+  return torch::where(heard_BL1, y_BLE, torch::zeros_like(y_BLE));
+}
+
+ops::RecurrenceOut S4Convolution::scan(const Tensor& x_BLD, const ops::RecurrenceOptions& options) {
+  const nn::StateSpaceParameters& p = parameters_;
+  const auto recurrence = kept_.of({p.inv_dt, p.A_real, p.A_imag, p.B, p.C, p.P},
+                                   [&] { return nn::recurrence(space(), config_.use, skip_CD_.scalar_type()); });
+  return nn::run(recurrence, x_BLD, skip_CD_, options);
+}
+
+void S4Convolution::init_weights(const S4Init& init, uint64_t key) {
+  torch::NoGradGuard no_grad;
+  const auto pairs = [](const Tensor& z) { return torch::view_as_real(z.resolve_conj()); };
+  nn::uniform(parameters_.inv_dt, std::log(init.dt_min), std::log(init.dt_max), derive_key(key, 0));
+  parameters_.B.zero_();
+  parameters_.B.select(3, 0).fill_(1);
+  Tensor a_N;
+  if (init.matrix == "legs") {
+    const nn::NormalPlusLowRank legs = nn::diagonalize(nn::hippo("legs", config_.state_dim));
+    a_N = legs.a_N;
+    parameters_.B.copy_(pairs(legs.b_N));
+    if (config_.rank > 0) parameters_.P.copy_(pairs(legs.p_RN).unsqueeze(1));
+  } else {
+    check(config_.rank == 0, "[s4] a matrix with a low-rank part begins as legs, not {}", init.matrix);
+    a_N = nn::diagonal_a(init.matrix, config_.state_dim / 2);
+  }
+  parameters_.A_real.copy_((-torch::real(a_N)).log());
+  parameters_.A_imag.copy_(-torch::imag(a_N));
+  nn::normal(parameters_.C, std::sqrt(0.5), derive_key(key, 1));
+  if (config_.rank > 0 && config_.use.attuned_length > 0) {
+    const nn::StateSpace space = this->space();
+    parameters_.C.copy_(pairs(ops::nplr_attune(nn::nplr_system(space), space.c_CHN, config_.use.attuned_length)));
+  }
+  nn::normal(skip_CD_, 1, derive_key(key, 2));
+}
+
+// ---- block and layer ------------------------------------------------------------------------------------------------
+
+S4Block::S4Block(const S4LayerConfig& config)
+    : convolution_(register_module("layer", std::make_shared<S4Convolution>(config))),
+      output_(*this, "output_linear.0", config.features * config.channels, 2 * config.features, /*with_bias=*/true) {}
+
+Tensor S4Block::forward(const Tensor& x_BLD, const Tensor& starts_BL, Carry& carry, int64_t slot, double dropout,
+                        uint64_t dropout_key) {
+  const Tensor y_BLE = torch::gelu(convolution_->forward(x_BLD, starts_BL, carry, slot));
+  const Tensor dropped_BLE = drop(y_BLE, dropout, dropout_key, kOnS4Activation, is_training());
+  return torch::glu(output_(dropped_BLE, precision_), -1);
+}
+
+void S4Block::init_weights(const S4Init& init, uint64_t key) {
+  torch::NoGradGuard no_grad;
+  convolution_->init_weights(init, derive_key(key, 0));
+  nn::init_linear(output_.weight, "none", derive_key(key, 1));
+  output_.bias.zero_();
+}
+
+S4Layer::S4Layer(const S4LayerConfig& config, bool prenorm, double norm_eps)
+    : prenorm_(prenorm),
+      norm_eps_(norm_eps),
+      norm_weight_(register_at(*this, "norm.weight", {config.features})),
+      norm_bias_(register_at(*this, "norm.bias", {config.features})),
+      block_(register_module("s4", std::make_shared<S4Block>(config))) {}
+
+Tensor S4Layer::forward(const Tensor& x_BLD, const Tensor& starts_BL, Carry& carry, int64_t slot, double dropout,
+                        uint64_t dropout_key) {
+  const auto norm = [&](const Tensor& t) { return ops::layer_norm(t, norm_weight_, norm_bias_, norm_eps_); };
+  const Tensor z_BLD = block_->forward(prenorm_ ? norm(x_BLD) : x_BLD, starts_BL, carry, slot, dropout, dropout_key);
+  const Tensor sum_BLD = x_BLD + drop(z_BLD, dropout, dropout_key, kOnS4Output, is_training());
+  return prenorm_ ? sum_BLD : norm(sum_BLD);
+}
+
+void S4Layer::init_weights(const S4Init& init, uint64_t key) {
+  torch::NoGradGuard no_grad;
+  norm_weight_.zero_();
+  norm_bias_.zero_();
+  block_->init_weights(init, key);
+}
+
+// ---- language model -------------------------------------------------------------------------------------------------
+
+void S4Config::visit(config::Visitor& v) {
+  v.field("num_layers", num_layers, "layers");
+  v.field("model_dim", model_dim, "D, width of the residual stream");
+  v.field("state_dim", state_dim, "real states of a feature; half of them are stored, as complex numbers");
+  v.field("channels", channels, "kernels of a feature");
+  v.field("num_matrices", num_matrices, "state matrices of a layer, each shared by as many features; 0: one a feature");
+  v.field("kernel", kernel, "state matrix: s4d (diagonal) or s4 (normal plus low rank)");
+  v.field("init", init, "initial matrix: lin, inv, inv2, quad, real or legs; s4: legs");
+  v.field("discretization", discretization, "of s4d: zoh or bilinear; s4: bilinear");
+  v.field("kernel_length", kernel_length, "s4: steps that the trained output row is attuned to, about data.seq_len");
+  v.field("dt_min", dt_min, "smallest initial step size");
+  v.field("dt_max", dt_max, "largest initial step size");
+  v.field("norm_eps", norm_eps, "added to variances");
+  v.field("dropout", dropout, "on the embedding, the activation and the output of layers");
+  v.field("vocab_size", vocab_size, "tokens");
+  v.field("output_size", output_size, "classes of the output layer; -1: vocab_size");
+  v.field("share_emb", share_emb, "the output matrix is the embedding");
+}
+
+void S4Config::validate() const {
+  // Above is no network but a slip of the pen; below, sizes of matrices cannot overflow.
+  static constexpr int64_t kLargest = int64_t{1} << 31;
+  for (const auto& [name, value] :
+       std::initializer_list<std::pair<const char*, int64_t>>{{"num_layers", num_layers},
+                                                              {"model_dim", model_dim},
+                                                              {"state_dim", state_dim},
+                                                              {"channels", channels},
+                                                              {"kernel_length", kernel_length},
+                                                              {"vocab_size", vocab_size}})
+    if (value < 1 || value > kLargest)
+      fail_usage("[model.{}] expected at least 1 and at most {}, got {}", name, kLargest, value);
+  if (state_dim % 2 != 0) fail_usage("[model.state_dim] expected pairs of states, got {}", state_dim);
+  if (num_matrices < 0 || (num_matrices > 0 && model_dim % num_matrices != 0))
+    fail_usage("[model.num_matrices] expected 0 or a divisor of model_dim = {}, got {}", model_dim, num_matrices);
+  if (kernel != "s4d" && kernel != "s4") fail_usage("[model.kernel] expected s4d or s4, got \"{}\"", kernel);
+  if (discretization != "zoh" && discretization != "bilinear")
+    fail_usage("[model.discretization] expected zoh or bilinear, got \"{}\"", discretization);
+  if (kernel == "s4" && init != "legs") fail_usage("[model.init] kernel = \"s4\" begins as legs, got \"{}\"", init);
+  if (kernel == "s4" && discretization != "bilinear")
+    fail_usage("[model.discretization] kernel = \"s4\" is bilinear, got \"{}\"", discretization);
+  if (init != "lin" && init != "inv" && init != "inv2" && init != "quad" && init != "real" && init != "legs")
+    fail_usage("[model.init] expected lin, inv, inv2, quad, real or legs, got \"{}\"", init);
+  if (!(dt_min > 0 && dt_min <= dt_max))
+    fail_usage("[model.dt_min] expected a positive number up to dt_max = {}, got {}", dt_max, dt_min);
+  if (!(norm_eps > 0)) fail_usage("[model.norm_eps] expected a positive number, got {}", norm_eps);
+  if (!(dropout >= 0 && dropout < 1)) fail_usage("[model.dropout] expected a probability in [0, 1), got {}", dropout);
+  if (output_size == 0 || output_size < -1 || output_size > kLargest)
+    fail_usage("[model.output_size] expected -1 or at least 1 and at most {}, got {}", kLargest, output_size);
+  if (share_emb && outputs() != vocab_size)
+    fail_usage("[model.share_emb] the output matrix can be the embedding only if output_size ({}) is vocab_size ({})",
+               output_size, vocab_size);
+}
+
+S4LayerConfig S4Config::layer() const {
+  S4LayerConfig config;
+  config.features = model_dim, config.state_dim = state_dim, config.channels = channels, config.matrices = num_matrices;
+  config.rank = kernel == "s4" ? 1 : 0;
+  config.use = {discretization, kernel_length};
+  return config;
+}
+
+std::unique_ptr<ModelConfig> make_s4_config() {
+  return std::make_unique<S4Config>();
+}
+
+std::vector<Preset> s4_presets() {
+  return {};
+}
+
+namespace {
+
+class S4 final : public Model {
+ public:
+  explicit S4(const S4Config& config) : config_(config) {
+    const int64_t D = config.model_dim;
+    embed_ = register_at(*this, "embed.weight", {config.vocab_size, D});
+    const auto list = register_module("layers", std::make_shared<torch::nn::Module>());
+    for (int64_t i = 0; i < config.num_layers; ++i)
+      layers_.push_back(list->register_module(
+          std::to_string(i), std::make_shared<S4Layer>(config.layer(), /*prenorm=*/true, config.norm_eps)));
+    final_norm_weight_ = register_at(*this, "output.final_norm.weight", {D});
+    final_norm_bias_ = register_at(*this, "output.final_norm.bias", {D});
+    output_ = config.share_emb ? nn::Linear(embed_) : nn::Linear(*this, "output.output", D, config.outputs(), false);
+  }
+
+  const ModelConfig& config() const override { return config_; }
+  const nn::Linear& output() const override { return output_; }
+  std::vector<nn::Linear*> linears() override {
+    std::vector<nn::Linear*> list;
+    for (const auto& layer : layers_) list.push_back(&layer->block().linear());
+    list.push_back(&output_);
+    return list;
+  }
+
+  Tensor hidden(const ModelInput& anywhere, Carry& carry) override {
+    const ModelInput input = here(anywhere);
+    const uint64_t key = dropout_key_;
+    const double p = config_.dropout;
+    Tensor x_BLD = drop(torch::embedding(embed_, input.tokens_BL), p, key, kOnS4Embedding, is_training());
+
+    const bool may_recompute = checkpoint_every_ > 0 && is_training() && torch::GradMode::is_enabled();
+    for (int64_t i = 0; i < config_.num_layers; ++i) {
+      const uint64_t layer_key = derive_key(key, 64 + i);  // apart from the embedding's site
+      const auto layer = [&](const Tensor& x) {
+        return layers_[i]->forward(x, input.starts_BL, carry, i, p, layer_key);
+      };
+      if (may_recompute && i % checkpoint_every_ == 0) {
+        // By value, and without the carry: the backward pass runs when this call is long over.
+        const auto again = [layer = layers_[i], input, before = carry.before(i), p, layer_key](const Tensor& x) {
+          ReplayCarry replay(before);
+          return layer->forward(x, input.starts_BL, replay, 0, p, layer_key);
+        };
+        x_BLD = nn::checkpoint(layer, again, x_BLD);
+      } else {
+        x_BLD = layer(x_BLD);
+      }
+      if (observer_) observer_(i, x_BLD);
+    }
+    return ops::layer_norm(x_BLD, final_norm_weight_, final_norm_bias_, config_.norm_eps);
+  }
+
+  void set_precision(nn::Precision precision) override {
+    Model::set_precision(precision);
+    for (const auto& layer : layers_) layer->block().set_precision(precision);
+  }
+
+  void init_weights(uint64_t seed) override {
+    torch::NoGradGuard no_grad;
+    nn::embedding(embed_, derive_key(seed, 0));
+    if (!config_.share_emb) nn::embedding(output_.weight, derive_key(seed, 1));
+    final_norm_weight_.zero_();
+    final_norm_bias_.zero_();
+    const S4Init init = {config_.init, config_.dt_min, config_.dt_max};
+    for (size_t i = 0; i < layers_.size(); ++i) layers_[i]->init_weights(init, derive_key(seed, 2 + i));
+  }
+
+  ModelInfo info() const override {
+    const S4Config& c = config_;
+    ModelInfo info;
+    for (const Tensor& parameter : parameters()) info.parameters += parameter.numel();
+    info.matrix_parameters = c.num_layers * 2 * c.channels * c.model_dim * c.model_dim + c.outputs() * c.model_dim;
+    // The recurrence: 6 multiply-adds per (feature, channel, complex state), with a low-rank part 4 more.
+    const double states = static_cast<double>(c.num_layers * c.channels * c.model_dim) * (c.state_dim / 2);
+    info.flops = 2.0 * info.matrix_parameters + 2 * (c.kernel == "s4" ? 10 : 6) * states;
+    info.state_bytes_fixed = info.state_bytes_full = c.num_layers * 8 * c.model_dim * (c.state_dim / 2);
+    return info;
+  }
+
+ private:
+  S4Config config_;
+  Tensor embed_, final_norm_weight_, final_norm_bias_;
+  nn::Linear output_;
+  std::vector<std::shared_ptr<S4Layer>> layers_;
+};
+
+}  // namespace
+
+std::unique_ptr<Model> S4Config::build() const {
+  validate();
+  return std::make_unique<S4>(*this);
+}
+
+// ---- classifier -----------------------------------------------------------------------------------------------------
+
+S4Classifier::S4Classifier(const S4ClassifierConfig& config)
+    : config_(config),
+      encoder_(*this, "encoder", config.inputs, config.layer.features, /*with_bias=*/true),
+      decoder_(*this, "decoder", config.layer.features, config.classes, true) {
+  const auto list = register_module("layers", std::make_shared<torch::nn::Module>());
+  for (int64_t i = 0; i < config.num_layers; ++i)
+    layers_.push_back(list->register_module(std::to_string(i),
+                                            std::make_shared<S4Layer>(config.layer, config.prenorm, config.norm_eps)));
+}
+
+Tensor S4Classifier::forward(const Tensor& x_BLI) {
+  NoCarry whole;
+  Tensor x_BLD = encoder_(x_BLI, nn::Precision::kFloat32);
+  for (size_t i = 0; i < layers_.size(); ++i)
+    x_BLD = layers_[i]->forward(x_BLD, {}, whole, 0, config_.dropout, derive_key(dropout_key_, i));
+  return decoder_(x_BLD.mean(1), nn::Precision::kFloat32);
+}
+
+void S4Classifier::init_weights(const S4Init& init, uint64_t seed) {
+  torch::NoGradGuard no_grad;
+  uint64_t stream = 0;
+  for (const nn::Linear* linear : {&encoder_, &decoder_}) {
+    nn::init_linear(linear->weight, "none", derive_key(seed, stream++));
+    linear->bias.zero_();
+  }
+  for (const auto& layer : layers_) layer->init_weights(init, derive_key(seed, stream++));
+}
+
+}  // namespace megalodon
