@@ -2,12 +2,15 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <map>
 #include <random>
 #include <set>
 
 #include "base/check.h"
+#include "models/s4.h"
 #include "models/testing.h"
+#include "models/weights.h"
 #include "ops/testing.h"
 
 namespace megalodon {
@@ -97,6 +100,35 @@ TEST_F(EngineTest, AnySplitAmongAnyNeighboursIsOnePass) {
         }
       }
     }
+  }
+}
+
+/// Without attention there are no chunks, and streams have no caches.
+TEST_F(EngineTest, AStateSpaceStreamsAndComesBackFromItsTensors) {
+  for (const bool low_rank : {false, true}) {
+    S4Config config;
+    config.num_layers = 2, config.model_dim = 8, config.state_dim = 6, config.vocab_size = config_.vocab_size;
+    if (low_rank) config.kernel = "s4", config.init = "legs", config.discretization = "bilinear";
+    model_ = noisy_model(config);
+    const Tokens tokens = text(1), other = text(2);
+    const Tensor logits = expected(tokens), logits_of_other = expected(other);
+    const Engine engine(*model_, {.block = 16});
+    Stream stream, neighbour;
+    engine.read(stream, std::span(tokens).first(30));
+    expect_at_the_end_of(stream, logits);
+    engine.read(neighbour, std::span(other).first(2));
+    engine.step(std::array{&stream, &neighbour}, std::array{tokens[30], other[2]});
+    expect_at_the_end_of(stream, logits);
+    expect_at_the_end_of(neighbour, logits_of_other);
+
+    const NamedTensors tensors = engine.tensors(stream);
+    std::vector<io::TensorView> views;
+    for (const auto& [name, tensor] : tensors) views.push_back(to_view(name, tensor));
+    Stream restored = engine.restore({views, {}, {}}, stream.tokens());
+    const auto rest = std::span(tokens).subspan(31);
+    engine.read(stream, rest), engine.read(restored, rest);
+    EXPECT_TRUE(torch::equal(stream.logits(), restored.logits()));
+    expect_at_the_end_of(stream, logits);
   }
 }
 

@@ -223,7 +223,9 @@ TEST(S4Convolution, OnlyTheBidirectionalOneSeesWhatIsToCome) {
     const Tensor difference = convolution.forward(x, {}, none, 0) - convolution.forward(other, {}, none, 0);
     EXPECT_EQ(difference.select(1, 0).abs().max().item<float>() > 1e-4, bidirectional);
     StreamCarry stream;
-    if (bidirectional) EXPECT_THROW(convolution.forward(x, {}, stream, 0), Error);
+    if (bidirectional) {
+      EXPECT_THROW(convolution.forward(x, {}, stream, 0), Error);
+    }
   }
 }
 

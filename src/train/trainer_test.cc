@@ -1,3 +1,4 @@
+#include <cmath>
 #include <csignal>
 #include <limits>
 
@@ -37,6 +38,34 @@ TEST_F(Training, ResumedRunsAreBitIdentical) {
     parts.train.stop_after = 0;
     EXPECT_EQ(train(parts), Outcome::kFinished);
     expect_same_run(whole, parts);
+  }
+}
+
+TEST_F(Training, StateSpacesResumeBitIdenticallyToo) {
+  const auto s4_run = [&](const std::string& out, bool low_rank) {
+    RunConfig run = busy_run(out);
+    run.arch = "s4", run.model = make_config("s4");
+    config::read(*run.model,
+                 {{"num_layers", 2}, {"model_dim", 16}, {"state_dim", 8}, {"vocab_size", 256}, {"dropout", 0.1}}, {},
+                 "test");
+    if (low_rank)
+      config::read(*run.model,
+                   {{"kernel", "s4"}, {"init", "legs"}, {"discretization", "bilinear"}, {"kernel_length", 12}}, {},
+                   "test");
+    run.data.packing = low_rank ? "stateful" : "documents";
+    return run;
+  };
+  for (const bool low_rank : {false, true}) {
+    const RunConfig whole = s4_run(fmt::format("whole{}", low_rank), low_rank);
+    train(whole);
+    EXPECT_LT(records(whole).back()["eval_loss/valid"].get<double>(), std::log(256.0) - 1);
+    RunConfig parts = s4_run(fmt::format("parts{}", low_rank), low_rank);
+    parts.train.stop_after = 5;
+    EXPECT_EQ(train(parts), Outcome::kStopped);
+    parts.train.stop_after = 0;
+    EXPECT_EQ(train(parts), Outcome::kFinished);
+    expect_same_run(whole, parts);
+    EXPECT_EQ(load_model(whole.train.out).model->config().architecture(), "s4");
   }
 }
 

@@ -160,7 +160,8 @@ def main():
     test.expect("a checkpoint without its case", lambda folder, stem: test.carry(folder, CHECKPOINT), "FAIL", CHECKPOINT,
                 "no model case")
     test.expect("a checkpoint without weights", checkpoint_without_weights, "FAIL", CHECKPOINT, "consolidated.pth")
-    test.expect_listed(OP, CHECKPOINT, "train/lr_schedules", "train/adamw_m5", "presets/mega200M", "presets/mega7.3B")
+    test.expect_listed(OP, CHECKPOINT, "train/lr_schedules", "train/adamw_m5", "presets/mega200M", "presets/mega7.3B",
+                       "s4/hippo_legs_N4", "s4/s4_block_nplr_legs_L64")
     sys.exit(1 if test.failures else 0)
 
 

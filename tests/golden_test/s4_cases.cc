@@ -52,7 +52,7 @@ struct Completed {
 Completed completed(const ops::NplrMatrices& matrices) {
   const auto wide = [](const Tensor& t) { return t.to(torch::kComplexDouble); };
   const int64_t N = matrices.b_HX.size(1) / 2;
-  const Tensor one = torch::eye(N, torch::dtype(torch::kComplexDouble)), i = one * c10::complex<double>(0, 1);
+  const Tensor one = torch::eye(N, wide(matrices.a_HXX).options()), i = one * c10::complex<double>(0, 1);
   const Tensor to = torch::cat({torch::cat({one, i}, 1), torch::cat({one, -i}, 1)});
   const Tensor from = torch::cat({torch::cat({one, one}, 1), torch::cat({-i, i}, 1)}) / 2;
   return {torch::matmul(to, torch::matmul(wide(matrices.a_HXX), from)), torch::matmul(wide(matrices.b_HX), to.t())};

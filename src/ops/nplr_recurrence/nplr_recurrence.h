@@ -1,4 +1,4 @@
-// The state space of nplr_kernel.h step by step, for streams. Ā x + B̄ u takes no matrix: by Woodbury's identity
+// The state space of nplr.h step by step, for streams. Ā x + B̄ u takes no matrix: by Woodbury's identity
 //
 //   x_t = q ⊙ x_(t-1) + β u_t − Σ_r w_r s_r        s_r = 2 Re(f_r x_(t-1)) + φ_r u_t
 //   y_t = 2 Re(c x_t) + skip ⊙ u_t
@@ -10,7 +10,7 @@
 #pragma once
 
 #include "ops/linear_recurrence/linear_recurrence.h"
-#include "ops/nplr_kernel/nplr_kernel.h"
+#include "ops/nplr/nplr.h"
 
 namespace megalodon::ops {
 

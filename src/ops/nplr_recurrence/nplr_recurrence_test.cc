@@ -6,7 +6,7 @@
 
 #include "base/check.h"
 #include "ops/long_convolution/long_convolution.h"
-#include "ops/nplr_kernel/nplr_kernel_testing.h"
+#include "ops/nplr/nplr_testing.h"
 #include "ops/testing.h"
 
 namespace megalodon::ops::nplr_recurrence_test {

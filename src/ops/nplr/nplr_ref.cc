@@ -1,5 +1,5 @@
 // The specification of the kernel: c Ā^l B̄, one power after another.
-#include "ops/nplr_kernel/nplr_kernel.h"
+#include "ops/nplr/nplr.h"
 
 namespace megalodon::ops::ref {
 

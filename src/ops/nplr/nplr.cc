@@ -12,7 +12,7 @@
 //   d_n = (−cos(θ/2) Re a + i (2 sin(θ/2) − cos(θ/2) Im a)) (−cos(θ/2) Re a + i (2 sin(θ/2) + cos(θ/2) Im a))
 //
 // which is finite everywhere. Everything but 1/d is a product of real matrices.
-#include "ops/nplr_kernel/nplr_kernel.h"
+#include "ops/nplr/nplr.h"
 
 #include <fmt/ranges.h>
 
@@ -26,12 +26,12 @@ namespace {
 
 void check_system(const NplrSystem& system, const Tensor& c_CHN, int64_t length) {
   const Tensor &a = system.a_HN, &b = system.b_HN, &p = system.p_RHN;
-  check(a.defined() && a.dim() == 2 && a.is_complex(), "[nplr_kernel] a must be complex [H,N], got {}",
+  check(a.defined() && a.dim() == 2 && a.is_complex(), "[nplr] a must be complex [H,N], got {}",
         a.defined() ? fmt::format("{} [{}]", toString(a.scalar_type()), fmt::join(a.sizes(), ",")) : "nothing");
   const auto expect = [&](const Tensor& t, const char* name, const char* letters, bool fits) {
     check(t.defined() && fits && t.scalar_type() == a.scalar_type(),
-          "[nplr_kernel] {} must be {} {} with [H,N] = [{},{}], got {}", name, toString(a.scalar_type()), letters,
-          a.size(0), a.size(1),
+          "[nplr] {} must be {} {} with [H,N] = [{},{}], got {}", name, toString(a.scalar_type()), letters, a.size(0),
+          a.size(1),
           t.defined() ? fmt::format("{} [{}]", toString(t.scalar_type()), fmt::join(t.sizes(), ",")) : "nothing");
   };
   const auto stacked = [&](const Tensor& t) {
@@ -40,7 +40,7 @@ void check_system(const NplrSystem& system, const Tensor& c_CHN, int64_t length)
   expect(b, "b", "[H,N]", b.defined() && b.sizes() == a.sizes());
   expect(p, "p", "[R,H,N]", stacked(p));
   expect(c_CHN, "c", "[C,H,N]", stacked(c_CHN));
-  check(length > 0, "[nplr_kernel] length must be positive, got {}", length);
+  check(length > 0, "[nplr] length must be positive, got {}", length);
 }
 
 /// cos(θ/2) and sin(θ/2) of the first half of the roots of unity, [M]; the others are their conjugates.
@@ -55,7 +55,7 @@ Nodes nodes_of(int64_t length, const torch::TensorOptions& real) {
 }
 
 /// ρ [H,M,k] of the products v u, which lie side by side: vu [H,N,k].
-Tensor cauchy_sums(const Tensor& a_HN, const Tensor& vu_HNk, const Nodes& nodes) {
+Tensor sums_at_once(const Tensor& a_HN, const Tensor& vu_HNk, const Nodes& nodes) {
   const Tensor re_H1N = torch::real(a_HN).unsqueeze(1), im_H1N = torch::imag(a_HN).unsqueeze(1);
   const Tensor cos_M1 = nodes.cos_M.unsqueeze(1), sin2_M1 = 2 * nodes.sin_M.unsqueeze(1);
   const Tensor low_HMN = sin2_M1 - cos_M1 * im_H1N, high_HMN = sin2_M1 + cos_M1 * im_H1N;
@@ -71,6 +71,45 @@ Tensor cauchy_sums(const Tensor& a_HN, const Tensor& vu_HNk, const Nodes& nodes)
   return torch::complex(-2 * (sin2_M1 * part(1, 0) + cos_M1 * part(0, 1)),
                         2 * (sin2_M1 * part(0, 0) - cos_M1 * part(1, 1)));
 }
+
+/// The same for a few features at a time, whose [M,N] numbers fit into the caches, and again in the backward pass: all
+/// of them for all features would be the largest tensors of a model by far.
+class CauchySums : public torch::autograd::Function<CauchySums> {
+ public:
+  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& a_HN, const Tensor& vu_HNk,
+                        const Tensor& cos_M, const Tensor& sin_M) {
+    context->save_for_backward({a_HN, vu_HNk, cos_M, sin_M});
+    std::vector<Tensor> blocks;
+    for_each_block(a_HN, cos_M, [&](int64_t first, int64_t count) {
+      blocks.push_back(sums_at_once(a_HN.narrow(0, first, count), vu_HNk.narrow(0, first, count), {cos_M, sin_M}));
+    });
+    return torch::cat(blocks);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list gradients) {
+    refuse_second_derivatives("nplr");
+    const auto saved = context->get_saved_variables();
+    std::vector<Tensor> of_a, of_vu;
+    for_each_block(saved[0], saved[2], [&](int64_t first, int64_t count) {
+      const at::AutoGradMode record(true);
+      const auto leaf = [&](const Tensor& t) { return t.narrow(0, first, count).detach().requires_grad_(); };
+      const Tensor a = leaf(saved[0]), vu = leaf(saved[1]);
+      const auto block = torch::autograd::grad({sums_at_once(a, vu, {saved[2], saved[3]})}, {a, vu},
+                                               {gradients[0].narrow(0, first, count)});
+      of_a.push_back(block[0]), of_vu.push_back(block[1]);
+    });
+    return {torch::cat(of_a), torch::cat(of_vu), Tensor(), Tensor()};
+  }
+
+ private:
+  template <class Use>
+  static void for_each_block(const Tensor& a_HN, const Tensor& cos_M, const Use& use) {
+    constexpr int64_t kNumbers = 1 << 16;  // of a tensor of a block: about ten of them share the L2 and L3 caches
+    const int64_t H = a_HN.size(0), block = std::max<int64_t>(1, kNumbers / (cos_M.size(0) * a_HN.size(1)));
+    for (int64_t first = 0; first < H; first += block) use(first, std::min(block, H - first));
+  }
+};
 
 /// ρ_cp (I + cos ρ_pp)⁻¹ ρ_pb [H,M,C] of ρ_cp [H,M,C,R], cos ρ_pp [H,M,R,R] and ρ_pb [H,M,R].
 Tensor low_rank_part(const Tensor& cp, const Tensor& cos_pp, const Tensor& pb) {
@@ -119,7 +158,7 @@ Tensor nplr_kernel(const NplrSystem& system, const Tensor& attuned_CHN, int64_t 
   const Tensor vu_HNk = (v_HNV.unsqueeze(3) * u_HNU.unsqueeze(2)).reshape({H, N, (C + R) * (1 + R)});
 
   const Nodes nodes = nodes_of(length, torch::real(system.a_HN).options().requires_grad(false));
-  const Tensor rho_HMVU = cauchy_sums(system.a_HN, vu_HNk, nodes).view({H, -1, C + R, 1 + R});
+  const Tensor rho_HMVU = CauchySums::apply(system.a_HN, vu_HNk, nodes.cos_M, nodes.sin_M).view({H, -1, C + R, 1 + R});
   const Tensor cb = rho_HMVU.narrow(2, 0, C).select(3, 0), cp = rho_HMVU.narrow(2, 0, C).narrow(3, 1, R);
   const Tensor pb = rho_HMVU.narrow(2, C, R).select(3, 0), pp = rho_HMVU.narrow(2, C, R).narrow(3, 1, R);
   const Tensor cos_M1 = nodes.cos_M.unsqueeze(1);
@@ -168,7 +207,7 @@ AttunedRow nplr_grow(const NplrSystem& system, AttunedRow row, int64_t length) {
 
 TORCH_LIBRARY_FRAGMENT(megalodon, m) {
   using namespace megalodon;
-  m.def("nplr_kernel(Tensor a, Tensor b, Tensor p, Tensor attuned, int length) -> Tensor",
+  m.def("nplr(Tensor a, Tensor b, Tensor p, Tensor attuned, int length) -> Tensor",
         [](const Tensor& a, const Tensor& b, const Tensor& p, const Tensor& attuned, int64_t length) {
           return ops::nplr_kernel({a, b, p}, attuned, length);
         });

@@ -1,14 +1,14 @@
 // The generating function against powers of the matrix, and gradients against finite differences. Agreement with the
 // published S4 is tested with the golden data of tests/.
-#include "ops/nplr_kernel/nplr_kernel.h"
+#include "ops/nplr/nplr.h"
 
 #include <gtest/gtest.h>
 
 #include "base/check.h"
-#include "ops/nplr_kernel/nplr_kernel_testing.h"
+#include "ops/nplr/nplr_testing.h"
 #include "ops/testing.h"
 
-namespace megalodon::ops::nplr_kernel_test {
+namespace megalodon::ops::nplr_test {
 namespace {
 
 using testing::check_gradients;
@@ -18,7 +18,7 @@ using testing::to;
 
 const auto kComplex = torch::dtype(torch::kComplexDouble);
 
-TEST(NplrKernel, equals_the_powers_of_the_matrix) {
+TEST(Nplr, equals_the_powers_of_the_matrix) {
   // Odd and even lengths: at even ones the generating function's pole is among the nodes.
   for (const int64_t length : {1, 2, 7, 64, 129})
     for (const int64_t rank : {1, 2})
@@ -34,7 +34,7 @@ TEST(NplrKernel, equals_the_powers_of_the_matrix) {
       }
 }
 
-TEST(NplrKernel, gradients_match_central_differences) {
+TEST(Nplr, gradients_match_central_differences) {
   for (const int64_t rank : {1, 2}) {
     const NplrSystem system = random_nplr(2, 3, rank);
     const Tensor attuned = torch::randn({2, 2, 3}, kComplex);
@@ -48,8 +48,32 @@ TEST(NplrKernel, gradients_match_central_differences) {
   }
 }
 
+/// A long kernel is computed a few features at a time, here one.
+TEST(Nplr, features_do_not_depend_on_each_other) {
+  const int64_t length = 4096;
+  const NplrSystem system = random_nplr(3, 40, 1);
+  const Tensor attuned = torch::randn({2, 3, 40}, kComplex), dk = torch::randn({2, 3, length}, torch::kFloat64);
+  const auto gradients_of = [&](int64_t first, int64_t count) {
+    const auto leaf = [&](const Tensor& t, int64_t axis) {
+      return t.narrow(axis, first, count).detach().requires_grad_();
+    };
+    const std::vector<Tensor> leaves = {leaf(system.a_HN, 0), leaf(system.b_HN, 0), leaf(system.p_RHN, 1),
+                                        leaf(attuned, 1)};
+    const Tensor kernel = nplr_kernel({leaves[0], leaves[1], leaves[2]}, leaves[3], length);
+    auto results = torch::autograd::grad({(kernel * dk.narrow(1, first, count)).sum()}, leaves);
+    results.push_back(kernel);
+    return results;
+  };
+  const auto together = gradients_of(0, 3);
+  for (int64_t h = 0; h < 3; ++h) {
+    const auto alone = gradients_of(h, 1);
+    for (size_t i = 0; i < alone.size(); ++i)
+      EXPECT_TRUE(close(alone[i], together[i].narrow(i < 2 ? 0 : 1, h, 1), 1e-12)) << h << " " << i;
+  }
+}
+
 /// K_l does not depend on the length that c is attuned to.
-TEST(NplrKernel, attuned_rows_give_one_kernel) {
+TEST(Nplr, attuned_rows_give_one_kernel) {
   const NplrSystem system = random_nplr(3, 4, 1);
   const Tensor c = torch::randn({2, 3, 4}, kComplex);
   const Tensor attuned = nplr_attune(system, c, 24);
@@ -64,7 +88,7 @@ TEST(NplrKernel, attuned_rows_give_one_kernel) {
   EXPECT_TRUE(close(kernel.narrow(2, 0, 37), other, 1e-9));
 }
 
-TEST(NplrKernel, wrong_arguments_are_named) {
+TEST(Nplr, wrong_arguments_are_named) {
   const NplrSystem system = random_nplr(3, 4, 1);
   const Tensor c = torch::randn({1, 3, 4}, kComplex);
   const auto expect_error = [](const char* text, const auto& call) {
@@ -83,4 +107,4 @@ TEST(NplrKernel, wrong_arguments_are_named) {
 }
 
 }  // namespace
-}  // namespace megalodon::ops::nplr_kernel_test
+}  // namespace megalodon::ops::nplr_test

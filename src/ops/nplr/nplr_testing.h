@@ -1,9 +1,9 @@
-// State spaces for the tests of nplr_kernel and nplr_recurrence.
+// State spaces for the tests of nplr and nplr_recurrence.
 #pragma once
 
 #include <cmath>
 
-#include "ops/nplr_kernel/nplr_kernel.h"
+#include "ops/nplr/nplr.h"
 
 namespace megalodon::testing {
 
