@@ -65,6 +65,7 @@ TEST(Safetensors, RoundTripsThroughAFile) {
     // The mapping starts at a page, so the place in memory tells the place in the file.
     EXPECT_EQ(reinterpret_cast<uintptr_t>(tensor.bytes.data()) % dtype_size(tensor.dtype), 0u) << tensor.name;
   }
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(file.tensors()[0].bytes.data()) % 64, 0u) << "where the data begins";
   EXPECT_EQ(order, (std::vector<std::string>{"empty", "scalar", "a", "b \"quoted\" é", "half", "bool"}));
   for (const TensorView& tensor : tensors) {
     ASSERT_NE(file.find(tensor.name), nullptr) << tensor.name;
