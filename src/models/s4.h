@@ -13,7 +13,7 @@ struct S4LayerConfig {
   int64_t features = 0;        // H
   int64_t state_dim = 64;      // real states, twice the complex ones
   int64_t channels = 1;        // kernels of a feature
-  int64_t matrices = 0;        // A, B and P are shared by every so many features; 0: each has its own
+  int64_t matrices = 0;        // S of A, B and P, each for every S-th feature; 0: each feature has its own
   int64_t rank = 0;            // of what S4 subtracts from a normal matrix; 0: S4D, a diagonal matrix
   bool bidirectional = false;  // a second set of kernels sees what is to come
   int64_t longest_kernel = 0;  // taps beyond are 0; 0: none are

@@ -90,7 +90,8 @@ void compare_low_rank_steps(Pass& pass, const nn::StateSpace& space, const nn::S
                             const Tensor& u_BLH) {
   const ops::NplrSystem system = nn::nplr_system(space);
   const ops::NplrMatrices matrices = ops::nplr_matrices(system);
-  const Tensor c_CHN = ops::nplr_unattune(system, space.c_CHN, use.attuned_length);
+  const bool attuned = use.attuned_length > 0;
+  const Tensor c_CHN = attuned ? ops::nplr_unattune(system, space.c_CHN, use.attuned_length) : space.c_CHN;
   const Completed whole = completed(matrices);
   output_pairs(pass, "dA", whole.dA);
   output_pairs(pass, "dB", whole.dB);
@@ -287,8 +288,9 @@ void run_nplr_kernel(Pass& pass) {
   pass.output("K", kernel_CHL);
   {
     const torch::NoGradGuard no_grad;
-    const auto grown = ops::nplr_grow(nn::nplr_system(space), {space.c_CHN, use.attuned_length}, L);
-    pass.output("l_kernel_after", torch::scalar_tensor(static_cast<double>(grown.length)));
+    const int64_t known = use.attuned_length > 0 ? use.attuned_length : L;
+    const int64_t grown = ops::nplr_grow(nn::nplr_system(space), {space.c_CHN, known}, L).length;
+    pass.output("l_kernel_after", torch::scalar_tensor(static_cast<double>(grown)));
     const Tensor no_skip = torch::zeros(kernel_CHL.sizes().slice(0, 2), u_BLH.options());
     pass.output("y", by_channel(ops::long_convolution(u_BLH, kernel_CHL, no_skip), u_BLH.size(2)));
     compare_low_rank_steps(pass, space, use, u_BLH);
@@ -316,8 +318,10 @@ void run_nplr_attunement(Pass& pass) {
 void run_s4_convolution(Pass& pass) {
   const Json& config = pass.source().config();
   S4Convolution convolution(layer_config(pass, "", config, false));
+  const bool activates = !config.at("activation").is_null();
   const auto forward = [&](const Tensor& x_BLD, Carry& carry) {
-    return torch::gelu(convolution.forward(x_BLD, {}, carry, 0));
+    const Tensor y_BLE = convolution.forward(x_BLD, {}, carry, 0);
+    return activates ? torch::gelu(y_BLE) : y_BLE;
   };
   compare_module(
       pass, convolution, [](const std::string& name) { return Origin{name}; }, forward, false);
