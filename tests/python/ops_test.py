@@ -240,6 +240,28 @@ class OperatorTest(unittest.TestCase):
         self.check_parity(ops.gated_silu, [a.detach()])
         self.assertTrue(torch.allclose(ops.gated_silu(a, b), torch.nn.functional.silu(a) * b))
 
+    def test_state_space_with_a_low_rank_part(self):
+        features, states, length = 3, 4, 12
+        complex_normal = lambda *shape: torch.randn(*shape, dtype=torch.complex128)
+        a = 0.2 * torch.complex(-torch.rand(features, states), torch.randn(features, states)).to(torch.complex128)
+        b, p, c = complex_normal(features, states), 0.3 * complex_normal(1, features, states), complex_normal(1, features, states)
+        # All states, those that are not stored too.
+        whole = lambda z: torch.cat([z, z.conj()], -1)
+        one = torch.eye(2 * states, dtype=torch.complex128)
+        m = torch.diag_embed(whole(a)) - whole(p[0]).unsqueeze(2) * whole(p[0]).conj().unsqueeze(1)
+        step = torch.linalg.solve(one - m / 2, one + m / 2)
+        row = torch.matmul(whole(c[0]).unsqueeze(1), one - torch.linalg.matrix_power(step, length))
+        attuned = row[:, :, :states].transpose(0, 1).contiguous()
+
+        u, skip = torch.randn(2, length, features, dtype=torch.float64), torch.randn(1, features, dtype=torch.float64)
+        kernel = ops.nplr(a, b, p, attuned, length)
+        y, _ = ops.nplr_recurrence(u, a, b, p, c[0], skip[0])
+        self.assertTrue(torch.allclose(ops.long_convolution(u, kernel, skip), y))
+        x = torch.linalg.solve(one - m / 2, whole(b).unsqueeze(2))
+        self.assertTrue(torch.allclose(kernel[0, :, 0], torch.matmul(whole(c[0]).unsqueeze(1), x).real.flatten()))
+        leaves = [t.clone().requires_grad_() for t in (a, b, p, attuned)]
+        self.assertTrue(torch.autograd.gradcheck(lambda *t: ops.nplr(*t, length), leaves))
+
     def test_fixed_linear(self):
         w, x, bias, addend = torch.randn(70, 50), torch.randn(3, 50), torch.randn(70), torch.randn(3, 70)
         expected = torch.nn.functional.linear(x, w, bias) + addend

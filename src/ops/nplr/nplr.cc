@@ -1,4 +1,5 @@
-// The kernel as tensor operations: autograd differentiates it, any device runs it.
+// The kernel: its generating function, the sums of which run on a kernel of their own on the CPU in float32, elsewhere
+// as tensor operations.
 //
 // With w = exp(−iθ), θ = 2π m / length, the generating function is (the paper's appendix C.3)
 //
@@ -19,6 +20,7 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "ops/nplr/nplr_kernel.h"
 #include "ops/registration.h"
 
 namespace megalodon::ops {
@@ -54,62 +56,73 @@ Nodes nodes_of(int64_t length, const torch::TensorOptions& real) {
   return {half_M.cos().to(real.dtype()), half_M.sin().to(real.dtype())};
 }
 
-/// ρ [H,M,k] of the products v u, which lie side by side: vu [H,N,k].
-Tensor sums_at_once(const Tensor& a_HN, const Tensor& vu_HNk, const Nodes& nodes) {
-  const Tensor re_H1N = torch::real(a_HN).unsqueeze(1), im_H1N = torch::imag(a_HN).unsqueeze(1);
-  const Tensor cos_M1 = nodes.cos_M.unsqueeze(1), sin2_M1 = 2 * nodes.sin_M.unsqueeze(1);
-  const Tensor low_HMN = sin2_M1 - cos_M1 * im_H1N, high_HMN = sin2_M1 + cos_M1 * im_H1N;
-  const Tensor decay_HMN = cos_M1 * re_H1N, square_HMN = decay_HMN.square();
-  const Tensor norm_HMN = (square_HMN + low_HMN.square()) * (square_HMN + high_HMN.square());
-  // 1/d = conj(d)/|d|², real and imaginary parts one below the other.
-  const Tensor inverse_H2MN =
-      torch::cat({(square_HMN - low_HMN * high_HMN) / norm_HMN, 2 * sin2_M1 * decay_HMN / norm_HMN}, 1);
-  const Tensor across_HNk = torch::real(vu_HNk), along_HNk = torch::real(vu_HNk * a_HN.conj().unsqueeze(2));
-  const auto sums = torch::matmul(inverse_H2MN, torch::cat({across_HNk, along_HNk}, 2));
-  const int64_t M = nodes.cos_M.size(0), k = vu_HNk.size(2);
-  const auto part = [&](int64_t row, int64_t column) { return sums.narrow(1, row * M, M).narrow(2, column * k, k); };
-  return torch::complex(-2 * (sin2_M1 * part(1, 0) + cos_M1 * part(0, 1)),
-                        2 * (sin2_M1 * part(0, 0) - cos_M1 * part(1, 1)));
+/// What the sums over states are made of: a, and of the products v u, which lie side by side, Re(vu) and Re(vu
+/// conj(a)).
+struct Sums {
+  Tensor re_HN, im_HN;
+  Tensor x_HNK, y_HNK;
+};
+
+/// ρ of the products, real and imaginary parts one after the other [2,H,K,M].
+Tensor sums_at_once(const Sums& of, const Nodes& nodes) {
+  const Tensor re_HN1 = of.re_HN.unsqueeze(2), im_HN1 = of.im_HN.unsqueeze(2), sin2_M = 2 * nodes.sin_M;
+  const Tensor low_HNM = sin2_M - nodes.cos_M * im_HN1, high_HNM = sin2_M + nodes.cos_M * im_HN1;
+  const Tensor decay_HNM = nodes.cos_M * re_HN1, square_HNM = decay_HNM.square();
+  const Tensor norm_HNM = (square_HNM + low_HNM.square()) * (square_HNM + high_HNM.square());
+  // 1/d = conj(d)/|d|².
+  const Tensor inverse_re_HNM = (square_HNM - low_HNM * high_HNM) / norm_HNM;
+  const Tensor inverse_im_HNM = 2 * sin2_M * decay_HNM / norm_HNM;
+  const auto sum = [](const Tensor& pairs_HNK, const Tensor& inverse_HNM) {
+    return torch::matmul(pairs_HNK.transpose(1, 2), inverse_HNM);
+  };
+  return 2 * torch::stack({-(sin2_M * sum(of.x_HNK, inverse_im_HNM) + nodes.cos_M * sum(of.y_HNK, inverse_re_HNM)),
+                           sin2_M * sum(of.x_HNK, inverse_re_HNM) - nodes.cos_M * sum(of.y_HNK, inverse_im_HNM)});
 }
 
-/// The same for a few features at a time, whose [M,N] numbers fit into the caches, and again in the backward pass: all
-/// of them for all features would be the largest tensors of a model by far.
+CauchyInputs kernel_inputs_of(const Sums& of, const Tensor& cos_M, const Tensor& two_sin_M) {
+  const auto floats = [](const Tensor& t) { return t.data_ptr<float>(); };
+  return {of.re_HN.size(0), cos_M.size(0),    of.re_HN.size(1), of.x_HNK.size(2), floats(of.re_HN),
+          floats(of.im_HN), floats(of.x_HNK), floats(of.y_HNK), floats(cos_M),    floats(two_sin_M)};
+}
+
+/// On the CPU in float32. The composition's tensors of [H,N,M] would be the largest of a model by far.
 class CauchySums : public torch::autograd::Function<CauchySums> {
  public:
-  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& a_HN, const Tensor& vu_HNk,
-                        const Tensor& cos_M, const Tensor& sin_M) {
-    context->save_for_backward({a_HN, vu_HNk, cos_M, sin_M});
-    std::vector<Tensor> blocks;
-    for_each_block(a_HN, cos_M, [&](int64_t first, int64_t count) {
-      blocks.push_back(sums_at_once(a_HN.narrow(0, first, count), vu_HNk.narrow(0, first, count), {cos_M, sin_M}));
-    });
-    return torch::cat(blocks);
+  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& re_HN, const Tensor& im_HN,
+                        const Tensor& x_HNK, const Tensor& y_HNK, const Tensor& cos_M, const Tensor& two_sin_M) {
+    const auto plain = [](const Tensor& t) { return t.contiguous().resolve_neg(); };
+    const Sums of = {plain(re_HN), plain(im_HN), plain(x_HNK), plain(y_HNK)};
+    context->save_for_backward({of.re_HN, of.im_HN, of.x_HNK, of.y_HNK, cos_M, two_sin_M});
+    const Tensor rho_2HKM = torch::empty({2, re_HN.size(0), x_HNK.size(2), cos_M.size(0)}, re_HN.options());
+    cauchy_forward_cpu(kernel_inputs_of(of, cos_M, two_sin_M), rho_2HKM[0].data_ptr<float>(),
+                       rho_2HKM[1].data_ptr<float>());
+    return rho_2HKM;
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list gradients) {
     refuse_second_derivatives("nplr");
     const auto saved = context->get_saved_variables();
-    std::vector<Tensor> of_a, of_vu;
-    for_each_block(saved[0], saved[2], [&](int64_t first, int64_t count) {
-      const at::AutoGradMode record(true);
-      const auto leaf = [&](const Tensor& t) { return t.narrow(0, first, count).detach().requires_grad_(); };
-      const Tensor a = leaf(saved[0]), vu = leaf(saved[1]);
-      const auto block = torch::autograd::grad({sums_at_once(a, vu, {saved[2], saved[3]})}, {a, vu},
-                                               {gradients[0].narrow(0, first, count)});
-      of_a.push_back(block[0]), of_vu.push_back(block[1]);
-    });
-    return {torch::cat(of_a), torch::cat(of_vu), Tensor(), Tensor()};
-  }
-
- private:
-  template <class Use>
-  static void for_each_block(const Tensor& a_HN, const Tensor& cos_M, const Use& use) {
-    constexpr int64_t kNumbers = 1 << 16;  // of a tensor of a block: about ten of them share the L2 and L3 caches
-    const int64_t H = a_HN.size(0), block = std::max<int64_t>(1, kNumbers / (cos_M.size(0) * a_HN.size(1)));
-    for (int64_t first = 0; first < H; first += block) use(first, std::min(block, H - first));
+    const Tensor g_2HKM = gradients[0].contiguous();
+    torch::autograd::variable_list result;
+    for (size_t i = 0; i < 4; ++i) result.push_back(torch::empty_like(saved[i]));
+    cauchy_backward_cpu(kernel_inputs_of({saved[0], saved[1], saved[2], saved[3]}, saved[4], saved[5]),
+                        {g_2HKM[0].data_ptr<float>(), g_2HKM[1].data_ptr<float>(), result[0].data_ptr<float>(),
+                         result[1].data_ptr<float>(), result[2].data_ptr<float>(), result[3].data_ptr<float>()});
+    result.insert(result.end(), {Tensor(), Tensor()});
+    return result;
   }
 };
+
+/// ρ [H,M,K] of the products vu [H,N,K].
+Tensor cauchy_sums(const Tensor& a_HN, const Tensor& vu_HNK, const Nodes& nodes) {
+  const Sums of = {torch::real(a_HN), torch::imag(a_HN), torch::real(vu_HNK),
+                   torch::real(vu_HNK * a_HN.conj().unsqueeze(2))};
+  const Tensor rho_2HKM = of.re_HN.is_cpu() && use_kernel(of.re_HN)
+                              ? CauchySums::apply(of.re_HN, of.im_HN, of.x_HNK, of.y_HNK, nodes.cos_M, 2 * nodes.sin_M)
+                              : sums_at_once(of, nodes);
+  return torch::complex(rho_2HKM[0], rho_2HKM[1]).transpose(1, 2);
+}
 
 /// ρ_cp (I + cos ρ_pp)⁻¹ ρ_pb [H,M,C] of ρ_cp [H,M,C,R], cos ρ_pp [H,M,R,R] and ρ_pb [H,M,R].
 Tensor low_rank_part(const Tensor& cp, const Tensor& cos_pp, const Tensor& pb) {
@@ -155,10 +168,10 @@ Tensor nplr_kernel(const NplrSystem& system, const Tensor& attuned_CHN, int64_t 
   // The rows c and conj(p) times the columns b and p.
   const Tensor v_HNV = torch::cat({attuned_CHN, system.p_RHN.conj()}).permute({1, 2, 0});
   const Tensor u_HNU = torch::cat({system.b_HN.unsqueeze(0), system.p_RHN}).permute({1, 2, 0});
-  const Tensor vu_HNk = (v_HNV.unsqueeze(3) * u_HNU.unsqueeze(2)).reshape({H, N, (C + R) * (1 + R)});
+  const Tensor vu_HNK = (v_HNV.unsqueeze(3) * u_HNU.unsqueeze(2)).reshape({H, N, (C + R) * (1 + R)});
 
   const Nodes nodes = nodes_of(length, torch::real(system.a_HN).options().requires_grad(false));
-  const Tensor rho_HMVU = CauchySums::apply(system.a_HN, vu_HNk, nodes.cos_M, nodes.sin_M).view({H, -1, C + R, 1 + R});
+  const Tensor rho_HMVU = cauchy_sums(system.a_HN, vu_HNK, nodes).reshape({H, -1, C + R, 1 + R});
   const Tensor cb = rho_HMVU.narrow(2, 0, C).select(3, 0), cp = rho_HMVU.narrow(2, 0, C).narrow(3, 1, R);
   const Tensor pb = rho_HMVU.narrow(2, C, R).select(3, 0), pp = rho_HMVU.narrow(2, C, R).narrow(3, 1, R);
   const Tensor cos_M1 = nodes.cos_M.unsqueeze(1);

@@ -48,28 +48,25 @@ TEST(Nplr, gradients_match_central_differences) {
   }
 }
 
-/// A long kernel is computed a few features at a time, here one.
-TEST(Nplr, features_do_not_depend_on_each_other) {
-  const int64_t length = 4096;
-  const NplrSystem system = random_nplr(3, 40, 1);
-  const Tensor attuned = torch::randn({2, 3, 40}, kComplex), dk = torch::randn({2, 3, length}, torch::kFloat64);
-  const auto gradients_of = [&](int64_t first, int64_t count) {
-    const auto leaf = [&](const Tensor& t, int64_t axis) {
-      return t.narrow(axis, first, count).detach().requires_grad_();
-    };
-    const std::vector<Tensor> leaves = {leaf(system.a_HN, 0), leaf(system.b_HN, 0), leaf(system.p_RHN, 1),
-                                        leaf(attuned, 1)};
-    const Tensor kernel = nplr_kernel({leaves[0], leaves[1], leaves[2]}, leaves[3], length);
-    auto results = torch::autograd::grad({(kernel * dk.narrow(1, first, count)).sum()}, leaves);
-    results.push_back(kernel);
-    return results;
-  };
-  const auto together = gradients_of(0, 3);
-  for (int64_t h = 0; h < 3; ++h) {
-    const auto alone = gradients_of(h, 1);
-    for (size_t i = 0; i < alone.size(); ++i)
-      EXPECT_TRUE(close(alone[i], together[i].narrow(i < 2 ? 0 : 1, h, 1), 1e-12)) << h << " " << i;
-  }
+/// Float32 sums run on a kernel: nodes around whole vectors, pairs around groups of four.
+TEST(Nplr, float32_gradients_match_float64) {
+  for (const int64_t length : {1, 2, 29, 64, 500})
+    for (const int64_t rank : {1, 2})
+      for (const int64_t channels : {1, 2}) {
+        SCOPED_TRACE(::testing::PrintToString(std::vector<int64_t>{length, rank, channels}));
+        const NplrSystem system = random_nplr(3, 9, rank);
+        const Tensor attuned = torch::randn({channels, 3, 9}, kComplex);
+        const Tensor dk = torch::randn({channels, 3, length}, torch::kFloat64);
+        const auto gradients_in = [&](c10::ScalarType complex) {
+          std::vector<Tensor> leaves;
+          for (const Tensor& t : {system.a_HN, system.b_HN, system.p_RHN, attuned})
+            leaves.push_back(t.to(complex, false, /*copy=*/true).requires_grad_());
+          const Tensor kernel = nplr_kernel({leaves[0], leaves[1], leaves[2]}, leaves[3], length);
+          return torch::autograd::grad({(kernel * dk.to(kernel.scalar_type())).sum()}, leaves);
+        };
+        const auto exact = gradients_in(torch::kComplexDouble), got = gradients_in(torch::kComplexFloat);
+        for (size_t i = 0; i < exact.size(); ++i) EXPECT_TRUE(close(got[i], exact[i], 5e-5)) << i;
+      }
 }
 
 /// K_l does not depend on the length that c is attuned to.

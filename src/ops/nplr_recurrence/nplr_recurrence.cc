@@ -24,7 +24,8 @@ NplrShape check_arguments(const Tensor& u_BLD, const NplrStep& step, const Tenso
   check(u_BLD.defined() && u_BLD.dim() == 3 && u_BLD.size(1) > 0 &&
             (u_BLD.scalar_type() == torch::kFloat32 || u_BLD.scalar_type() == torch::kFloat64),
         "[nplr_recurrence] u must be float32 or float64 [B,L,D] with L >= 1, got {}", text(u_BLD));
-  check(step.w_RDN.defined() && step.w_RDN.dim() == 3, "[nplr_recurrence] w must be [R,D,N], got {}", text(step.w_RDN));
+  check(step.w_RDN.defined() && step.w_RDN.dim() == 3 && step.w_RDN.size(2) > 0,
+        "[nplr_recurrence] w must be [R,D,N] with N >= 1, got {}", text(step.w_RDN));
   const int64_t B = u_BLD.size(0), L = u_BLD.size(1), D = u_BLD.size(2), R = step.w_RDN.size(0), N = step.w_RDN.size(2);
   const auto expect = [&](const Tensor& t, const char* name, c10::ScalarType type, at::IntArrayRef sizes) {
     check(t.defined() && t.scalar_type() == type && t.sizes() == sizes && t.device() == u_BLD.device(),

@@ -1,4 +1,5 @@
-// One task is one batch row and one feature: its states and coefficients, 2N floats each, stay in L1 over all steps.
+// One task is one batch row and some features, one after the other: the states and coefficients of one, 2N floats each,
+// stay in L1 over all steps.
 // Vectors run along the states, real and imaginary parts apart, so that every sum over states is one reduction a step;
 // lanes beyond N hold zeros. Two such sums a step depend on each other (s_r, then y), which bounds a step from below by
 // their latency; independent features fill the cores.
@@ -90,9 +91,9 @@ class Workspace {
   hwy::AlignedFreeUniquePtr<float[]> floats_;
 };
 
-void run_feature(const NplrRecurrenceInputs& in, const NplrRecurrenceOutputs& out, int64_t b, int64_t d) {
+HWY_INLINE void run_feature(const NplrRecurrenceInputs& in, const NplrRecurrenceOutputs& out, int64_t b, int64_t d,
+                            const Workspace& space, float* s) {
   const int64_t N = in.N, R = in.R, row = 2 * d * N, state = 2 * (b * in.D + d) * N;
-  const Workspace space(N, R);
   const Split q = space.at(0), beta = space.at(1), c = space.at(2), x = space.at(3);
   const auto f = [&](int64_t r) { return space.at(4 + 2 * r); };
   const auto w = [&](int64_t r) { return space.at(5 + 2 * r); };
@@ -104,7 +105,6 @@ void run_feature(const NplrRecurrenceInputs& in, const NplrRecurrenceOutputs& ou
     load_split(in.f + 2 * r * in.D * N + row, N, f(r));
     load_split(in.w + 2 * r * in.D * N + row, N, w(r));
   }
-  const auto s = hwy::AllocateAligned<float>(static_cast<size_t>(R));
   for (int64_t t = 0; t < in.L; ++t) {
     const int64_t at = (b * in.L + t) * in.D + d;
     const float u = in.u[at];
@@ -118,6 +118,13 @@ void run_feature(const NplrRecurrenceInputs& in, const NplrRecurrenceOutputs& ou
     out.x[state + 2 * n] = x.re[n], out.x[state + 2 * n + 1] = x.im[n];
 }
 
+void run_features(const NplrRecurrenceInputs& in, const NplrRecurrenceOutputs& out, int64_t b, int64_t first,
+                  int64_t last) {
+  const Workspace space(in.N, in.R);
+  const auto s = hwy::AllocateAligned<float>(static_cast<size_t>(in.R));
+  for (int64_t d = first; d < last; ++d) run_feature(in, out, b, d, space, s.get());
+}
+
 // NOLINTNEXTLINE(google-readability-namespace-comments)
 }  // namespace HWY_NAMESPACE
 }  // namespace megalodon::ops
@@ -126,17 +133,18 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace megalodon::ops {
 namespace {
-HWY_EXPORT(run_feature);
+HWY_EXPORT(run_features);
 }
 
 void nplr_recurrence_cpu(const NplrRecurrenceInputs& in, const NplrRecurrenceOutputs& out) {
-  // Neighbouring features share the cache lines of u and y: a task takes a few of them.
-  constexpr int64_t kFeatures = 16;
-  const int64_t groups = (in.D + kFeatures - 1) / kFeatures;
+  // At least so many features to a task, which share the cache lines of u and y, and so many states over all steps: 10
+  // us of work, below which a thread does not pay.
+  constexpr int64_t kFeatures = 16, kStates = 1 << 14;
+  const int64_t features = std::max(kFeatures, kStates / (in.L * in.N)), groups = (in.D + features - 1) / features;
   parallel_for(in.B * groups, [&](int64_t task) {
     const FlushDenormals flush;
-    const int64_t first = task % groups * kFeatures, last = std::min(first + kFeatures, in.D);
-    for (int64_t d = first; d < last; ++d) HWY_DYNAMIC_DISPATCH(run_feature)(in, out, task / groups, d);
+    const int64_t first = task % groups * features;
+    HWY_DYNAMIC_DISPATCH(run_features)(in, out, task / groups, first, std::min(first + features, in.D));
   });
 }
 
