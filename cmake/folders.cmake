@@ -72,6 +72,9 @@ function(megalodon_kernels)
   target_include_directories(megalodon_kernels PUBLIC ${PROJECT_SOURCE_DIR}/src)
   target_link_libraries(megalodon_kernels PUBLIC PkgConfig::HWY OpenMP::OpenMP_CXX)
   target_compile_options(megalodon_kernels PRIVATE $<$<NOT:$<CONFIG:Debug>>:-O3>)
+  # Multiplications and additions are fused where the code says so, and nowhere else: vectors and what is left over after
+  # them round alike, on every processor.
+  target_compile_options(megalodon_kernels PRIVATE -ffp-contract=off)
   # On x86 baseline, AVX2 and AVX-512: every target more costs every build, and few processors of the last ten years are
   # between. On Arm and RISC-V no vectors whose size is known only at run time, which cannot be kept in arrays.
   target_compile_definitions(megalodon_kernels PRIVATE

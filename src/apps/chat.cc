@@ -40,11 +40,6 @@ bool told_to_end() {
   return SignalGuard::stopping() && SignalGuard::received() != SIGINT;
 }
 
-/// One that came before does not end what comes next.
-void forget_interrupt() {
-  if (SignalGuard::received() == SIGINT) SignalGuard::forget();
-}
-
 void complain(std::string_view message) {
   fmt::print(stderr, "chat: {}\n", message);
 }
@@ -56,16 +51,19 @@ class InputLines {
   /// called at a SIGINT meanwhile.
   bool next(std::string& line, const std::function<void()>& interrupted) {
     for (;;) {
-      if (const size_t end = text_.find('\n'); end != std::string::npos) {
+      if (const size_t end = text_.find('\n', searched_); end != std::string::npos) {
         line = text_.substr(0, end);
         text_.erase(0, end + 1);
+        searched_ = 0;
         return true;
       }
+      searched_ = text_.size();
+      check(text_.size() <= kLongest, "[chat] a line is longer than {}", human_bytes(kLongest));
       if (ended_) {
         line = std::exchange(text_, {});
         return !line.empty();
       }
-      if (!wait(interrupted)) return false;
+      if (told_to_end() || !wait(interrupted)) return false;
       read_more();
     }
   }
@@ -78,7 +76,7 @@ class InputLines {
     while (::poll(&input, 1, kMilliseconds) <= 0) {
       if (told_to_end()) return false;
       if (!SignalGuard::stopping()) continue;
-      SignalGuard::forget();
+      SignalGuard::forget_interrupt();
       interrupted();
     }
     return true;
@@ -92,7 +90,9 @@ class InputLines {
     if (count > 0) text_.append(part, static_cast<size_t>(count));
   }
 
+  static constexpr size_t kLongest = 64 << 20;
   std::string text_;
+  size_t searched_ = 0;  // of it, without a newline
   bool ended_ = false;
 };
 
@@ -146,7 +146,7 @@ class Chat {
   /// Errors end what was asked for, not the conversation.
   void answer(const std::string& line) {
     if (line.empty()) return;
-    forget_interrupt();
+    SignalGuard::forget_interrupt();
     try {
       if (line.starts_with("//"))
         say(line.substr(1));
@@ -154,10 +154,11 @@ class Chat {
         obey(line);
       else
         say(line);
-    } catch (const Error& error) {
-      complain(error.what());
+    } catch (const std::exception& error) {  // libtorch's too, of which the first line says what it is
+      const std::string_view text = error.what();
+      complain(text.substr(0, text.find('\n')));
     }
-    forget_interrupt();
+    SignalGuard::forget_interrupt();
   }
 
   void say(const std::string& message) {

@@ -26,6 +26,12 @@ FolderParts quantized_parts(const fs::path& folder, const std::string& type) {
 
 void run_quantize(const QuantizeOptions& options) {
   check_model_target("quantize", options.target, options.force);
+  with_model_folder(options.source, [&](const fs::path& folder) {
+    if (fs::exists(options.target) && fs::equivalent(folder, options.target))
+      fail("[quantize] {} is the source itself, which could not be trained any more; name another folder",
+           options.target);
+    return 0;
+  });
   const FolderParts parts =
       with_model_folder(options.source, [&](const fs::path& folder) { return quantized_parts(folder, options.type); });
   uint64_t bytes = 0;

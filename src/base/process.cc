@@ -45,8 +45,16 @@ void keep_freed_memory() {
 
 void leave(int code) {
   std::cout.flush();
-  std::fflush(nullptr);
+  const bool written = std::cout.good() && std::fflush(nullptr) == 0 && std::ferror(stdout) == 0;
+  if (!written && code == 0) {
+    std::fputs("megalodon: standard output could not be written to its end\n", stderr);
+    code = 1;
+  }
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  std::exit(code);  // sanitizers report at the exit
+#else
   std::_Exit(code);
+#endif
 }
 
 int available_cores() {

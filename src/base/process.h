@@ -21,7 +21,7 @@ void reset_peak_resident_bytes();
 void keep_freed_memory();
 
 /// Ends the program with what it has to write to standard output and error written, but without the destructors of
-/// global objects: libtorch's take a tenth of a second.
+/// global objects: libtorch's take a tenth of a second. Where that cannot be written, a code of 0 becomes 1.
 [[noreturn]] void leave(int code);
 
 /// Cores this process may run on.

@@ -15,6 +15,18 @@ std::string stop_of(const ConversationConfig& config) {
   return config.user_prefix.substr(0, config.user_prefix.find_last_not_of(' ') + 1);
 }
 
+/// Holds a position while it lives.
+class Hold {
+ public:
+  Hold(RewindableStream& stream, int64_t tokens) : stream_(stream) { stream_.hold(tokens); }
+  ~Hold() { stream_.release(); }
+  Hold(const Hold&) = delete;
+  Hold& operator=(const Hold&) = delete;
+
+ private:
+  RewindableStream& stream_;
+};
+
 /// Adds its lifetime to a number of seconds.
 class AddSeconds {
  public:
@@ -46,7 +58,14 @@ Conversation::Conversation(const Engine& engine, const data::Tokenizer& tokenize
 }
 
 ReplyEnd Conversation::reply(std::string_view message, const Write& write, const std::function<bool()>& stop) {
+  const ReplyEnd end = read_and_draw(message, write, stop);
+  while (!exchanges_.empty() && exchanges_.front().tokens < stream_.earliest()) exchanges_.pop_front();
+  return end;
+}
+
+ReplyEnd Conversation::read_and_draw(std::string_view message, const Write& write, const std::function<bool()>& stop) {
   const Mark before = mark();
+  const Hold hold(stream_, before.tokens);
   try {
     if (!read_turn(message, stop)) {
       go_back(before);
@@ -54,7 +73,6 @@ ReplyEnd Conversation::reply(std::string_view message, const Write& write, const
     }
     const ReplyEnd end = draw_reply(write, stop);
     exchanges_.push_back(before);
-    while (!exchanges_.empty() && exchanges_.front().tokens < stream_.earliest()) exchanges_.pop_front();
     return end;
   } catch (...) {
     go_back(before);
@@ -134,9 +152,12 @@ ReplyEnd Conversation::draw_reply(const Write& write, const std::function<bool()
 ReplyEnd Conversation::draw_until(StopText& text, const Write& write, const std::function<bool()>& stop) {
   const int64_t drawn = drawable(engine_.model(), tokenizer_.vocabulary());
   const auto end_of_text = tokenizer_.special_tokens().eos;
-  std::vector<int64_t> ends;  // in bytes of the reply, of its tokens
+  std::vector<int64_t> ends;      // in bytes of the reply, of its tokens
+  std::vector<Sampler> samplers;  // before each of the last tokens, of which some bytes may be the stop text's
   while (std::ssize(ends) < config_.max_tokens) {
     if (stop()) return ReplyEnd::kStopped;
+    if (!text.holds()) samplers.clear();
+    samplers.push_back(sampler_);
     const int64_t token = sampler_.sample(stream_.stream().logits().narrow(0, 0, drawn));
     ++stats_.reply_tokens;
     if (end_of_text && token == *end_of_text) return ReplyEnd::kEndOfText;
@@ -148,16 +169,19 @@ ReplyEnd Conversation::draw_until(StopText& text, const Write& write, const std:
     if (text.beyond() == 0)
       turn_ = stop_of(config_);
     else
-      drop_turn(ends, ends.back() - static_cast<int64_t>(text.beyond() + stop_of(config_).size()));
+      drop_turn(ends, samplers, ends.back() - static_cast<int64_t>(text.beyond() + stop_of(config_).size()));
     return ReplyEnd::kUserTurn;
   }
   return ReplyEnd::kMaxTokens;
 }
 
 /// Takes back the tokens of a reply behind byte `begin`; a token that lies on both sides of it stays.
-void Conversation::drop_turn(const std::vector<int64_t>& ends, int64_t begin) {
+void Conversation::drop_turn(const std::vector<int64_t>& ends, const std::vector<Sampler>& samplers, int64_t begin) {
   const auto kept = begin == 0 ? 0 : std::lower_bound(ends.begin(), ends.end(), begin) - ends.begin() + 1;
-  stats_.again_tokens += stream_.rewind(stream_.stream().tokens() - std::ssize(ends) + kept);
+  const auto dropped = std::ssize(ends) - kept;
+  if (dropped == 0) return;
+  stats_.again_tokens += stream_.rewind(stream_.stream().tokens() - dropped);
+  sampler_ = samplers.at(samplers.size() - static_cast<size_t>(dropped));
 }
 
 }  // namespace megalodon

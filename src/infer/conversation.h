@@ -77,10 +77,11 @@ class Conversation {
   Mark mark() const { return {stream_.stream().tokens(), sampler_.state(), utf8_, turn_}; }
   void go_back(const Mark& mark);
   std::string turn_text(std::string_view message) const;
+  ReplyEnd read_and_draw(std::string_view message, const Write& write, const std::function<bool()>& stop);
   bool read_turn(std::string_view message, const std::function<bool()>& stop);
   ReplyEnd draw_reply(const Write& write, const std::function<bool()>& stop);
   ReplyEnd draw_until(StopText& text, const Write& write, const std::function<bool()>& stop);
-  void drop_turn(const std::vector<int64_t>& ends, int64_t begin);
+  void drop_turn(const std::vector<int64_t>& ends, const std::vector<Sampler>& samplers, int64_t begin);
 
   const Engine& engine_;
   const data::Tokenizer& tokenizer_;

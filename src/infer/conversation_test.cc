@@ -107,6 +107,18 @@ TEST_F(ConversationTest, WhatIsDrawnBeyondTheBeginningOfATurnIsForgotten) {
   }
 }
 
+/// Nor do penalties know of it.
+TEST_F(ConversationTest, WhatIsForgottenIsNotPenalized) {
+  const SamplerConfig sampler = only({WordTokenizer::kBx}, {.presence_penalty = 1, .penalty_last_n = 100});
+  Conversation conversation = make(sampler, {.user_prefix = "b", .assistant_prefix = "\nA:", .max_tokens = 1'000'000});
+  EXPECT_EQ(say(conversation, "c").text, "");
+  const fs::path path = folder_.path() / "s";
+  conversation.save(path);
+  const auto window = load_snapshot(path, engine_).more.dump();
+  EXPECT_EQ(window.find(fmt::format(",{}]", int{WordTokenizer::kBx})), std::string::npos) << window;
+  EXPECT_NE(window.find(fmt::format(",{}]", int{WordTokenizer::kAssistant})), std::string::npos) << window;
+}
+
 TEST_F(ConversationTest, TheEndOfTheTextEndsAReplyAndIsNotRead) {
   const SamplerConfig sampler = only({WordTokenizer::kA, WordTokenizer::kEnd}, {.temperature = 1, .seed = 3});
   ConversationConfig config = turns_;
@@ -202,6 +214,23 @@ TEST_F(ConversationTest, WhatIsStoppedOrFailsBeforeTheReplyBeginsHasNeverBeen) {
             ReplyEnd::kStopped);
   EXPECT_EQ(begun.size(), 3u) << "a reply that is stopped stays as far as it came";
   EXPECT_EQ(tokens(conversation), tokens(expected) + 6 + 3);
+}
+
+TEST_F(ConversationTest, AMessageLongerThanWhatIsKeptCanBeStoppedAndFail) {
+  ConversationConfig config = turns_;
+  config.rewind_bytes = 0;
+  Conversation conversation = make(words_, config), expected = make(words_, config);
+  say(conversation, "a"), say(expected, "a");
+  int asked = 0;
+  EXPECT_EQ(conversation.reply(
+                std::string(600, 'a'), [](std::string_view) {}, [&] { return ++asked == 2; }),
+            ReplyEnd::kUnread);
+  EXPECT_EQ(tokens(conversation), tokens(expected));
+  EXPECT_THROW(conversation.reply(
+                   std::string(600, 'a'), [](std::string_view) { fail("closed"); }, never),
+               Error);
+  EXPECT_EQ(tokens(conversation), tokens(expected));
+  EXPECT_EQ(say(conversation, "c").text, say(expected, "c").text);
 }
 
 TEST_F(ConversationTest, ASavedOneGoesOnWithoutReadingAgain) {

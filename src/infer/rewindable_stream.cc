@@ -58,7 +58,16 @@ void RewindableStream::keep() {
   const int64_t bytes = engine_->bytes(parked) + chunk_ * static_cast<int64_t>(sizeof(int64_t));
   kept_.push_back({std::move(parked), bytes});
   kept_bytes_ += bytes;
-  while (kept_bytes_ > most_bytes_ && kept_.size() > 1) {
+  drop_oldest();
+}
+
+void RewindableStream::release() {
+  held_ = kNoPosition;
+  drop_oldest();
+}
+
+void RewindableStream::drop_oldest() {
+  while (kept_bytes_ > most_bytes_ && kept_.size() > 1 && kept_[1].stream.tokens() <= held_) {
     kept_bytes_ -= kept_.front().bytes;
     kept_.pop_front();
   }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <deque>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -30,22 +31,29 @@ class RewindableStream {
   /// before earliest() or one that is not reached yet, and then changes nothing.
   int64_t rewind(int64_t tokens);
 
+  /// Until release(), what it takes to go back to this position, which is in reach, stays whatever it takes.
+  void hold(int64_t tokens) { held_ = tokens; }
+  void release();
+
   /// Of what is kept to go back.
   int64_t bytes() const { return kept_bytes_; }
 
  private:
+  static constexpr int64_t kNoPosition = std::numeric_limits<int64_t>::max();
   struct Kept {
     Stream stream;
     int64_t bytes = 0;               // of this, and of a chunk's tokens
     std::vector<int64_t> read = {};  // since, up to the next that is kept
   };
   void keep();
+  void drop_oldest();
 
   const Engine* engine_;
   int64_t chunk_, most_bytes_;
   Stream stream_;
   std::deque<Kept> kept_;  // never empty, the oldest first
   int64_t kept_bytes_ = 0;
+  int64_t held_ = kNoPosition;
 };
 
 }  // namespace megalodon

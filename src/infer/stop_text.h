@@ -17,6 +17,8 @@ class StopText {
   std::string finish();
 
   bool found() const { return found_; }
+  /// Something is held back.
+  bool holds() const { return !held_.empty(); }
   /// Bytes pushed after the stop text.
   size_t beyond() const { return found_ ? held_.size() : 0; }
 

@@ -9,9 +9,9 @@
 namespace megalodon {
 namespace {
 
-/// A whole number of at least `least`, and not from 2^63 on, where the conversion ends below 0.
+/// A whole number of at least `least`, and far from where counting ends: what is above 2^63 converts to below 0.
 bool is_count(const nlohmann::ordered_json& value, int64_t least) {
-  return value.is_number_integer() && value.get<int64_t>() >= least;
+  return value.is_number_integer() && value.get<int64_t>() >= least && value.get<int64_t>() <= int64_t{1} << 53;
 }
 
 bool is_token_count(const nlohmann::ordered_json& value) {

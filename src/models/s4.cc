@@ -198,6 +198,10 @@ void S4Config::validate() const {
                                                               {"vocab_size", vocab_size}})
     if (value < 1 || value > kLargest)
       fail_usage("[model.{}] expected at least 1 and at most {}, got {}", name, kLargest, value);
+  for (const auto& [name, factor] :
+       std::initializer_list<std::pair<const char*, int64_t>>{{"channels", channels}, {"state_dim", state_dim}})
+    if (factor > kLargest / model_dim)
+      fail_usage("[model.{}] times model_dim = {} expected at most {}, got {}", name, model_dim, kLargest, factor);
   if (state_dim % 2 != 0) fail_usage("[model.state_dim] expected pairs of states, got {}", state_dim);
   if (num_matrices < 0 || (num_matrices > 0 && model_dim % num_matrices != 0))
     fail_usage("[model.num_matrices] expected 0 or a divisor of model_dim = {}, got {}", model_dim, num_matrices);

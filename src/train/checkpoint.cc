@@ -163,8 +163,7 @@ TrainerState read_trainer_state(const fs::path& checkpoint) {
   const fs::path path = checkpoint / "trainer.json";
   check(fs::is_regular_file(path),
         "[--resume] '{}' is no checkpoint: expected one of a run, with trainer.json; model folders, quantized or not, "
-        "cannot "
-        "be trained on",
+        "cannot be trained on",
         checkpoint.string());
   const Json tree = parse_json<Json>(read_file(path), path.string());
   check(tree.is_object() && tree.value("format_version", Json()) == kFormatVersion && tree.contains("fixed") &&

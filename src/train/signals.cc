@@ -28,8 +28,10 @@ int64_t nanoseconds() {
 
 extern "C" void note_signal(int signal) {
   if (signal == SIGINT && ++interrupts == 2) _exit(kInterruptedCode);
-  int none = 0;
-  if (first_signal.compare_exchange_strong(none, signal)) signalled_at = nanoseconds();
+  int before = 0;
+  if (first_signal.compare_exchange_strong(before, signal)) signalled_at = nanoseconds();
+  // A program may go on after SIGINT, but not after the others.
+  if (before == SIGINT && signal != SIGINT) first_signal = signal;
 }
 
 sigset_t caught() {
@@ -72,6 +74,13 @@ SignalGuard::~SignalGuard() {
 
 int SignalGuard::received() {
   return first_signal;
+}
+
+void SignalGuard::forget_interrupt() {
+  int interrupt = SIGINT;
+  if (!first_signal.compare_exchange_strong(interrupt, 0)) return;
+  interrupts = 0;
+  signalled_at = 0;
 }
 
 void SignalGuard::forget() {

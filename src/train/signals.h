@@ -22,15 +22,17 @@ class SignalGuard {
   SignalGuard(const SignalGuard&) = delete;
   SignalGuard& operator=(const SignalGuard&) = delete;
 
-  /// The first signal caught, or 0.
+  /// The first signal caught, or 0; others come before SIGINT.
   static int received();
   static bool stopping() { return received() != 0; }
   /// Since that signal; 0 where there was none.
   static double seconds_since();
-  /// As if none had been caught yet: for a program that goes on after one.
-  static void forget();
+  /// As if no SIGINT had been caught yet, for a program that goes on after one. What else was caught stays.
+  static void forget_interrupt();
 
  private:
+  static void forget();
+
   struct sigaction previous_[3];
   sigset_t previous_mask_;
   std::jthread handling_;

@@ -32,7 +32,7 @@ TEST(SignalGuard, NoThreadThatComputesHandlesASignal) {
     EXPECT_EQ(blocked(), 3);
     EXPECT_EQ(blocked_in_a_new_thread(), 3);
     for (const int signal : kCaught) testing::signal_process(signal);
-    EXPECT_EQ(SignalGuard::received(), SIGINT) << "the first one counts";
+    EXPECT_EQ(SignalGuard::received(), SIGTERM) << "the first one counts that is no SIGINT";
     EXPECT_GT(SignalGuard::seconds_since(), 0);
   }
   EXPECT_EQ(blocked(), 0);
@@ -45,10 +45,14 @@ TEST(SignalGuard, GoesOnAfterOneThatIsForgotten) {
   for (int i = 0; i < 3; ++i) {  // of which a second would end the process
     testing::signal_process(SIGINT);
     EXPECT_EQ(SignalGuard::received(), SIGINT);
-    SignalGuard::forget();
+    SignalGuard::forget_interrupt();
     EXPECT_FALSE(SignalGuard::stopping());
     EXPECT_EQ(SignalGuard::seconds_since(), 0);
   }
+  testing::signal_process(SIGINT);
+  testing::signal_process(SIGTERM);
+  SignalGuard::forget_interrupt();
+  EXPECT_EQ(SignalGuard::received(), SIGTERM) << "which no program goes on after";
 }
 
 TEST(SignalGuard, EveryOneCatchesAnew) {

@@ -68,7 +68,7 @@ FixedType fixed_type(const std::string& name);
 
 /// w [O,I] is float32 or bfloat16; refused where a number is not finite or of a magnitude above 1e38.
 FixedMatrix fix_matrix(const Tensor& w_OI, FixedType type);
-/// Whether bytes that somebody else made stand for finite numbers; as long as fix_matrix() made them, they do.
+/// Whether bytes that somebody else made stand for numbers that fix_matrix() takes, which are finite.
 bool is_finite(const FixedMatrix& w);
 /// The numbers that are stored, as float32 [O,I].
 Tensor restore_matrix(const FixedMatrix& w);

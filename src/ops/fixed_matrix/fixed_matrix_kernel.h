@@ -59,7 +59,7 @@ void fixed_product_cpu(const FixedProduct& product);
 template <class T>
 bool fixed_store_cpu(const T* w, const FixedView& view, uint8_t* bytes);
 
-/// Whether the bytes stand for finite numbers, by the scales and least values of q8 and q4.
+/// Whether the bytes stand for numbers that fixed_store_cpu() takes, by the scales and least values of q8 and q4.
 bool fixed_is_finite_cpu(const FixedView& view);
 
 /// The numbers that the bytes stand for, as [O,I].

@@ -1,5 +1,5 @@
-// From float32 or bfloat16 to the stored bytes and back. Done once per matrix, so that this is plain code; what products read is
-// decoded by fixed_matrix_cpu.cc.
+// From float32 or bfloat16 to the stored bytes and back, once per matrix; what products read is decoded by
+// fixed_matrix_cpu.cc. No vector code: what takes time is memory, which is read and written in long runs.
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -202,6 +202,28 @@ bool all_blocks(const FixedView& view, const Test& test) {
   return all;
 }
 
+/// Of the parts of a word that are one number each, without its sign: how large they may be.
+struct WordLimits {
+  uint32_t low_bits, low, high_bits, high;
+};
+
+/// As large as fix_matrix() makes them of numbers up to 1e38: what they stand for is finite, times any code.
+WordLimits word_limits(FixedType type) {
+  constexpr float kMost = 1e38F;
+  const auto halves = [](uint32_t low, uint32_t high) { return WordLimits{0x7fff, low, 0x7fff0000u, high << 16}; };
+  switch (type) {
+    case FixedType::kFloat32:
+      return {0, 0, 0x7fffffffu, bits(kMost)};
+    case FixedType::kBfloat16:
+      return halves(nearest_bfloat16(kMost), nearest_bfloat16(kMost));
+    case FixedType::kQ8:
+      return halves(larger_bfloat16(kMost / 127), larger_bfloat16(kMost / 127));
+    case FixedType::kQ4:
+      return halves(larger_bfloat16(kMost), larger_bfloat16((kMost + widen(larger_bfloat16(kMost))) / 15));
+  }
+  return {};
+}
+
 }  // namespace
 
 template <class T>
@@ -217,16 +239,17 @@ bool fixed_is_finite_cpu(const FixedView& view) {
   const FixedLayout layout = fixed_layout(view.type);
   const bool codes = view.type == FixedType::kQ8 || view.type == FixedType::kQ4;
   const int64_t words = codes ? layout.block_rows : layout.record_bytes / 4;
-  // An exponent of ones, and no other, carries into the sign where one is added to it.
-  const bool single = view.type == FixedType::kFloat32;
-  const uint32_t exponents = single ? 0x7f800000u : 0x7f807f80u, ones = single ? 0x00800000u : 0x00800080u;
-  const uint32_t signs = single ? 0x80000000u : 0x80008000u;
+  const WordLimits limits = word_limits(view.type);
   return all_blocks(view, [&](int64_t block) {
     const uint8_t* record = view.bytes + block * view.block_bytes();
-    uint32_t carries = 0;
+    uint32_t low = 0, high = 0;
     for (int64_t r = 0; r < view.records(); ++r, record += layout.record_bytes)
-      for (int64_t i = 0; i < words; ++i) carries |= (word_at(record + i * 4) & exponents) + ones;
-    return (carries & signs) == 0;
+      for (int64_t i = 0; i < words; ++i) {
+        const uint32_t word = word_at(record + i * 4);
+        low = std::max(low, word & limits.low_bits);
+        high = std::max(high, word & limits.high_bits);
+      }
+    return low <= limits.low && high <= limits.high;
   });
 }
 

@@ -72,14 +72,17 @@ TEST(FixedMatrix, BytesOfSomebodyElseAreFiniteOrNot) {
     SCOPED_TRACE(name_of(type));
     const FixedMatrix w = fix_matrix(torch::randn({72, 70}), type);
     EXPECT_TRUE(is_finite(w));
-    for (const int bits : {0x7f80, 0xff80, 0x7fc0, 0xffff}) {
+    for (const int bits : {0x7f80, 0xff80, 0x7fc0, 0xffff, 0x7f7f}) {
       const Tensor bytes = w.bytes().clone();
       put_half(bytes, at, bits);
       EXPECT_FALSE(is_finite(FixedMatrix(type, w.outputs(), w.inputs(), bytes))) << bits;
     }
-    const Tensor bytes = w.bytes().clone();
-    put_half(bytes, at, 0x7f7f);
-    EXPECT_TRUE(is_finite(FixedMatrix(type, w.outputs(), w.inputs(), bytes)));
+    EXPECT_TRUE(is_finite(fix_matrix(torch::full({72, 70}, 1e38), type)));
+    EXPECT_TRUE(is_finite(fix_matrix(torch::full({72, 70}, -1e38), type)));
+    const Tensor both = torch::full({72, 70}, 1e38);
+    both.select(1, 0).fill_(-1e38);
+    EXPECT_TRUE(is_finite(fix_matrix(both, type)));
+    EXPECT_TRUE(restore_matrix(fix_matrix(both, type)).isfinite().all().item<bool>());
   }
 }
 
