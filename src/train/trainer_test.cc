@@ -57,7 +57,7 @@ TEST_F(Training, StateSpacesResumeBitIdenticallyToo) {
   for (const bool low_rank : {false, true}) {
     const RunConfig whole = s4_run(fmt::format("whole{}", low_rank), low_rank);
     train(whole);
-    EXPECT_LT(records(whole).back()["eval_loss/valid"], records(whole)[0]["loss"]);
+    EXPECT_LT(records(whole).back()["eval_loss/valid"].get<double>(), records(whole)[0]["loss"].get<double>());
     RunConfig parts = s4_run(fmt::format("parts{}", low_rank), low_rank);
     parts.train.stop_after = 5;
     EXPECT_EQ(train(parts), Outcome::kStopped);

