@@ -5,7 +5,7 @@ namespace megalodon::ops::bench {
 namespace {
 
 /// The kernel of a layer of S4: H features of 2N states.
-Operator nplr_case(int64_t H, int64_t N, int64_t length, torch::Device device) {
+Operator nplr_case(int64_t H, int64_t N, int64_t length) {
   const auto inputs = [&](int64_t features, int64_t taps) -> Tensors {
     const NplrSystem system = testing::random_nplr(features, N, 1);
     const Tensor c = nplr_attune(system, torch::randn({1, features, N}, torch::kComplexDouble), taps);
@@ -33,7 +33,7 @@ Operator nplr_case(int64_t H, int64_t N, int64_t length, torch::Device device) {
 }
 
 std::vector<Case> nplr_cases(torch::Device device) {
-  return cases({nplr_case(512, 32, 1024, device)}, device);
+  return cases({nplr_case(512, 32, 1024)}, device);
 }
 
 [[maybe_unused]] const bool nplr_added = add_cases("nplr", nplr_cases);
