@@ -233,7 +233,10 @@ class Program(ProgramTest):
             process.stdin.flush()
             process.stdout.read(100)
             process.send_signal(signal.SIGINT)
-            time.sleep(0.5)  # the reply has ended and the next signal is not the second of one
+            process.stdin.write(b"/stats\n")
+            process.stdin.flush()
+            while not process.stdout.readline().startswith(b"replies "):
+                pass  # until the reply has ended: the next signal is not the second of one
         output, errors = process.communicate(b"/stats\n/undo\n/undo\n/undo\n/undo\n", timeout=60)
         self.assertEqual((process.returncode, len(errors.splitlines())), (0, 1), errors)
         self.assertIn(b"no exchange to undo", errors)

@@ -21,8 +21,9 @@ namespace megalodon {
 
 /// From model_folder(folder), after verify_model(): a model in evaluation mode whose matrices are fixed in that type;
 /// without one, in that of the folder, float32 where it is none of these. What the file holds as products or norms read
-/// it stays in the file, which is mapped: nobody may write to the parameters, and they have no gradients. Throws
-/// UsageError where the folder is one of these, of another type.
+/// it stays in the file, which is mapped: nobody may write to the parameters, and they have no gradients; the folder
+/// may be replaced or removed meanwhile, but its files not be written to. Throws UsageError where the folder is one of
+/// these, of another type.
 LoadedModel load_fixed_model(const fs::path& folder, std::optional<ops::FixedType> type = {});
 
 /// What such a folder consists of. The model's matrices are fixed, all in one type, which is not float32.
