@@ -1,6 +1,8 @@
 // Checks, the visible interval of every query, dispatch, autograd and registration of chunk_attention.
 #include "ops/chunk_attention/chunk_attention.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 #include "ops/chunk_attention/chunk_attention_kernel.h"
 #include "ops/registration.h"
@@ -80,6 +82,13 @@ Tensor positions_in_closed_form(int64_t batch, int64_t length, int64_t chunk_siz
   return chunk_size > 0 ? position_BL.remainder(chunk_size) : position_BL;
 }
 
+/// The first visible keys [B,L] on an axis with `prior` old ones, but none before a sliding window.
+Tensor in_window(const Tensor& begin_BL, int64_t prior, int64_t window) {
+  if (window == 0) return begin_BL;
+  const int64_t first = prior + 1 - window;
+  return torch::maximum(begin_BL, torch::arange(first, first + begin_BL.size(1), begin_BL.options()));
+}
+
 bool is_narrow(const Tensor& t) {
   return t.scalar_type() == torch::kBFloat16;
 }
@@ -97,6 +106,7 @@ void check_inputs(const Tensor& q, const Tensor& k, const Tensor& v, const Chunk
   check_like("v", v, q, {B, L, H, V});
   check(o.chunk_size >= 0, "[chunk_attention] chunk_size must be >= 0 (0: one chunk without end), got {}",
         o.chunk_size);
+  check(o.window >= 0, "[chunk_attention] window must be >= 0 (0: none), got {}", o.window);
   check(o.dropout >= 0 && o.dropout < 1, "[chunk_attention] dropout must be in [0, 1), got {}", o.dropout);
   check_per_step("starts", o.starts_BL, {B, L});
   check_per_step("position", o.position_B, {B});
@@ -244,7 +254,7 @@ Tensor first_visible_key(int64_t batch, int64_t length, int64_t prior, const Chu
   if (device.is_cuda()) {
     const Tensor position_BL =
         positions_in_closed_form(batch, length, o.chunk_size, o.starts_BL, o.position_B, prior, device);
-    return torch::arange(prior, prior + length, position_BL.options()) - position_BL;
+    return in_window(torch::arange(prior, prior + length, position_BL.options()) - position_BL, prior, o.window);
   }
   Tensor begin_BL = torch::empty({batch, length}, torch::kInt64);
   auto* begin = begin_BL.data_ptr<int64_t>();
@@ -252,11 +262,11 @@ Tensor first_visible_key(int64_t batch, int64_t length, int64_t prior, const Chu
               [&](int64_t b, int64_t t, int64_t position, bool fresh) {
                 int64_t& first = begin[b * length + t];
                 first = t > 0 && !fresh ? begin[b * length + t - 1] : prior + t - position;
-                check(first >= 0,
+                check(first >= 0 || (o.window > 0 && o.window - 1 <= prior),
                       "[chunk_attention] position of row {} must be at most the number of prior keys, {}, got {}", b,
                       prior, position);
               });
-  return begin_BL;
+  return in_window(begin_BL, prior, o.window);
 }
 
 Tensor chunk_attention(const Tensor& q_BLHK, const Tensor& k_BLHK, const Tensor& v_BLHV,
@@ -278,11 +288,13 @@ Tensor chunk_attention(const Tensor& q_BLHK, const Tensor& k_BLHK, const Tensor&
   const Tensor begin_BL = first_visible_key(B, L, T, options, q_BLHK.device()).to(q_BLHK.device());
   const bool narrow =
       gpu ? is_narrow(q_BLHK) || options.precision == Precision::kBfloat16 : use_pairs(q_BLHK, v_BLHV, options);
+  const bool sliding = options.window > 0;
+  const int64_t longest = options.chunk_size > 0 ? options.chunk_size : T + L;
   const Settings settings{.scale = options.scale,
                           .dropout = options.dropout,
                           .dropout_key = static_cast<int64_t>(options.dropout_key),
-                          .window = options.chunk_size > 0 ? options.chunk_size : T + L,
-                          .phase = options.starts_BL.defined() || options.position_B.defined() ? -1 : T,
+                          .window = sliding ? std::min(options.window, longest) : longest,
+                          .phase = sliding || options.starts_BL.defined() || options.position_B.defined() ? -1 : T,
                           .narrow = narrow};
   return ChunkAttentionFunction::apply(q_BLHK, k_BLHK, v_BLHV, prior_k, prior_v, begin_BL, settings);
 }

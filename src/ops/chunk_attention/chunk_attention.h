@@ -19,13 +19,15 @@ struct ChunkAttentionOptions {
   double scale = 1.0;
   Tensor starts_BL;                   // bool, true where a document begins; undefined: none
   Tensor prior_k_BTHK, prior_v_BTHV;  // undefined: none
-  Tensor position_B;         // int64: how many of the last prior keys belong to the row's open chunk; undefined: all T
+  Tensor position_B;         // int64: how many of the last prior keys belong to the row's open chunk; undefined: all T.
+                             // With a window the prior keys may be fewer, but no fewer than are seen
   double dropout = 0.0;      // probability, on the probabilities after softmax, inverted
   uint64_t dropout_key = 0;  // Philox key; same key, same mask
   /// kBfloat16: q, k, v, probabilities and their gradients are rounded before they are multiplied: on a GPU always, on
   /// the CPU where the processor has instructions for it, K and V are even, scale is 1 and there are more than 8
   /// queries; elsewhere products stay float32.
   Precision precision = Precision::kFloat32;
+  int64_t window = 0;  // a query sees no more keys than the last so many, itself included; 0: all of its chunk
 };
 
 Tensor chunk_attention(const Tensor& q_BLHK, const Tensor& k_BLHK, const Tensor& v_BLHV,

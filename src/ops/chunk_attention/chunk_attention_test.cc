@@ -23,6 +23,7 @@ struct Case {
   int64_t T = 0;          // prior keys
   bool position = false;  // rows stand at different positions of their chunk
   bool starts = false;
+  int64_t window = 0;
 };
 
 // Around every tile edge of the kernel (6, 16, 64, 96) and of the chunks.
@@ -47,11 +48,14 @@ const std::vector<Case> kCases = {
     {2, 97, 2, 130, 70, 0, 100, true},
     {3, 1, 1, 256, 96, 64, 63, true},
     {2, 65, 1, 8, 8, 64, 10, true, true},
+    {2, 129, 2, 9, 12, 0, 0, false, false, 2},
+    {1, 300, 2, 64, 96, 0, 40, false, false, 41},
+    {2, 300, 1, 18, 12, 256, 70, true, true, 100},
 };
 
 std::string describe(const Case& c) {
-  return fmt::format("B{} L{} H{} K{} V{} C{} T{} position {} starts {}", c.B, c.L, c.H, c.K, c.V, c.C, c.T, c.position,
-                     c.starts);
+  return fmt::format("B{} L{} H{} K{} V{} C{} T{} position {} starts {} window {}", c.B, c.L, c.H, c.K, c.V, c.C, c.T,
+                     c.position, c.starts, c.window);
 }
 
 /// q, k, v and, where T > 0, prior_k, prior_v, in float64.
@@ -64,7 +68,7 @@ std::vector<Tensor> make_inputs(const Case& c) {
 
 ChunkAttentionOptions make_options(const Case& c, double dropout = 0) {
   ChunkAttentionOptions o;
-  o.chunk_size = c.C;
+  o.chunk_size = c.C, o.window = c.window;
   o.scale = 2 / std::sqrt(static_cast<double>(c.K));
   o.dropout = dropout;
   o.dropout_key = 77;
@@ -110,6 +114,16 @@ TEST(ChunkAttention, IntervalsByHand) {
   EXPECT_TRUE(torch::equal(next, torch::tensor({1, 2, 3}, torch::kInt64)));
   EXPECT_EQ(chunk_positions(1, 8, 4, {}, {}).next_B.item<int64_t>(), 0);  // a full chunk is closed
   EXPECT_EQ(chunk_positions(1, 8, 0, {}, {}).next_B.item<int64_t>(), 8);  // no chunks: counts on
+}
+
+TEST(ChunkAttention, WindowsByHand) {
+  ChunkAttentionOptions o;
+  o.chunk_size = 4, o.window = 2;
+  o.position_B = torch::tensor({3}, torch::kInt64);
+  const Tensor begin = torch::tensor({{2, 4, 4, 5, 6, 8}}, torch::kInt64);
+  EXPECT_TRUE(torch::equal(first_visible_key(1, 6, 3, o), begin));
+  o.chunk_size = 0, o.window = 3, o.position_B = Tensor();
+  EXPECT_TRUE(torch::equal(first_visible_key(1, 4, 2, o), torch::tensor({{0, 1, 2, 3}}, torch::kInt64)));
 }
 
 TEST(ChunkAttention, ReferenceByHand) {

@@ -55,6 +55,24 @@ class RotaryFunction : public torch::autograd::Function<RotaryFunction> {
   }
 };
 
+Tensor checked_positions(const char* op, const Tensor& x_BLHK, const Tensor& position_BL) {
+  check(x_BLHK.size(3) % 2 == 0, "[{}] head_dim must be even, got {}", op, x_BLHK.size(3));
+  check(position_BL.sizes() == x_BLHK.sizes().slice(0, 2), "[{}] position must have shape {}x{}, got {}", op,
+        x_BLHK.size(0), x_BLHK.size(1), fmt::join(position_BL.sizes(), "x"));
+  check(position_BL.scalar_type() == torch::kInt64, "[{}] position must be int64, got {}", op,
+        torch::toString(position_BL.scalar_type()));
+  if (position_BL.is_cpu() && position_BL.numel() > 0) {
+    const auto least = position_BL.min().item<int64_t>();
+    check(least >= 0, "[{}] position must be >= 0, got {}", op, least);
+  }
+  return position_BL.to(x_BLHK.device()).contiguous();
+}
+
+void check_input(const Tensor& x_BLHK) {
+  check(x_BLHK.dim() == 4, "[rotary] x must be [B,L,H,K], got {}", fmt::join(x_BLHK.sizes(), "x"));
+  check(x_BLHK.is_floating_point(), "[rotary] x must be floating point, got {}", torch::toString(x_BLHK.scalar_type()));
+}
+
 }  // namespace
 
 Tensor rotary_frequencies(int64_t head_dim, double base, torch::Device device) {
@@ -71,26 +89,26 @@ Tensor rotary_frequencies(int64_t head_dim, double base, torch::Device device) {
 }
 
 Tensor rotary_positions(const char* op, const Tensor& x_BLHK, const Tensor& position_BL, double base) {
-  check(x_BLHK.size(3) % 2 == 0, "[{}] head_dim must be even, got {}", op, x_BLHK.size(3));
-  check(position_BL.sizes() == x_BLHK.sizes().slice(0, 2), "[{}] position must have shape {}x{}, got {}", op,
-        x_BLHK.size(0), x_BLHK.size(1), fmt::join(position_BL.sizes(), "x"));
-  check(position_BL.scalar_type() == torch::kInt64, "[{}] position must be int64, got {}", op,
-        torch::toString(position_BL.scalar_type()));
   check(base > 0, "[{}] base must be positive, got {}", op, base);
-  if (position_BL.is_cpu() && position_BL.numel() > 0) {
-    const auto least = position_BL.min().item<int64_t>();
-    check(least >= 0, "[{}] position must be >= 0, got {}", op, least);
-  }
-  return position_BL.to(x_BLHK.device()).contiguous();
+  return checked_positions(op, x_BLHK, position_BL);
 }
 
 Tensor rotary(const Tensor& x_BLHK, const Tensor& position_BL, double base) {
-  check(x_BLHK.dim() == 4, "[rotary] x must be [B,L,H,K], got {}", fmt::join(x_BLHK.sizes(), "x"));
-  check(x_BLHK.is_floating_point(), "[rotary] x must be floating point, got {}", torch::toString(x_BLHK.scalar_type()));
+  check_input(x_BLHK);
   const Tensor position = rotary_positions("rotary", x_BLHK, position_BL, base);
   if (x_BLHK.numel() == 0) return x_BLHK;
   if (!use_kernel_of_any_type(x_BLHK)) return ref::rotary(x_BLHK, position, base);
   return RotaryFunction::apply(x_BLHK, position, rotary_frequencies(x_BLHK.size(3), base, x_BLHK.device()));
+}
+
+Tensor rotary_with_frequencies(const Tensor& x_BLHK, const Tensor& position_BL, const Tensor& frequency_K) {
+  check_input(x_BLHK);
+  const Tensor position = checked_positions("rotary", x_BLHK, position_BL);
+  check(frequency_K.dim() == 1 && frequency_K.size(0) == x_BLHK.size(3) / 2, "[rotary] expected {} frequencies, got {}",
+        x_BLHK.size(3) / 2, fmt::join(frequency_K.sizes(), "x"));
+  if (x_BLHK.numel() == 0) return x_BLHK;
+  if (!use_kernel_of_any_type(x_BLHK)) return ref::rotary_with_frequencies(x_BLHK, position, frequency_K);
+  return RotaryFunction::apply(x_BLHK, position, frequency_K.to(x_BLHK.device(), torch::kFloat32).contiguous());
 }
 
 TORCH_LIBRARY_FRAGMENT(megalodon, m) {

@@ -10,6 +10,8 @@ namespace megalodon::ops {
 /// x_BLHK: K even. position_BL: int64 >= 0, counted from the start of the step's chunk. (Checked on the CPU only: a
 /// look at numbers of a GPU would wait for it.)
 Tensor rotary(const Tensor& x_BLHK, const Tensor& position_BL, double base);
+/// The same with angles position · frequency_K, [K/2].
+Tensor rotary_with_frequencies(const Tensor& x_BLHK, const Tensor& position_BL, const Tensor& frequency_K);
 
 /// base^(−2i/K), i = 0..K/2−1, as float32: 1 / float(base^(2i/K)), the rounding of the published code. Made once per
 /// (K, base, device) and kept: not to be written to.
@@ -20,6 +22,7 @@ Tensor rotary_positions(const char* op, const Tensor& x_BLHK, const Tensor& posi
 
 namespace ref {
 Tensor rotary(const Tensor& x_BLHK, const Tensor& position_BL, double base);
+Tensor rotary_with_frequencies(const Tensor& x_BLHK, const Tensor& position_BL, const Tensor& frequency_K);
 }  // namespace ref
 
 }  // namespace megalodon::ops

@@ -53,6 +53,17 @@ TEST(Rotary, KernelMatchesReference) {
   }
 }
 
+TEST(Rotary, FrequenciesOfItsOwn) {
+  torch::manual_seed(4);
+  const Tensor x = torch::randn({2, 9, 3, 6}), p = positions(2, 9, 40), f = torch::tensor({1.5, 0.3, 0.01});
+  const Tensor wide = rotary_with_frequencies(x.to(torch::kFloat64), p, f.to(torch::kFloat64));
+  EXPECT_TRUE(close(rotary_with_frequencies(x, p, f), wide, 1e-5));  // angles of 72
+  EXPECT_TRUE(torch::equal(rotary_with_frequencies(x, p, rotary_frequencies(6, 100)), rotary(x, p, 100)));
+  EXPECT_THROW(rotary_with_frequencies(x, p, torch::ones({2})), Error);
+  check_gradients([&](const std::vector<Tensor>& in) { return rotary_with_frequencies(in[0], p, f).square().sum(); },
+                  {x.to(torch::kFloat64)});
+}
+
 TEST(Rotary, GradientsMatch) {
   torch::manual_seed(2);
   const Tensor p = positions(2, 5, 3), dy = torch::randn({2, 5, 2, 6}, torch::kFloat64);
