@@ -3,6 +3,7 @@
 #include "apps/commands.h"
 #include "base/check.h"
 #include "data/tokenizer.h"
+#include "models/hub.h"
 #include "models/published.h"
 
 namespace megalodon::apps {
@@ -15,31 +16,35 @@ struct ConvertOptions {
 };
 
 void import_with_tokenizer(const ConvertOptions& options) {
-  if (options.tokenizer == "none") return import_published(options.source, options.target);
+  const auto import = is_published(options.source) ? import_published : import_hub;
+  if (options.tokenizer == "none") return import(options.source, options.target, {{"type", "none"}}, {});
   const auto tokenizer = data::make_tokenizer(options.tokenizer);
   std::vector<TextPart> files;
   for (auto& [name, text] : tokenizer->files()) files.push_back({name, text});
-  import_published(options.source, options.target, tokenizer->describe(), files);
+  import(options.source, options.target, tokenizer->describe(), files);
 }
 
 void run_convert(const ConvertOptions& options) {
   check(fs::is_directory(options.source), "[convert] {}: no such folder", options.source);
   check_model_target("convert", options.target, options.force);
-  const bool import = is_published(options.source);
+  const bool hub = is_hub(options.source), import = hub || is_published(options.source);
   if (import) {
     import_with_tokenizer(options);
   } else {
     export_published(options.source, options.target);
   }
   fmt::print("{} -> {} ({})\n", options.source, options.target,
-             import ? "published checkpoint to model folder" : "model folder to published checkpoint");
+             hub      ? "Hugging Face folder to model folder"
+             : import ? "published checkpoint to model folder"
+                      : "model folder to published checkpoint");
 }
 
 }  // namespace
 
 void add_convert(CLI::App& app, Common&) {
-  auto* command =
-      app.add_subcommand("convert", "Published checkpoint folder (consolidated.pth) to model folder, or back");
+  auto* command = app.add_subcommand("convert",
+                                     "Published checkpoint folder (consolidated.pth) to model folder, or back; Hugging "
+                                     "Face folder of a Llama or MPT model to model folder");
   auto options = std::make_shared<ConvertOptions>();
   command->add_option("source", options->source, "folder to read")->required();
   command->add_option("target", options->target, "folder to write")->required();

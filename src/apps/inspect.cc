@@ -36,11 +36,10 @@ void run_inspect(const InspectOptions& options) {
   const double weights = 4.0 * info.parameters;
   const double flops = info.mean_forward_flops(std::max<int64_t>(info.chunk_size, 1));
   if (options.json) {
-    nlohmann::ordered_json tree = {{"architecture", config->architecture()},
-                                   {"parameters", info.parameters},
-                                   {"forward_flops_per_token", flops},
-                                   {"state_bytes_fixed", info.state_bytes_fixed},
-                                   {"state_bytes_full", info.state_bytes_full}};
+    nlohmann::ordered_json tree = {
+        {"architecture", config->architecture()},    {"parameters", info.parameters},
+        {"forward_flops_per_token", flops},          {"state_bytes_fixed", info.state_bytes_fixed},
+        {"state_bytes_full", info.state_bytes_full}, {"state_bytes_a_token", info.state_bytes_a_token}};
     tree["config"] = config::write(config::Visit([&](config::Visitor& v) { config->visit(v); }));
     fmt::print("{}\n", tree.dump());
     return;
@@ -57,6 +56,9 @@ void run_inspect(const InspectOptions& options) {
              human_bytes(static_cast<double>(info.state_bytes_fixed)));
   fmt::print("stream state, at most   {:>16}   with the keys and values of an open chunk\n",
              human_bytes(static_cast<double>(info.state_bytes_full)));
+  if (info.state_bytes_a_token > 0)
+    fmt::print("stream state, growing   {:>16}   with every token\n",
+               human_bytes(static_cast<double>(info.state_bytes_a_token)));
   if (options.tensors)
     for (const auto& [name, tensor] : named_weights(*model))
       fmt::print("  {:<44} {}\n", name, io::shape_text(tensor.sizes()));

@@ -36,12 +36,24 @@ class BatchCarry final : public Carry {
   std::vector<ops::KeyValueRows> caches_;
 };
 
-/// parts[b] of row rows[b], one below the other.
+/// t with zeros before its steps, axis 1, so that there are `steps`.
+Tensor right_aligned(const Tensor& t, int64_t steps) {
+  if (t.dim() < 2 || t.size(1) == steps) return t;
+  std::vector<int64_t> padding(2 * static_cast<size_t>(t.dim() - 1), 0);
+  padding[padding.size() - 2] = steps - t.size(1);
+  return torch::constant_pad_nd(t, padding, 0);
+}
+
+/// parts[b] of row rows[b], one below the other; states that have grown to different lengths end together.
 Tensor stack_rows(const std::vector<Tensor>& parts, const std::vector<int64_t>& rows) {
   std::vector<Tensor> list;
   for (size_t b = 0; b < parts.size(); ++b)
     if (parts[b].defined()) list.push_back(parts[b].narrow(0, rows[b], 1));
-  return list.empty() ? Tensor() : torch::cat(list);
+  if (list.empty()) return {};
+  int64_t steps = 0;
+  for (const Tensor& t : list) steps = std::max(steps, t.dim() > 1 ? t.size(1) : 0);
+  for (Tensor& t : list) t = right_aligned(t, steps);
+  return torch::cat(list);
 }
 
 /// The file's tensor of that name; all numbers must be finite.
@@ -230,7 +242,13 @@ NamedTensors Engine::tensors(const Stream& stream) const {
   const auto& slots = stream.batch_->slots;
   for (size_t slot = 0; slot < slots.size(); ++slot)
     for (size_t i = 0; i < slots[slot].size(); ++i)
-      if (slots[slot][i].defined()) add(fmt::format("state.{}.{}", slot, i), slots[slot][i].narrow(0, stream.row_, 1));
+      if (Tensor part = slots[slot][i]; part.defined()) {
+        part = part.narrow(0, stream.row_, 1);
+        // Of a batch, a state may be as long as the longest.
+        if (const auto steps = model_.state_steps(static_cast<int64_t>(slot), i, stream.tokens_))
+          part = part.narrow(1, part.size(1) - *steps, *steps);
+        add(fmt::format("state.{}.{}", slot, i), part);
+      }
   const int64_t open = shape_.steps > 0 ? stream.tokens_ % shape_.steps : 0;
   for (int64_t slot = 0; open > 0 && slot < shape_.slots; ++slot) {
     const ops::KeyValueCache& cache = (*stream.caches_)[static_cast<size_t>(slot)];
@@ -247,8 +265,11 @@ std::vector<State> Engine::restore_states(const io::TensorFile& file, int64_t to
   std::vector<State> slots = example.batch_->slots;
   for (size_t slot = 0; slot < slots.size(); ++slot) {
     for (size_t i = 0; i < slots[slot].size(); ++i)
-      if (Tensor& part = slots[slot][i]; part.defined())
-        part = restored(file, fmt::format("state.{}.{}", slot, i), part.sizes(), part.scalar_type()).to(part.device());
+      if (Tensor& part = slots[slot][i]; part.defined()) {
+        std::vector<int64_t> sizes = part.sizes().vec();
+        if (const auto steps = model_.state_steps(static_cast<int64_t>(slot), i, tokens)) sizes[1] = *steps;
+        part = restored(file, fmt::format("state.{}.{}", slot, i), sizes, part.scalar_type()).to(part.device());
+      }
     model_.check_state(static_cast<int64_t>(slot), slots[slot], tokens);
   }
   return slots;

@@ -7,6 +7,13 @@
 
 namespace megalodon {
 
+Tensor last_steps(const Tensor& prior, const Tensor& current, int64_t steps) {
+  const int64_t length = current.size(1);
+  if (steps <= length || !prior.defined()) return current.narrow(1, length - steps, steps).clone();
+  const int64_t kept = steps - length;
+  return torch::cat({prior.narrow(1, prior.size(1) - kept, kept), current}, 1);
+}
+
 State StreamCarry::before(int64_t slot) {
   return slot < static_cast<int64_t>(slots_.size()) ? slots_[slot] : State();
 }

@@ -14,8 +14,11 @@
 namespace megalodon {
 
 /// What one slot hands from a stretch of tokens to the next: the packed tensors of one layer's state. Empty: nothing
-/// precedes. The size depends on batch and configuration, never on the tokens seen.
+/// precedes. The size depends on batch and configuration, never on the tokens seen; of full attention alone it grows.
 using State = std::vector<Tensor>;
+
+/// The last `steps` of prior and current along axis 1, time. Prior may be undefined: then there are only so many.
+Tensor last_steps(const Tensor& prior, const Tensor& current, int64_t steps);
 
 class Carry {
  public:

@@ -18,7 +18,6 @@
 #include "base/check.h"
 #include "base/philox.h"
 #include "nn/cema.h"
-#include "nn/checkpoint.h"
 #include "nn/dropout.h"
 #include "nn/init.h"
 #include "nn/linear.h"
@@ -32,6 +31,7 @@
 
 namespace megalodon {
 
+using nn::activation_type;
 using nn::drop;
 using nn::register_at;
 
@@ -159,23 +159,10 @@ namespace {
 
 enum Site : uint64_t { kOnAverage, kOnProbabilities, kOnGated, kOnBranch, kOnFfnHidden, kOnFfnOutput, kOnEmbedding };
 
-/// Of the inputs and outputs of products inside a block; the residual stream keeps x's.
-torch::ScalarType activation_type(const Tensor& x, nn::Precision precision) {
-  return precision == nn::Precision::kBfloat16 ? torch::kBFloat16 : x.scalar_type();
-}
-
 /// Of the moving average's input and output. On the CPU, whose kernels compute it in float32 and whose caches hold it,
 /// that is x's; on a GPU every pass over memory counts.
 torch::ScalarType average_type(const Tensor& x, nn::Precision precision) {
   return x.is_cuda() ? activation_type(x, precision) : x.scalar_type();
-}
-
-/// The last `steps` of prior and new along time; both may be shorter.
-Tensor last_steps(const Tensor& prior, const Tensor& current, int64_t steps) {
-  const int64_t length = current.size(1);
-  if (steps <= length || !prior.defined()) return current.narrow(1, length - steps, steps).clone();
-  const int64_t kept = steps - length;
-  return torch::cat({prior.narrow(1, prior.size(1) - kept, kept), current}, 1);
 }
 
 }  // namespace
@@ -330,108 +317,56 @@ Tensor NormalizedFfn::forward(const Tensor& x_BLD, const Tensor& residual_BLD, u
 
 namespace {
 
-class MegalodonBlock final : public torch::nn::Module {
+class MegalodonBlock final : public StackedLayer {
  public:
-  MegalodonBlock(const MegalodonConfig& config, int64_t layer) : layer_(layer) {
+  MegalodonBlock(const MegalodonConfig& config, int64_t layer) {
     mega_ = register_module("mega", std::make_shared<MegaAttention>(config));
     nffn_ = register_module("nffn", std::make_shared<NormalizedFfn>(config, layer));
   }
 
-  Tensor forward(const Tensor& x_BLD, const ModelInput& input, Carry& carry, uint64_t dropout_key) {
-    const Tensor y_BLD = mega_->forward(x_BLD, input, carry, layer_, dropout_key);
+  Tensor forward(const Tensor& x_BLD, const ModelInput& input, Carry& carry, int64_t slot,
+                 uint64_t dropout_key) override {
+    const Tensor y_BLD = mega_->forward(x_BLD, input, carry, slot, dropout_key);
     return nffn_->forward(y_BLD, /*residual_BLD=*/x_BLD, dropout_key);
   }
 
-  void init_weights(uint64_t key) {
+  void init_weights(uint64_t key) override {
     mega_->init_weights(derive_key(key, 0));
     nffn_->init_weights(derive_key(key, 1));
   }
 
-  void set_precision(nn::Precision precision) {
+  void set_precision(nn::Precision precision) override {
     mega_->set_precision(precision);
     nffn_->set_precision(precision);
   }
 
-  std::vector<nn::Linear*> linears() {
+  std::vector<nn::Linear*> linears() override {
     std::vector<nn::Linear*> list = mega_->linears();
     for (nn::Linear* linear : nffn_->linears()) list.push_back(linear);
     return list;
   }
 
  private:
-  int64_t layer_;
   std::shared_ptr<MegaAttention> mega_;
   std::shared_ptr<NormalizedFfn> nffn_;
 };
 
-class Megalodon final : public Model {
+class Megalodon final : public LayerStack {
  public:
-  explicit Megalodon(const MegalodonConfig& config) : config_(config) {
-    const int64_t D = config.model_dim;
-    embed_ = register_at(*this, "embed.weight", {config.vocab_size, D});
-    const auto list = register_module("layers", std::make_shared<torch::nn::Module>());
-    for (int64_t i = 0; i < config.num_layers; ++i)
-      layers_.push_back(list->register_module(std::to_string(i), std::make_shared<MegalodonBlock>(config, i)));
-    final_norm_weight_ = register_at(*this, "output.final_norm.weight", {D});
-    final_norm_bias_ = register_at(*this, "output.final_norm.bias", {D});
-    output_ = config.share_emb ? nn::Linear(embed_) : nn::Linear(*this, "output.output", D, config.outputs(), false);
+  explicit Megalodon(const MegalodonConfig& config) : LayerStack(config.vocab_size, config.model_dim), config_(config) {
+    for (int64_t i = 0; i < config.num_layers; ++i) add_layer(std::make_shared<MegalodonBlock>(config, i));
+    final_norm_weight_ = register_at(*this, "output.final_norm.weight", {config.model_dim});
+    final_norm_bias_ = register_at(*this, "output.final_norm.bias", {config.model_dim});
+    add_output(config.outputs(), config.share_emb);
   }
 
   const ModelConfig& config() const override { return config_; }
-  const nn::Linear& output() const override { return output_; }
-  std::vector<nn::Linear*> linears() override {
-    std::vector<nn::Linear*> list;
-    for (const auto& layer : layers_)
-      for (nn::Linear* linear : layer->linears()) list.push_back(linear);
-    list.push_back(&output_);
-    return list;
-  }
-
-  Tensor hidden(const ModelInput& anywhere, Carry& carry) override {
-    const ModelInput input = here(anywhere);
-    const uint64_t key = dropout_key_;
-    Tensor x_BLD = torch::embedding(embed_, input.tokens_BL);
-    if (config_.scale_emb) x_BLD = x_BLD * std::sqrt(static_cast<double>(config_.model_dim));
-    x_BLD = drop(x_BLD, config_.dropout, key, kOnEmbedding, is_training());
-
-    const bool may_recompute = checkpoint_every_ > 0 && is_training() && torch::GradMode::is_enabled();
-    for (int64_t i = 0; i < config_.num_layers; ++i) {
-      const uint64_t layer_key = derive_key(key, 64 + i);  // apart from the embedding's site
-      const auto block = [&](const Tensor& x) { return layers_[i]->forward(x, input, carry, layer_key); };
-      if (may_recompute && i % checkpoint_every_ == 0) {
-        // By value, and without the carry: the backward pass runs when this call is long over.
-        const auto again = [layer = layers_[i], input, before = carry.before(i), layer_key](const Tensor& x) {
-          ReplayCarry replay(before);
-          return layer->forward(x, input, replay, layer_key);
-        };
-        x_BLD = nn::checkpoint(block, again, x_BLD);
-      } else {
-        x_BLD = block(x_BLD);
-      }
-      if (observer_) observer_(i, x_BLD);
-    }
-
-    const State before = carry.before(config_.num_layers);
-    ops::TimestepNormOptions options{config_.norm_num_groups, config_.norm_eps, {}, {}, input.starts_BL, {}};
-    if (!before.empty()) options.state = {before[0], before[1], before[2]};
-    const auto norm = ops::timestep_norm(x_BLD, final_norm_weight_, final_norm_bias_, options);
-    if (carry.wants_after())
-      carry.after(config_.num_layers, {norm.state.count_B, norm.state.mean_BG, norm.state.var_BG});
-    return norm.y_BLD;
-  }
-
-  void set_precision(nn::Precision precision) override {
-    Model::set_precision(precision);
-    for (const auto& layer : layers_) layer->set_precision(precision);
-  }
 
   void init_weights(uint64_t seed) override {
     torch::NoGradGuard no_grad;
-    nn::embedding(embed_, derive_key(seed, 0));
-    if (!config_.share_emb) nn::embedding(output_.weight, derive_key(seed, 1));
+    LayerStack::init_weights(seed);
     final_norm_weight_.zero_();
     final_norm_bias_.zero_();
-    for (size_t i = 0; i < layers_.size(); ++i) layers_[i]->init_weights(derive_key(seed, 2 + i));
   }
 
   void replace_norm_statistics(StreamCarry& carry, const StreamCarry& fresh) const override {
@@ -464,11 +399,26 @@ class Megalodon final : public Model {
     return info;
   }
 
+ protected:
+  Tensor embedded(const Tensor& rows_BLD, const ModelInput& input, Carry&) override {
+    check(!input.padding_BL.defined(), "[megalodon] padding is not read: put documents behind one another");
+    const Tensor x_BLD = config_.scale_emb ? rows_BLD * std::sqrt(static_cast<double>(config_.model_dim)) : rows_BLD;
+    return drop(x_BLD, config_.dropout, dropout_key_, kOnEmbedding, is_training());
+  }
+
+  Tensor final_norm(const Tensor& x_BLD, const ModelInput& input, Carry& carry) override {
+    const State before = carry.before(config_.num_layers);
+    ops::TimestepNormOptions options{config_.norm_num_groups, config_.norm_eps, {}, {}, input.starts_BL, {}};
+    if (!before.empty()) options.state = {before[0], before[1], before[2]};
+    const auto norm = ops::timestep_norm(x_BLD, final_norm_weight_, final_norm_bias_, options);
+    if (carry.wants_after())
+      carry.after(config_.num_layers, {norm.state.count_B, norm.state.mean_BG, norm.state.var_BG});
+    return norm.y_BLD;
+  }
+
  private:
   MegalodonConfig config_;
-  Tensor embed_, final_norm_weight_, final_norm_bias_;
-  nn::Linear output_;
-  std::vector<std::shared_ptr<MegalodonBlock>> layers_;
+  Tensor final_norm_weight_, final_norm_bias_;
 };
 
 }  // namespace

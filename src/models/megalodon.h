@@ -1,7 +1,7 @@
 // Megalodon (Ma et al., "Megalodon: Efficient LLM Pretraining and Inference with Unlimited Context Length", 2024).
 #pragma once
 
-#include "models/model.h"
+#include "models/layer_stack.h"
 #include "nn/cema.h"
 #include "nn/kept.h"
 #include "ops/timestep_norm/timestep_norm.h"

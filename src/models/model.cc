@@ -2,6 +2,8 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
+
 #include "base/check.h"
 #include "ops/linear_cross_entropy/linear_cross_entropy.h"
 
@@ -39,8 +41,10 @@ Tensor to_device(const Tensor& t, torch::Device device) {
 
 double ModelInfo::mean_forward_flops(int64_t length) const {
   if (length == 0) return 0;
-  const auto keys_of_all = [](int64_t tokens) {  // each sees itself and those before it
-    return static_cast<double>(tokens) * static_cast<double>(tokens + 1) / 2;
+  const auto keys_of_all = [&](int64_t tokens) {  // each sees itself and those before it, as far as the window reaches
+    const int64_t growing = window > 0 ? std::min(tokens, window) : tokens;
+    return static_cast<double>(growing) *
+           (static_cast<double>(growing + 1) / 2 + static_cast<double>(tokens - growing));
   };
   const int64_t chunk = chunk_size > 0 ? chunk_size : length, whole = length / chunk;
   const double keys = static_cast<double>(whole) * keys_of_all(chunk) + keys_of_all(length % chunk);
@@ -48,7 +52,8 @@ double ModelInfo::mean_forward_flops(int64_t length) const {
 }
 
 ModelInput Model::here(const ModelInput& input) const {
-  return {to_device(input.tokens_BL, device()), to_device(input.starts_BL, device())};
+  return {to_device(input.tokens_BL, device()), to_device(input.starts_BL, device()),
+          to_device(input.padding_BL, device())};
 }
 
 Tensor Model::logits(const ModelInput& input, Carry& carry) {
@@ -68,6 +73,10 @@ void Model::fix(ops::FixedType type) {
 }
 
 void Model::check_state(int64_t /*slot*/, const State& /*state*/, int64_t /*tokens*/) const {}
+
+std::optional<int64_t> Model::state_steps(int64_t /*slot*/, size_t /*tensor*/, int64_t /*tokens*/) const {
+  return {};
+}
 
 void Model::replace_norm_statistics(StreamCarry&, const StreamCarry&) const {
   fail("[{}] has no timestep norms whose statistics could be replaced", config().architecture());

@@ -31,8 +31,9 @@ class ModelConfig {
 
 /// A stretch of tokens.
 struct ModelInput {
-  Tensor tokens_BL;  // int64
-  Tensor starts_BL;  // bool, true where a document begins; undefined: nowhere but where the stream does
+  Tensor tokens_BL;        // int64
+  Tensor starts_BL;        // bool, true where a document begins; undefined: nowhere but where the stream does
+  Tensor padding_BL = {};  // bool, true at steps that attention does not look at; undefined: none. Transformers only
 };
 
 /// Of the keys and values that attention keeps of a stream.
@@ -43,12 +44,14 @@ struct CacheShape {
 
 struct ModelInfo {
   int64_t chunk_size = 0;         // steps per attention chunk; 0: no chunks
+  int64_t window = 0;             // keys that a step sees at most; 0: all of its chunk
   int64_t parameters = 0;         // trained, tied ones once
   int64_t matrix_parameters = 0;  // those that matrix products read for every token
   // Of the forward pass of a token, multiply and add counted apart: without attention, and for each key that it sees.
   double flops = 0, flops_per_key = 0;
-  int64_t state_bytes_fixed = 0;  // of a float32 stream of batch 1, without keys and values
-  int64_t state_bytes_full = 0;   // with those of a full chunk
+  int64_t state_bytes_fixed = 0;    // of a float32 stream of batch 1, without keys and values
+  int64_t state_bytes_full = 0;     // with those of a full chunk
+  int64_t state_bytes_a_token = 0;  // that it grows by, where attention sees everything
   CacheShape cache;
 
   /// Of a token, on average over a sequence of `length` tokens.
@@ -74,6 +77,9 @@ class Model : public torch::nn::Module {
   /// Throws Error for a slot's state, one row, of the right types and shapes and with finite numbers, that no stream of
   /// so many tokens can have.
   virtual void check_state(int64_t slot, const State& state, int64_t tokens) const;
+
+  /// Of a tensor of a slot's state whose axis 1 is as long as the stream makes it: how long after so many tokens.
+  virtual std::optional<int64_t> state_steps(int64_t slot, size_t tensor, int64_t tokens) const;
 
   /// Of the parameters. Tokens, starts and targets may be elsewhere: they are brought there.
   torch::Device device() const { return output().weight.device(); }

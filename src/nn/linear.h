@@ -9,6 +9,11 @@ namespace megalodon::nn {
 
 using ops::Precision;
 
+/// Of the inputs and outputs of products inside a layer; the residual stream keeps x's.
+inline torch::ScalarType activation_type(const Tensor& x, Precision precision) {
+  return precision == Precision::kBfloat16 ? torch::kBFloat16 : x.scalar_type();
+}
+
 class Linear {
  public:
   Linear() = default;

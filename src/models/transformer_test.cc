@@ -1,0 +1,293 @@
+// Proofs of the Transformer: counts, streams, documents, gradients, recomputation, learning, and that the norms of
+// published weights find their way through a Hugging Face folder.
+#include "models/transformer.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "base/check.h"
+#include "base/temporary_folder.h"
+#include "infer/engine.h"
+#include "infer/snapshot.h"
+#include "models/hub.h"
+#include "models/testing.h"
+#include "ops/testing.h"
+
+namespace megalodon {
+namespace {
+
+using testing::between_neighbours;
+using testing::close;
+using testing::in_calls;
+using testing::noisy_model;
+using testing::one_pass;
+using testing::random_split;
+using testing::random_tokens;
+
+TransformerConfig tiny_transformer(const std::string& position) {
+  TransformerConfig config;
+  config.num_layers = 2, config.layer.model_dim = 16, config.layer.num_heads = 4, config.layer.ffn_hidden_dim = 20;
+  config.vocab_size = 19, config.max_positions = 64, config.layer.position = position;
+  return config;
+}
+
+/// Between them every switch that changes the function and can stream.
+std::vector<TransformerConfig> tiny_transformers() {
+  TransformerConfig llama = tiny_transformer("rotary");
+  llama.layer.num_kv_heads = 2;
+  TransformerConfig vanilla = tiny_transformer("sinusoidal");
+  vanilla.layer.norm = "layer", vanilla.layer.activation = "relu", vanilla.layer.prenorm = false;
+  vanilla.layer.bias = true, vanilla.share_emb = true;
+  TransformerConfig mpt = tiny_transformer("alibi");
+  mpt.layer.norm = "layer", mpt.layer.activation = "gelu", mpt.layer.qk_norm = true, mpt.layer.clip_qkv = 2;
+  mpt.layer.num_kv_heads = 1, mpt.logit_scale = 0.5;
+  TransformerConfig chunked = llama;
+  chunked.layer.chunk_size = 8, chunked.layer.rope = {.kind = "yarn", .factor = 4, .original_length = 16};
+  TransformerConfig sliding = mpt;
+  sliding.layer.window = 6, sliding.layer.qk_norm = false, sliding.layer.softmax_scale = 0.7;
+  TransformerConfig learned = tiny_transformer("learned");
+  learned.layer.window = 5, learned.layer.chunk_size = 9, learned.layer.bias = true;
+  return {llama, vanilla, mpt, chunked, sliding, learned};
+}
+
+std::string describe(const TransformerConfig& config) {
+  return fmt::format("{}, chunk {}, window {}", config.layer.position, config.layer.chunk_size, config.layer.window);
+}
+
+TEST(Transformer, ParametersAndStateAreCounted) {
+  const auto configs = tiny_transformers();
+  // A layer of the first: queries and outputs 16 x 16, keys and values 8 x 16, three of 16 x 20, two norms.
+  const int64_t layer = 2 * 16 * 16 + 2 * 8 * 16 + 3 * 16 * 20 + 2 * 16;
+  EXPECT_EQ(configs[0].build()->info().parameters, 2 * layer + 2 * 19 * 16 + 16);
+  torch::NoGradGuard no_grad;
+  for (const TransformerConfig& config : configs) {
+    SCOPED_TRACE(describe(config));
+    const auto model = noisy_model(config);
+    const ModelInfo info = model->info();
+    StreamCarry carry;
+    for (const int64_t steps : {11, 12}) model->hidden({random_tokens(config, 1, steps), {}}, carry);
+    if (info.state_bytes_a_token > 0)
+      EXPECT_EQ(carry.bytes(), info.state_bytes_fixed + 23 * info.state_bytes_a_token);
+    else if (config.layer.chunk_size == 8)
+      EXPECT_EQ(carry.bytes(), info.state_bytes_full);  // 23 steps end one before the third chunk's end
+    else
+      EXPECT_LE(carry.bytes(), info.state_bytes_full);
+  }
+}
+
+TEST(Transformer, RandomSplitsEqualOnePassWithAndWithoutDocuments) {
+  torch::NoGradGuard no_grad;
+  for (const TransformerConfig& config : tiny_transformers()) {
+    const auto model = noisy_model(config);
+    const Tensor tokens = random_tokens(config, 3, 37);
+    Tensor starts = torch::zeros({3, 37}, torch::kBool);
+    starts[0][5] = true, starts[0][6] = true, starts[1][20] = true, starts[2][0] = true, starts[2][36] = true;
+    std::mt19937_64 rng(3);
+    for (const Tensor& documents : {Tensor(), starts}) {
+      const Tensor expected = one_pass(*model, {tokens, documents});
+      for (int i = 0; i < 40; ++i) {
+        StreamCarry carry;
+        const auto calls = random_split(37, rng);
+        ASSERT_TRUE(close(in_calls(*model, {tokens, documents}, calls, carry), expected, 1e-5))
+            << describe(config) << " " << ::testing::PrintToString(calls);
+      }
+    }
+  }
+}
+
+TEST(Transformer, ADocumentNeverSeesItsNeighbours) {
+  for (const TransformerConfig& config : tiny_transformers()) {
+    const auto model = noisy_model(config);
+    const auto a = between_neighbours(*model, config, 7, 19, 25, 100);
+    const auto b = between_neighbours(*model, config, 7, 19, 25, 200);
+    for (size_t i = 0; i < a.size(); ++i) EXPECT_TRUE(torch::equal(a[i], b[i])) << describe(config) << " " << i;
+    const Tensor alone = one_pass(*model, {random_tokens(config, 1, 25).slice(1, 7, 19), {}});
+    EXPECT_TRUE(close(a[0], alone, 1e-5)) << describe(config);
+  }
+}
+
+TEST(Transformer, GradientsMatchFiniteDifferences) {
+  for (TransformerConfig config : tiny_transformers()) {
+    config.num_layers = 1, config.vocab_size = 5;
+    const auto model = noisy_model(config);
+    model->to(torch::kFloat64);
+    const Tensor tokens = random_tokens(config, 1, 10), targets = random_tokens(config, 1, 10, 8);
+    const auto loss = [&] {
+      NoCarry none;
+      return model->nll({tokens, {}}, targets, none).mean();
+    };
+    loss().backward();
+    torch::NoGradGuard no_grad;
+    const double step = 1e-6;
+    for (const auto& [name, parameter] : model->named_parameters().pairs()) {
+      Tensor flat = parameter.view({-1});
+      const Tensor gradient = parameter.grad().view({-1});
+      for (int64_t i = 0; i < flat.numel(); i += std::max<int64_t>(1, flat.numel() / 5)) {
+        const double x = flat[i].item<double>();
+        flat[i] = x + step;
+        const double above = loss().item<double>();
+        flat[i] = x - step;
+        const double below = loss().item<double>();
+        flat[i] = x;
+        EXPECT_NEAR(gradient[i].item<double>(), (above - below) / (2 * step), 1e-7)
+            << name << " " << i << " " << describe(config);
+      }
+    }
+  }
+}
+
+TEST(Transformer, EveryParameterIsTrainedAndInitIsAFunctionOfTheSeed) {
+  for (const TransformerConfig& config : tiny_transformers()) {
+    const auto a = config.build(), b = config.build(), c = config.build();
+    a->init_weights(5), b->init_weights(5), c->init_weights(6);
+    NoCarry none;
+    a->nll({random_tokens(config, 2, 20), {}}, random_tokens(config, 2, 20, 9), none).mean().backward();
+    bool differs = false;
+    for (const auto& [name, parameter] : a->named_parameters().pairs()) {
+      EXPECT_TRUE(torch::equal(parameter, b->named_parameters()[name])) << name;
+      EXPECT_GT(parameter.grad().abs().max().item<double>(), 0) << name << " " << describe(config);
+      EXPECT_TRUE(parameter.grad().isfinite().all().item<bool>()) << name;
+      differs |= !torch::equal(parameter, c->named_parameters()[name]);
+    }
+    EXPECT_TRUE(differs);
+  }
+}
+
+TEST(Transformer, CheckpointingChangesNothingAndKeepsTheCarry) {
+  for (TransformerConfig config : tiny_transformers()) {
+    config.layer.dropout = config.layer.hidden_dropout = config.layer.attention_dropout = 0.2;
+    const auto model = noisy_model(config);
+    model->train();
+    const Tensor tokens = random_tokens(config, 2, 26), targets = random_tokens(config, 2, 26, 9);
+    std::vector<Tensor> results[2];
+    for (const bool on : {false, true}) {
+      model->set_checkpointing(on);
+      model->zero_grad();
+      StreamCarry carry;
+      for (int64_t at = 0; at < 26; at += 13) {
+        model->set_dropout_key(77 + at);
+        const Tensor loss = model->nll({tokens.narrow(1, at, 13), {}}, targets.narrow(1, at, 13), carry).mean();
+        loss.backward();
+        results[on].push_back(loss.detach());
+      }
+      for (const auto& [name, tensor] : carry.tensors()) results[on].push_back(tensor);
+      for (const Tensor& parameter : model->parameters()) results[on].push_back(parameter.grad().clone());
+    }
+    ASSERT_EQ(results[0].size(), results[1].size());
+    for (size_t i = 0; i < results[0].size(); ++i)
+      EXPECT_TRUE(torch::equal(results[0][i], results[1][i])) << describe(config) << " " << i;
+  }
+}
+
+/// Streams of an engine, apart and together at different positions, and through a file.
+TEST(Transformer, StreamsOfAnEngineAreOnePass) {
+  torch::NoGradGuard no_grad;
+  TemporaryFolder folder;
+  for (const TransformerConfig& config : tiny_transformers()) {
+    SCOPED_TRACE(describe(config));
+    const auto model = noisy_model(config);
+    const Engine engine(*model);
+    const Tensor tokens = random_tokens(config, 2, 30), expected = one_pass(*model, {tokens, {}});
+    const auto text = [&](int64_t row, int64_t begin, int64_t end) {
+      const Tensor part = tokens[row].slice(0, begin, end).contiguous();
+      return std::vector<int64_t>(part.data_ptr<int64_t>(), part.data_ptr<int64_t>() + part.numel());
+    };
+    Stream a, b;
+    engine.read(a, text(0, 0, 5));
+    engine.read(b, text(1, 0, 14));
+    std::vector<Stream*> both = {&a, &b};
+    for (int64_t step = 0; step < 7; ++step)
+      engine.step(both, std::vector<int64_t>{text(0, 5 + step, 6 + step)[0], text(1, 14 + step, 15 + step)[0]});
+    EXPECT_TRUE(close(a.logits(), expected[0][11], 1e-5));
+    EXPECT_TRUE(close(b.logits(), expected[1][20], 1e-5));
+    const fs::path file = folder / "snapshot.safetensors";
+    save_snapshot(file, engine, {a, {}});
+    Stream again = load_snapshot(file, engine).stream;
+    engine.read(again, text(0, 12, 30));
+    EXPECT_TRUE(close(again.logits(), expected[0][29], 1e-5));
+    fs::remove(file);
+  }
+}
+
+TEST(Transformer, OneBatchIsLearnt) {
+  for (const TransformerConfig& config : tiny_transformers()) {
+    const auto model = config.build();
+    model->init_weights(1);
+    const Tensor tokens = random_tokens(config, 2, 12), targets = random_tokens(config, 2, 12, 9);
+    // Adam's first step: signs of gradients.
+    double first = 0, last = 0;
+    for (int step = 0; step < 150; ++step) {
+      NoCarry none;
+      model->zero_grad();
+      const Tensor loss = model->nll({tokens, {}}, targets, none).mean();
+      loss.backward();
+      last = loss.item<double>();
+      if (step == 0) first = last;
+      torch::NoGradGuard no_grad;
+      for (Tensor& parameter : model->parameters()) parameter.sub_(parameter.grad().sign(), 0.004);
+    }
+    EXPECT_LT(last, 0.5 * first) << describe(config);
+  }
+}
+
+TEST(Transformer, ScalingsThatDependOnTheLengthDoNotStream) {
+  TransformerConfig config = tiny_transformer("rotary");
+  config.layer.rope = {.kind = "dynamic_ntk", .factor = 2, .original_length = 8};
+  const auto model = noisy_model(config);
+  EXPECT_NO_THROW(one_pass(*model, {random_tokens(config, 1, 12), {}}));
+  StreamCarry carry;
+  EXPECT_THROW(model->hidden({random_tokens(config, 1, 4), {}}, carry), Error);
+}
+
+TEST(TransformerConfig, ContradictionsAreNamed) {
+  const auto refuses = [](const std::string& part, const std::function<void(TransformerConfig&)>& change) {
+    auto config = tiny_transformer("rotary");
+    change(config);
+    try {
+      config.validate();
+      ADD_FAILURE() << "accepted a bad " << part;
+    } catch (const UsageError& error) {
+      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+    }
+  };
+  refuses("model.num_heads", [](auto& c) { c.layer.num_heads = 0; });
+  refuses("model.model_dim", [](auto& c) { c.layer.num_heads = 3; });
+  refuses("model.num_kv_heads", [](auto& c) { c.layer.num_kv_heads = 3; });
+  refuses("model.position", [](auto& c) { c.layer.position = "relative"; });
+  refuses("model.position", [](auto& c) { c.layer.num_heads = 16; });
+  refuses("model.position",
+          [](auto& c) { c.layer.position = "sinusoidal", c.layer.model_dim = 15, c.layer.num_heads = 3; });
+  refuses("model.rope_scaling", [](auto& c) { c.layer.rope.kind = "cubic"; });
+  refuses("model.rope_factor", [](auto& c) { c.layer.rope.factor = 0.5; });
+  refuses("model.norm", [](auto& c) { c.layer.norm = "batch"; });
+  refuses("model.activation", [](auto& c) { c.layer.activation = "tanh"; });
+  refuses("model.window", [](auto& c) { c.layer.window = -1; });
+  refuses("model.dropout", [](auto& c) { c.layer.dropout = 1; });
+  refuses("model.share_emb", [](auto& c) { c.share_emb = true, c.output_size = 5; });
+}
+
+TEST(TransformerPresets, HaveThePublishedSizes) {
+  const std::map<std::string, int64_t> sizes = {
+      {"llama2-7B", 6738415616}, {"llama2-13B", 13015864320}, {"mpt-7B", 6649286656}};
+  for (const auto& [name, parameters] : sizes)
+    EXPECT_EQ(make_preset(name)->build()->info().parameters, parameters) << name;
+}
+
+/// Under the other names and in the other order of rows, and back.
+TEST(Hub, RowsThatAreWrittenAreReadBack) {
+  const TransformerConfig config = tiny_transformers()[0];
+  const auto model = noisy_model(config);
+  for (const auto names : {TransformerNames::kHubLlama, TransformerNames::kHubMpt}) {
+    const std::string name = "layers.1.attention.wk.weight";
+    const Tensor ours = model->named_parameters()[name].detach();
+    const PublishedPart part = published_part(names, name);
+    const Tensor there = torch::zeros({names == TransformerNames::kHubMpt ? 32 : 8, 16});
+    write_our_rows(ours, part, config.layer, there);
+    EXPECT_TRUE(torch::equal(our_rows(there, part, config.layer), ours)) << part.name;
+  }
+  EXPECT_THROW(published_part(TransformerNames::kHubMpt, "layers.0.feed_forward.w3.weight"), Error);
+}
+
+}  // namespace
+}  // namespace megalodon
