@@ -27,6 +27,15 @@ void run_s4d_layer(Pass& pass);
 void run_s4d_states(Pass& pass);
 void run_s4_classifier(Pass& pass);
 
+void run_rotary_scaling(Pass& pass);
+void run_rotary_pairs(Pass& pass);
+void run_alibi(Pass& pass);
+void run_llama_block(Pass& pass);
+void run_llama_model(Pass& pass);
+void run_mpt_block(Pass& pass);
+void run_hub_model(Pass& pass);
+void run_torch_stack(Pass& pass);
+
 void run_model(Pass& pass);
 void run_model_bf16(Pass& pass);
 void run_long_inference(Pass& pass);

@@ -6,7 +6,9 @@
 #include "base/check.h"
 #include "cases.h"
 #include "checkpoint_cases.h"
+#include "models/hub.h"
 #include "train_cases.h"
+#include "transformer_cases.h"
 
 namespace megalodon::golden {
 namespace {
@@ -31,6 +33,18 @@ const std::map<std::string, void (*)(Pass&)> kKinds = {
     {"s4d_layer", run_s4d_layer},
     {"s4d_state_passing", run_s4d_states},
     {"s4_classifier", run_s4_classifier},
+    {"rope_scaling", run_rotary_scaling},
+    {"rope_interleaved", run_rotary_pairs},
+    {"alibi", run_alibi},
+    {"llama_block", run_llama_block},
+    {"llama_model", run_llama_model},
+    {"hf_llama_model", run_hub_model},
+    {"mpt_block", run_mpt_block},
+    {"mpt_model", run_hub_model},
+    {"transformer_encoder_layer", run_torch_stack},
+    {"transformer_encoder", run_torch_stack},
+    {"transformer_decoder_layer", run_torch_stack},
+    {"transformer_decoder", run_torch_stack},
     {"model", run_model},
     {"model_bf16", run_model_bf16},
     {"long_inference", run_long_inference},
@@ -74,7 +88,7 @@ std::vector<std::pair<std::string, std::string>> pairs(const fs::path& folder, c
     return found;
   }
   for (const fs::path& file : files)
-    if (file.extension() == ".safetensors")
+    if (file.extension() == ".safetensors" && !is_hub(file.parent_path()))
       found.emplace_back(fs::path(file).replace_extension().lexically_relative(folder).generic_string(), "");
   return found;
 }
@@ -106,6 +120,9 @@ std::vector<Check> find_checks(const fs::path& folder) {
           check_preset(preset, published, comparer);
         });
     }
+    if (file.filename() == "config.json" && is_hub(file.parent_path()))
+      add(file.parent_path(), "checkpoint_logits",
+          [folder = file.parent_path()](Comparer& comparer) { check_hub_checkpoint(folder, comparer); });
     // Either of the two files makes a folder one, so that a missing one is noticed.
     const fs::path parent = file.parent_path();
     if (file.filename() == "consolidate_config.json" ||

@@ -79,7 +79,10 @@ void run_sequence_norm(Pass& pass) {
 }
 
 void run_rms_norm(Pass& pass) {
-  pass.output("y", ops::rms_norm(pass.leaf("in.x"), pass.find_leaf("param.weight"),
+  // Llama's weight is what is multiplied with.
+  const bool is_whole = pass.source().json().value("family", "") == "transformer";
+  const Tensor weight = pass.find_leaf("param.weight");
+  pass.output("y", ops::rms_norm(pass.leaf("in.x"), is_whole ? weight - 1 : weight,
                                  pass.source().config().at("eps").get<double>()));
   pass.finish();
 }
