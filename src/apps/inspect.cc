@@ -54,11 +54,12 @@ void run_inspect(const InspectOptions& options) {
              human_bytes(4 * weights));
   fmt::print("stream state            {:>16}   at a chunk boundary, whatever the length\n",
              human_bytes(static_cast<double>(info.state_bytes_fixed)));
-  fmt::print("stream state, at most   {:>16}   with the keys and values of an open chunk\n",
-             human_bytes(static_cast<double>(info.state_bytes_full)));
   if (info.state_bytes_a_token > 0)
     fmt::print("stream state, growing   {:>16}   with every token\n",
                human_bytes(static_cast<double>(info.state_bytes_a_token)));
+  else
+    fmt::print("stream state, at most   {:>16}   with the keys and values of an open chunk\n",
+               human_bytes(static_cast<double>(info.state_bytes_full)));
   if (options.tensors)
     for (const auto& [name, tensor] : named_weights(*model))
       fmt::print("  {:<44} {}\n", name, io::shape_text(tensor.sizes()));

@@ -8,6 +8,8 @@
 #include <set>
 
 #include "base/check.h"
+#include "base/temporary_folder.h"
+#include "infer/snapshot.h"
 #include "models/s4.h"
 #include "models/testing.h"
 #include "models/weights.h"
@@ -217,6 +219,36 @@ TEST_F(EngineTest, NothingHappensToAStreamWithoutTokensOrWithImpossibleOnes) {
 TEST_F(EngineTest, SettingsThatCannotBeAreRefused) {
   EXPECT_THROW(Engine(*model_, {.cache_type = torch::kFloat64}), Error);
   EXPECT_THROW(Engine(*model_, {.block = 0}), Error);
+}
+
+/// States that grow: streams apart, together at different positions, and through a file.
+TEST(EngineOfTransformers, StreamsAreOnePassWhereverTheirNeighboursStand) {
+  torch::NoGradGuard no_grad;
+  TemporaryFolder folder;
+  for (const TransformerConfig& config : testing::tiny_transformers()) {
+    SCOPED_TRACE(
+        fmt::format("{}, chunk {}, window {}", config.layer.position, config.layer.chunk_size, config.layer.window));
+    const auto model = noisy_model(config);
+    const Engine engine(*model);
+    const Tensor tokens = random_tokens(config, 2, 30), expected = testing::one_pass(*model, {tokens, {}});
+    const auto text = [&](int64_t row, int64_t begin, int64_t end) {
+      return to_vector(tokens[row].slice(0, begin, end).contiguous());
+    };
+    Stream a, b;
+    engine.read(a, text(0, 0, 5));
+    engine.read(b, text(1, 0, 14));
+    std::vector<Stream*> both = {&a, &b};
+    for (int64_t step = 0; step < 7; ++step)
+      engine.step(both, Tokens{text(0, 5 + step, 6 + step)[0], text(1, 14 + step, 15 + step)[0]});
+    EXPECT_TRUE(close(a.logits(), expected[0][11], 1e-5));
+    EXPECT_TRUE(close(b.logits(), expected[1][20], 1e-5));
+    const fs::path file = folder / "snapshot.safetensors";
+    save_snapshot(file, engine, {a, {}});
+    Stream again = load_snapshot(file, engine).stream;
+    engine.read(again, text(0, 12, 30));
+    EXPECT_TRUE(close(again.logits(), expected[0][29], 1e-5));
+    fs::remove(file);
+  }
 }
 
 }  // namespace

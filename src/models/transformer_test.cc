@@ -7,9 +7,6 @@
 #include <random>
 
 #include "base/check.h"
-#include "base/temporary_folder.h"
-#include "infer/engine.h"
-#include "infer/snapshot.h"
 #include "models/hub.h"
 #include "models/testing.h"
 #include "ops/testing.h"
@@ -24,32 +21,8 @@ using testing::noisy_model;
 using testing::one_pass;
 using testing::random_split;
 using testing::random_tokens;
-
-TransformerConfig tiny_transformer(const std::string& position) {
-  TransformerConfig config;
-  config.num_layers = 2, config.layer.model_dim = 16, config.layer.num_heads = 4, config.layer.ffn_hidden_dim = 20;
-  config.vocab_size = 19, config.max_positions = 64, config.layer.position = position;
-  return config;
-}
-
-/// Between them every switch that changes the function and can stream.
-std::vector<TransformerConfig> tiny_transformers() {
-  TransformerConfig llama = tiny_transformer("rotary");
-  llama.layer.num_kv_heads = 2;
-  TransformerConfig vanilla = tiny_transformer("sinusoidal");
-  vanilla.layer.norm = "layer", vanilla.layer.activation = "relu", vanilla.layer.prenorm = false;
-  vanilla.layer.bias = true, vanilla.share_emb = true;
-  TransformerConfig mpt = tiny_transformer("alibi");
-  mpt.layer.norm = "layer", mpt.layer.activation = "gelu", mpt.layer.qk_norm = true, mpt.layer.clip_qkv = 2;
-  mpt.layer.num_kv_heads = 1, mpt.logit_scale = 0.5;
-  TransformerConfig chunked = llama;
-  chunked.layer.chunk_size = 8, chunked.layer.rope = {.kind = "yarn", .factor = 4, .original_length = 16};
-  TransformerConfig sliding = mpt;
-  sliding.layer.window = 6, sliding.layer.qk_norm = false, sliding.layer.softmax_scale = 0.7;
-  TransformerConfig learned = tiny_transformer("learned");
-  learned.layer.window = 5, learned.layer.chunk_size = 9, learned.layer.bias = true;
-  return {llama, vanilla, mpt, chunked, sliding, learned};
-}
+using testing::tiny_transformer;
+using testing::tiny_transformers;
 
 std::string describe(const TransformerConfig& config) {
   return fmt::format("{}, chunk {}, window {}", config.layer.position, config.layer.chunk_size, config.layer.window);
@@ -177,36 +150,6 @@ TEST(Transformer, CheckpointingChangesNothingAndKeepsTheCarry) {
     ASSERT_EQ(results[0].size(), results[1].size());
     for (size_t i = 0; i < results[0].size(); ++i)
       EXPECT_TRUE(torch::equal(results[0][i], results[1][i])) << describe(config) << " " << i;
-  }
-}
-
-/// Streams of an engine, apart and together at different positions, and through a file.
-TEST(Transformer, StreamsOfAnEngineAreOnePass) {
-  torch::NoGradGuard no_grad;
-  TemporaryFolder folder;
-  for (const TransformerConfig& config : tiny_transformers()) {
-    SCOPED_TRACE(describe(config));
-    const auto model = noisy_model(config);
-    const Engine engine(*model);
-    const Tensor tokens = random_tokens(config, 2, 30), expected = one_pass(*model, {tokens, {}});
-    const auto text = [&](int64_t row, int64_t begin, int64_t end) {
-      const Tensor part = tokens[row].slice(0, begin, end).contiguous();
-      return std::vector<int64_t>(part.data_ptr<int64_t>(), part.data_ptr<int64_t>() + part.numel());
-    };
-    Stream a, b;
-    engine.read(a, text(0, 0, 5));
-    engine.read(b, text(1, 0, 14));
-    std::vector<Stream*> both = {&a, &b};
-    for (int64_t step = 0; step < 7; ++step)
-      engine.step(both, std::vector<int64_t>{text(0, 5 + step, 6 + step)[0], text(1, 14 + step, 15 + step)[0]});
-    EXPECT_TRUE(close(a.logits(), expected[0][11], 1e-5));
-    EXPECT_TRUE(close(b.logits(), expected[1][20], 1e-5));
-    const fs::path file = folder / "snapshot.safetensors";
-    save_snapshot(file, engine, {a, {}});
-    Stream again = load_snapshot(file, engine).stream;
-    engine.read(again, text(0, 12, 30));
-    EXPECT_TRUE(close(again.logits(), expected[0][29], 1e-5));
-    fs::remove(file);
   }
 }
 
