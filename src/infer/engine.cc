@@ -119,15 +119,21 @@ void Engine::check_tokens(std::span<const int64_t> tokens) const {
     check(token >= 0 && token < vocabulary, "[engine] expected tokens from 0 to {}, got {}", vocabulary - 1, token);
 }
 
-/// Caches that are the stream's alone, with what it has read of the open chunk.
-void Engine::make_caches(Stream& stream) const {
-  if (stream.caches_ && stream.caches_.use_count() == 1) return;
+/// Caches that are the stream's alone, with what it keeps, and room for a chunk or, where all is kept, for so many more
+/// tokens.
+void Engine::make_caches(Stream& stream, int64_t more) const {
+  const int64_t open = shape_.kept(stream.tokens_);
+  const bool empty = !stream.caches_ || stream.caches_->empty();
+  const int64_t room = empty ? 0 : stream.caches_->front().k_CHK.size(0);
+  const bool fits = shape_.steps > 0 || shape_.slots == 0 || open + more <= room;
+  if (stream.caches_ && stream.caches_.use_count() == 1 && fits) return;
+  // Twice as much each time: what is copied is less than what was ever kept.
+  const int64_t steps = shape_.steps > 0 ? shape_.steps : std::max({open + more, fits ? room : 2 * room, int64_t{64}});
   auto own = std::make_shared<std::vector<ops::KeyValueCache>>();
   const auto options = torch::TensorOptions().dtype(options_.cache_type).device(model_.device());
-  const int64_t open = shape_.steps > 0 ? stream.tokens_ % shape_.steps : 0;
   for (int64_t slot = 0; slot < shape_.slots; ++slot) {
-    own->push_back({torch::empty({shape_.steps, shape_.heads, shape_.key_width}, options),
-                    torch::empty({shape_.steps, shape_.heads, shape_.value_width}, options)});
+    own->push_back({torch::empty({steps, shape_.heads, shape_.key_width}, options),
+                    torch::empty({steps, shape_.heads, shape_.value_width}, options)});
     if (!stream.caches_ || open == 0) continue;
     const ops::KeyValueCache& shared = (*stream.caches_)[static_cast<size_t>(slot)];
     own->back().k_CHK.narrow(0, 0, open).copy_(shared.k_CHK.narrow(0, 0, open));
@@ -143,10 +149,10 @@ Tensor Engine::advance(std::span<Stream* const> streams, const Tensor& tokens_BL
   const int64_t length = tokens_BL.size(1);
   std::vector<ops::KeyValueRows> caches(static_cast<size_t>(shape_.slots));
   for (Stream* stream : streams) {
-    make_caches(*stream);
+    make_caches(*stream, length);
     for (size_t slot = 0; slot < caches.size(); ++slot) {
       caches[slot].caches.push_back((*stream->caches_)[slot]);
-      caches[slot].position.push_back(stream->tokens_ % shape_.steps);
+      caches[slot].position.push_back(shape_.kept(stream->tokens_));
     }
   }
   BatchCarry carry(states(streams), std::move(caches));
@@ -249,7 +255,7 @@ NamedTensors Engine::tensors(const Stream& stream) const {
           part = part.narrow(1, part.size(1) - *steps, *steps);
         add(fmt::format("state.{}.{}", slot, i), part);
       }
-  const int64_t open = shape_.steps > 0 ? stream.tokens_ % shape_.steps : 0;
+  const int64_t open = shape_.kept(stream.tokens_);
   for (int64_t slot = 0; open > 0 && slot < shape_.slots; ++slot) {
     const ops::KeyValueCache& cache = (*stream.caches_)[static_cast<size_t>(slot)];
     add(fmt::format("keys.{}", slot), cache.k_CHK.narrow(0, 0, open));
@@ -280,8 +286,8 @@ Stream Engine::restore(const io::TensorFile& file, int64_t tokens) const {
   stream.batch_ = std::make_shared<const Stream::Batch>(Stream::Batch{restore_states(file, tokens), 1});
   stream.tokens_ = tokens;
   stream.logits_ = restored(file, "logits", {model_.config().outputs()}, torch::kFloat32).to(model_.device());
-  const int64_t open = shape_.steps > 0 ? tokens % shape_.steps : 0;
-  if (open > 0) make_caches(stream);  // a stream at the end of a chunk is kept without
+  const int64_t open = shape_.kept(tokens);
+  if (open > 0) make_caches(stream, 0);  // a stream at the end of a chunk is kept without
   for (int64_t slot = 0; open > 0 && slot < shape_.slots; ++slot) {
     ops::KeyValueCache& cache = (*stream.caches_)[static_cast<size_t>(slot)];
     const auto fill = [&](const char* kind, const Tensor& held) {

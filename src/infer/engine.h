@@ -77,7 +77,7 @@ class Engine {
   /// Returns the hidden states [B,L,D].
   Tensor advance(std::span<Stream* const> streams, const Tensor& tokens_BL) const;
   void check_tokens(std::span<const int64_t> tokens) const;
-  void make_caches(Stream& stream) const;
+  void make_caches(Stream& stream, int64_t more) const;
   std::vector<State> restore_states(const io::TensorFile& file, int64_t tokens) const;
   static std::vector<State> states(std::span<Stream* const> streams);
 

@@ -72,13 +72,13 @@ DecodeSpeed measure_decode(Model& model, FixedType type, const DecodeCase& of, i
   constexpr int64_t kWarmups = 3;
   std::vector<double> seconds;
   int64_t keys = 0;
-  const int64_t chunk = model.info().cache.steps;
+  const CacheShape cache = model.info().cache;
   for (int64_t step = 0; step < kWarmups + of.steps; ++step) {
     const Stopwatch watch;
     engine.step(batch, next);
     if (step < kWarmups) continue;
     seconds.push_back(watch.seconds());
-    if (chunk > 0) keys += (streams[0].tokens() - 1) % chunk + 1;
+    if (cache.slots > 0) keys += cache.kept(streams[0].tokens() - 1) + 1;
   }
   DecodeSpeed speed;
   speed.step = summarize(seconds);

@@ -21,6 +21,7 @@
 #include "nn/dropout.h"
 #include "nn/init.h"
 #include "nn/parameters.h"
+#include "ops/cached_attention/cached_attention.h"
 #include "ops/chunk_attention/chunk_attention.h"
 #include "ops/gated_silu/gated_silu.h"
 #include "ops/rotary/rotary.h"
@@ -273,9 +274,20 @@ void TransformerAttention::rotate(Heads& heads, const Tensor& position_BL) const
   if (frequencies.magnitude != 1) heads.q_BLHK = heads.q_BLHK * (frequencies.magnitude * frequencies.magnitude);
 }
 
+double TransformerAttention::scale() const {
+  return config_.softmax_scale > 0 ? config_.softmax_scale : 1 / std::sqrt(static_cast<double>(config_.head_dim()));
+}
+
+Tensor TransformerAttention::attend_cached(const Heads& heads, const ops::KeyValueRows& caches) const {
+  const int64_t groups = config_.num_heads / config_.kv_heads();
+  const auto of_heads = [&](const Tensor& t) { return groups > 1 ? t.repeat_interleave(groups, 2) : t; };
+  return ops::cached_attention(heads.q_BLHK * scale(), of_heads(heads.k_BJGK), of_heads(heads.v_BJGV), caches,
+                               precision_)
+      .flatten(2);
+}
+
 Tensor TransformerAttention::attend(const Heads& heads, ops::AttentionOptions options, uint64_t dropout_key) const {
-  options.scale =
-      config_.softmax_scale > 0 ? config_.softmax_scale : 1 / std::sqrt(static_cast<double>(config_.head_dim()));
+  options.scale = scale();
   options.dropout = is_training() ? config_.attention_dropout : 0;
   options.dropout_key = dropout_key;
   options.precision = precision_;
@@ -291,10 +303,16 @@ Tensor TransformerAttention::forward(const Tensor& u_BLD, const ModelInput& inpu
         "[transformer] rope_scaling = \"{}\" depends on the length of the whole sequence and cannot stream",
         config_.rope.kind);
   Heads heads = this->heads(ops::linears(u_BLD, {wq_.plus(), wk_.plus(), wv_.plus()}, precision_));
-  const Tensor position_B = before.empty() ? Tensor() : before[2];
+  const ops::KeyValueRows* caches = carry.caches(slot);
+  const Tensor position_B = caches != nullptr ? torch::tensor(caches->position) : before.empty() ? Tensor() : before[2];
   const auto positions = ops::chunk_positions(u_BLD.size(0), u_BLD.size(1), config_.chunk_size, input.starts_BL,
                                               position_B, u_BLD.device());
   if (config_.position == "rotary") rotate(heads, positions.position_BL);
+  if (caches != nullptr) {
+    check(!input.starts_BL.defined(), "[transformer] a stream with caches is one document");
+    carry.after(slot, {});
+    return attend_cached(heads, *caches);
+  }
 
   ops::AttentionOptions options;
   options.causal = config_.causal, options.slope_H = slope_H_, options.padding_BJ = input.padding_BL;
@@ -443,6 +461,7 @@ class Transformer final : public LayerStack {
   }
 
   void check_state(int64_t slot, const State& state, int64_t tokens) const override {
+    if (state.empty()) return;  // all is in caches
     const int64_t position =
         config_.layer.chunk_size > 0 && slot < depth() ? tokens % config_.layer.chunk_size : tokens;
     check(state.back().item<int64_t>() == position, "the position in slot {} is {}, of so many tokens it is {}", slot,
@@ -472,6 +491,7 @@ class Transformer final : public LayerStack {
         c.chunk_size > 0 && c.window > 0 ? std::min(c.chunk_size, c.window) - 1 : std::max(c.chunk_size, c.window) - 1;
     info.state_bytes_full = info.state_bytes_fixed + std::max<int64_t>(most, 0) * a_token;
     info.state_bytes_a_token = most < 0 ? a_token : 0;
+    if (c.has_caches()) info.cache = {config_.num_layers, c.chunk_size, c.num_heads, c.head_dim(), c.head_dim()};
     return info;
   }
 

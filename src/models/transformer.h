@@ -26,6 +26,8 @@ struct TransformerLayerConfig {
   std::string init_mode = "bert";
 
   int64_t head_dim() const { return model_dim / num_heads; }
+  /// Whether a stream's keys and values can lie in caches: attention sees all of its chunk, and without a bias.
+  bool has_caches() const { return causal && position != "alibi" && window == 0 && !rope.kind.starts_with("dynamic_"); }
   int64_t kv_heads() const { return num_kv_heads > 0 ? num_kv_heads : num_heads; }
 };
 
@@ -75,7 +77,8 @@ class TransformerAttention final : public torch::nn::Module {
   explicit TransformerAttention(const TransformerLayerConfig& config);
   /// Of each step over those of the same sequence, before the output matrix, [B,L,D]. A slot's state is the keys
   /// (rotated) and values that later steps see, [B,T,G,K], right-aligned where rows differ, and each row's position in
-  /// its document or chunk, int64 [B]. Throws Error where attention that is not causal is given a stream or documents.
+  /// its document or chunk, int64 [B]; empty where the carry has caches. Throws Error where attention that is not
+  /// causal is given a stream or documents.
   Tensor forward(const Tensor& u_BLD, const ModelInput& input, Carry& carry, int64_t slot, uint64_t dropout_key);
   /// Of each step over all of the memory.
   Tensor forward(const Tensor& u_BLD, const Memory& memory, uint64_t dropout_key);
@@ -90,6 +93,9 @@ class TransformerAttention final : public torch::nn::Module {
   };
   Heads heads(const std::vector<Tensor>& projected) const;
   void rotate(Heads& heads, const Tensor& position_BL) const;
+  /// What scores are multiplied with.
+  double scale() const;
+  Tensor attend_cached(const Heads& heads, const ops::KeyValueRows& caches) const;
   Tensor attend(const Heads& heads, ops::AttentionOptions options, uint64_t dropout_key) const;
 
   TransformerLayerConfig config_;
