@@ -18,7 +18,6 @@
 
 #include "base/check.h"
 #include "base/philox.h"
-#include "nn/checkpoint.h"
 #include "nn/dropout.h"
 #include "nn/hippo.h"
 #include "nn/init.h"
@@ -143,18 +142,21 @@ void S4Block::init_weights(const S4Init& init, uint64_t key) {
   output_.bias.zero_();
 }
 
-S4Layer::S4Layer(const S4LayerConfig& config, bool prenorm, double norm_eps)
+S4Layer::S4Layer(const S4LayerConfig& config, bool prenorm, double norm_eps, double dropout, const S4Init& init)
     : prenorm_(prenorm),
       norm_eps_(norm_eps),
+      dropout_(dropout),
+      init_(init),
       norm_weight_(register_at(*this, "norm.weight", {config.features})),
       norm_bias_(register_at(*this, "norm.bias", {config.features})),
       block_(register_module("s4", std::make_shared<S4Block>(config))) {}
 
-Tensor S4Layer::forward(const Tensor& x_BLD, const Tensor& starts_BL, Carry& carry, int64_t slot, double dropout,
+Tensor S4Layer::forward(const Tensor& x_BLD, const ModelInput& input, Carry& carry, int64_t slot,
                         uint64_t dropout_key) {
   const auto norm = [&](const Tensor& t) { return ops::layer_norm(t, norm_weight_, norm_bias_, norm_eps_); };
-  const Tensor z_BLD = block_->forward(prenorm_ ? norm(x_BLD) : x_BLD, starts_BL, carry, slot, dropout, dropout_key);
-  const Tensor sum_BLD = x_BLD + drop(z_BLD, dropout, dropout_key, kOnS4Output, is_training());
+  const Tensor z_BLD =
+      block_->forward(prenorm_ ? norm(x_BLD) : x_BLD, input.starts_BL, carry, slot, dropout_, dropout_key);
+  const Tensor sum_BLD = x_BLD + drop(z_BLD, dropout_, dropout_key, kOnS4Output, is_training());
   return prenorm_ ? sum_BLD : norm(sum_BLD);
 }
 
@@ -242,69 +244,24 @@ std::vector<Preset> s4_presets() {
 
 namespace {
 
-class S4 final : public Model {
+class S4 final : public LayerStack {
  public:
-  explicit S4(const S4Config& config) : config_(config) {
-    const int64_t D = config.model_dim;
-    embed_ = register_at(*this, "embed.weight", {config.vocab_size, D});
-    const auto list = register_module("layers", std::make_shared<torch::nn::Module>());
+  explicit S4(const S4Config& config) : LayerStack(config.vocab_size, config.model_dim), config_(config) {
+    const S4Init init = {config.init, config.dt_min, config.dt_max};
     for (int64_t i = 0; i < config.num_layers; ++i)
-      layers_.push_back(list->register_module(
-          std::to_string(i), std::make_shared<S4Layer>(config.layer(), /*prenorm=*/true, config.norm_eps)));
-    final_norm_weight_ = register_at(*this, "output.final_norm.weight", {D});
-    final_norm_bias_ = register_at(*this, "output.final_norm.bias", {D});
-    output_ = config.share_emb ? nn::Linear(embed_) : nn::Linear(*this, "output.output", D, config.outputs(), false);
+      add_layer(std::make_shared<S4Layer>(config.layer(), /*prenorm=*/true, config.norm_eps, config.dropout, init));
+    final_norm_weight_ = register_at(*this, "output.final_norm.weight", {config.model_dim});
+    final_norm_bias_ = register_at(*this, "output.final_norm.bias", {config.model_dim});
+    add_output(config.outputs(), config.share_emb);
   }
 
   const ModelConfig& config() const override { return config_; }
-  const nn::Linear& output() const override { return output_; }
-  std::vector<nn::Linear*> linears() override {
-    std::vector<nn::Linear*> list;
-    for (const auto& layer : layers_) list.push_back(&layer->block().linear());
-    list.push_back(&output_);
-    return list;
-  }
-
-  Tensor hidden(const ModelInput& anywhere, Carry& carry) override {
-    const ModelInput input = here(anywhere);
-    const uint64_t key = dropout_key_;
-    const double p = config_.dropout;
-    Tensor x_BLD = drop(torch::embedding(embed_, input.tokens_BL), p, key, kOnS4Embedding, is_training());
-
-    const bool may_recompute = checkpoint_every_ > 0 && is_training() && torch::GradMode::is_enabled();
-    for (int64_t i = 0; i < config_.num_layers; ++i) {
-      const uint64_t layer_key = derive_key(key, 64 + i);  // apart from the embedding's site
-      const auto layer = [&](const Tensor& x) {
-        return layers_[i]->forward(x, input.starts_BL, carry, i, p, layer_key);
-      };
-      if (may_recompute && i % checkpoint_every_ == 0) {
-        // By value, and without the carry: the backward pass runs when this call is long over.
-        const auto again = [layer = layers_[i], input, before = carry.before(i), p, layer_key](const Tensor& x) {
-          ReplayCarry replay(before);
-          return layer->forward(x, input.starts_BL, replay, 0, p, layer_key);
-        };
-        x_BLD = nn::checkpoint(layer, again, x_BLD);
-      } else {
-        x_BLD = layer(x_BLD);
-      }
-      if (observer_) observer_(i, x_BLD);
-    }
-    return ops::layer_norm(x_BLD, final_norm_weight_, final_norm_bias_, config_.norm_eps);
-  }
-
-  void set_precision(nn::Precision precision) override {
-    Model::set_precision(precision);
-    for (const auto& layer : layers_) layer->block().set_precision(precision);
-  }
 
   void init_weights(uint64_t seed) override {
     torch::NoGradGuard no_grad;
-    nn::embedding(embed_, derive_key(seed, 0));
-    if (!config_.share_emb) nn::embedding(output_.weight, derive_key(seed, 1));
+    LayerStack::init_weights(seed);
     final_norm_weight_.zero_();
     final_norm_bias_.zero_();
-    const S4Init init = {config_.init, config_.dt_min, config_.dt_max};
-    for (size_t i = 0; i < layers_.size(); ++i) layers_[i]->init_weights(init, derive_key(seed, 2 + i));
   }
 
   ModelInfo info() const override {
@@ -319,11 +276,19 @@ class S4 final : public Model {
     return info;
   }
 
+ protected:
+  Tensor embedded(const Tensor& rows_BLD, const ModelInput& input, Carry&) override {
+    check(!input.padding_BL.defined(), "[s4] padding is not read: put documents behind one another");
+    return drop(rows_BLD, config_.dropout, dropout_key_, kOnS4Embedding, is_training());
+  }
+
+  Tensor final_norm(const Tensor& x_BLD, const ModelInput&, Carry&) override {
+    return ops::layer_norm(x_BLD, final_norm_weight_, final_norm_bias_, config_.norm_eps);
+  }
+
  private:
   S4Config config_;
-  Tensor embed_, final_norm_weight_, final_norm_bias_;
-  nn::Linear output_;
-  std::vector<std::shared_ptr<S4Layer>> layers_;
+  Tensor final_norm_weight_, final_norm_bias_;
 };
 
 }  // namespace
@@ -341,15 +306,15 @@ S4Classifier::S4Classifier(const S4ClassifierConfig& config)
       decoder_(*this, "decoder", config.layer.features, config.classes, true) {
   const auto list = register_module("layers", std::make_shared<torch::nn::Module>());
   for (int64_t i = 0; i < config.num_layers; ++i)
-    layers_.push_back(list->register_module(std::to_string(i),
-                                            std::make_shared<S4Layer>(config.layer, config.prenorm, config.norm_eps)));
+    layers_.push_back(list->register_module(
+        std::to_string(i), std::make_shared<S4Layer>(config.layer, config.prenorm, config.norm_eps, config.dropout)));
 }
 
 Tensor S4Classifier::forward(const Tensor& x_BLI) {
   NoCarry whole;
   Tensor x_BLD = encoder_(x_BLI, nn::Precision::kFloat32);
   for (size_t i = 0; i < layers_.size(); ++i)
-    x_BLD = layers_[i]->forward(x_BLD, {}, whole, 0, config_.dropout, derive_key(dropout_key_, i));
+    x_BLD = layers_[i]->forward(x_BLD, {}, whole, 0, derive_key(dropout_key_, i));
   return decoder_(x_BLD.mean(1), nn::Precision::kFloat32);
 }
 

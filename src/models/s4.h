@@ -2,7 +2,7 @@
 // Parameterization and Initialization of Diagonal State Space Models", 2022): language model and classifier.
 #pragma once
 
-#include "models/model.h"
+#include "models/layer_stack.h"
 #include "nn/kept.h"
 #include "nn/state_space.h"
 
@@ -68,17 +68,20 @@ class S4Block final : public torch::nn::Module {
 };
 
 /// x + S4Block(norm(x)) (prenorm) or norm(x + S4Block(x)), with a layer norm. Parameters "norm.*" and "s4.*".
-class S4Layer final : public torch::nn::Module {
+class S4Layer final : public StackedLayer {
  public:
-  S4Layer(const S4LayerConfig& config, bool prenorm, double norm_eps);
-  Tensor forward(const Tensor& x_BLD, const Tensor& starts_BL, Carry& carry, int64_t slot, double dropout,
-                 uint64_t dropout_key);
+  S4Layer(const S4LayerConfig& config, bool prenorm, double norm_eps, double dropout, const S4Init& init = {});
+  Tensor forward(const Tensor& x_BLD, const ModelInput& input, Carry& carry, int64_t slot,
+                 uint64_t dropout_key) override;
+  void init_weights(uint64_t key) override { init_weights(init_, key); }
   void init_weights(const S4Init& init, uint64_t key);
-  S4Block& block() { return *block_; }
+  void set_precision(nn::Precision precision) override { block_->set_precision(precision); }
+  std::vector<nn::Linear*> linears() override { return {&block_->linear()}; }
 
  private:
   bool prenorm_;
-  double norm_eps_;
+  double norm_eps_, dropout_;
+  S4Init init_;
   Tensor norm_weight_, norm_bias_;
   std::shared_ptr<S4Block> block_;
 };
