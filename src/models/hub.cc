@@ -146,10 +146,44 @@ void write_our_rows(const Tensor& ours, const PublishedPart& part, const Transfo
 
 namespace {
 
+/// A value of that type, and no number that would have to be rounded.
+template <class T>
+T value_of(const Json& value, const char* key) {
+  if constexpr (std::is_same_v<T, int64_t>)
+    check(value.is_number_integer() && (!value.is_number_unsigned() || value.get<uint64_t>() <= INT64_MAX),
+          "{}: expected a whole number, found {}", key, value.dump());
+  if constexpr (std::is_same_v<T, double>)
+    check(value.is_number(), "{}: expected a number, found {}", key, value.dump());
+  if constexpr (std::is_same_v<T, bool>)
+    check(value.is_boolean(), "{}: expected true or false, found {}", key, value.dump());
+  if constexpr (std::is_same_v<T, std::string>)
+    check(value.is_string(), "{}: expected a text, found {}", key, value.dump());
+  return value.get<T>();
+}
+
+template <class T>
+T required(const Json& tree, const char* key) {
+  check(tree.contains(key), "{}: expected, but not there", key);
+  return value_of<T>(tree.at(key), key);
+}
+
 /// The value of a key that may be absent or null.
 template <class T>
 T value_or(const Json& tree, const char* key, T otherwise) {
-  return tree.contains(key) && !tree.at(key).is_null() ? tree.at(key).get<T>() : otherwise;
+  return tree.contains(key) && !tree.at(key).is_null() ? value_of<T>(tree.at(key), key) : otherwise;
+}
+
+/// An object that may be absent or null.
+Json object_or_empty(const Json& tree, const char* key) {
+  const Json object = value_or(tree, key, Json::object());
+  check(object.is_object(), "{}: expected an object, found {}", key, object.dump());
+  return object;
+}
+
+/// Refuses what would change the function and has no counterpart here.
+void expect_none(const Json& tree, std::initializer_list<const char*> keys, const std::string& source) {
+  for (const char* key : keys)
+    check(value_or(tree, key, Json()).is_null(), "[{}] {} = {} is not supported", source, key, tree.at(key).dump());
 }
 
 /// Refuses a switch that is not as we have it.
@@ -161,10 +195,13 @@ void expect(const Json& tree, const char* key, T expected, const std::string& so
 }
 
 void read_rope_scaling(const Json& tree, TransformerConfig& config, const std::string& source) {
-  const Json scaling = value_or(tree, "rope_scaling", Json());
-  if (scaling.is_null()) return;
+  const char* key = tree.contains("rope_parameters") ? "rope_parameters" : "rope_scaling";  // the newer, the older
+  const Json scaling = object_or_empty(tree, key);
+  config.layer.rope_base = value_or(scaling, "rope_theta", config.layer.rope_base);
+  if (scaling.empty()) return;
+  expect_none(scaling, {"attention_factor", "mscale", "mscale_all_dim", "truncate", "partial_rotary_factor"}, source);
   const bool is_newer = scaling.contains("rope_type");  // older configurations fix yarn's base at 10,000
-  const auto type = scaling.at(is_newer ? "rope_type" : "type").get<std::string>();
+  const auto type = required<std::string>(scaling, is_newer ? "rope_type" : "type");
   if (type == "default") return;
   static const std::map<std::string, std::string> kKinds = {
       {"linear", "linear"}, {"dynamic", "dynamic_ntk"}, {"yarn", "yarn"}};
@@ -172,11 +209,13 @@ void read_rope_scaling(const Json& tree, TransformerConfig& config, const std::s
   check(kind != kKinds.end(), "[{}] rope_scaling {} is not supported, only linear, dynamic and yarn", source, type);
   nn::RopeScaling& rope = config.layer.rope;
   rope.kind = kind->second;
-  rope.factor = scaling.at("factor").get<double>();
+  rope.factor = required<double>(scaling, "factor");
   rope.original_length = value_or(scaling, "original_max_position_embeddings", config.max_positions);
   rope.beta_fast = value_or(scaling, "beta_fast", rope.beta_fast);
   rope.beta_slow = value_or(scaling, "beta_slow", rope.beta_slow);
-  if (type == "yarn" && !is_newer) config.layer.rope_base = 10000;
+  if (type == "yarn" && !is_newer)
+    check(config.layer.rope_base == 10000, "[{}] rope_theta {} beside a yarn of type is not supported, only 10000",
+          source, config.layer.rope_base);
 }
 
 TransformerConfig llama_from_hub(const Json& tree, const std::string& source) {
@@ -184,15 +223,15 @@ TransformerConfig llama_from_hub(const Json& tree, const std::string& source) {
   expect(tree, "attention_bias", false, source);
   expect(tree, "mlp_bias", false, source);
   TransformerConfig config;
-  config.vocab_size = tree.at("vocab_size").get<int64_t>();
-  config.num_layers = tree.at("num_hidden_layers").get<int64_t>();
+  config.vocab_size = required<int64_t>(tree, "vocab_size");
+  config.num_layers = required<int64_t>(tree, "num_hidden_layers");
   config.max_positions = value_or<int64_t>(tree, "max_position_embeddings", 2048);
   config.share_emb = value_or(tree, "tie_word_embeddings", false);
   TransformerLayerConfig& layer = config.layer;
-  layer.model_dim = tree.at("hidden_size").get<int64_t>();
-  layer.num_heads = tree.at("num_attention_heads").get<int64_t>();
+  layer.model_dim = required<int64_t>(tree, "hidden_size");
+  layer.num_heads = required<int64_t>(tree, "num_attention_heads");
   layer.num_kv_heads = value_or(tree, "num_key_value_heads", layer.num_heads);
-  layer.ffn_hidden_dim = tree.at("intermediate_size").get<int64_t>();
+  layer.ffn_hidden_dim = required<int64_t>(tree, "intermediate_size");
   layer.norm_eps = value_or(tree, "rms_norm_eps", 1e-6);
   layer.rope_base = value_or(tree, "rope_theta", 10000.0);
   read_rope_scaling(tree, config, source);
@@ -215,23 +254,30 @@ int64_t read_kv_heads(const Json& attention, int64_t heads, const std::string& s
 }
 
 TransformerConfig mpt_from_hub(const Json& tree, const std::string& source) {
-  const Json attention = value_or(tree, "attn_config", Json::object());
+  const Json attention = object_or_empty(tree, "attn_config"), ffn = object_or_empty(tree, "ffn_config");
   expect(attention, "prefix_lm", false, source);
   expect(attention, "attn_uses_sequence_id", false, source);
+  expect(attention, "rope", false, source);
+  expect<int64_t>(attention, "sliding_window_size", -1, source);
+  expect<std::string>(ffn, "ffn_type", "mptmlp", source);
+  expect_none(ffn, {"ffn_act_fn", "ffn_hidden_size"}, source);
   TransformerConfig config;
-  config.vocab_size = tree.at("vocab_size").get<int64_t>();
-  config.num_layers = tree.at("n_layers").get<int64_t>();
+  config.vocab_size = required<int64_t>(tree, "vocab_size");
+  config.num_layers = required<int64_t>(tree, "n_layers");
   config.max_positions = value_or<int64_t>(tree, "max_seq_len", 2048);
   config.share_emb = value_or(tree, "tie_word_embeddings", true);
   TransformerLayerConfig& layer = config.layer;
-  layer.model_dim = tree.at("d_model").get<int64_t>();
-  layer.num_heads = tree.at("n_heads").get<int64_t>();
+  layer.model_dim = required<int64_t>(tree, "d_model");
+  layer.num_heads = required<int64_t>(tree, "n_heads");
   layer.num_kv_heads = read_kv_heads(attention, layer.num_heads, source);
-  layer.ffn_hidden_dim = value_or<int64_t>(tree, "expansion_ratio", 4) * layer.model_dim;
+  const auto ratio = value_or<int64_t>(tree, "expansion_ratio", 4);
+  check(ratio >= 1 && ratio <= 1024 && layer.model_dim >= 1 && layer.model_dim <= int64_t{1} << 31,
+        "[{}] expansion_ratio {} and d_model {} are out of range", source, ratio, layer.model_dim);
+  layer.ffn_hidden_dim = ratio * layer.model_dim;
   const auto norm = value_or<std::string>(tree, "norm_type", "low_precision_layernorm");
   check(norm.ends_with("layernorm") || norm.ends_with("rmsnorm"), "[{}] norm_type {} is not supported", source, norm);
   layer.norm = norm.ends_with("rmsnorm") ? "rms" : "layer";
-  layer.norm_eps = value_or(tree, "norm_eps", 1e-5);
+  layer.norm_eps = value_or(tree, "norm_eps", value_or(tree, "layer_norm_epsilon", 1e-5));
   layer.activation = "gelu";
   layer.bias = !value_or(tree, "no_bias", false);
   const bool alibi = value_or(attention, "alibi", false);
@@ -247,14 +293,22 @@ TransformerConfig mpt_from_hub(const Json& tree, const std::string& source) {
 }  // namespace
 
 TransformerConfig config_from_hub(const Json& tree, const std::string& source) {
-  TransformerConfig config = names_of_hub(tree, source) == TransformerNames::kHubLlama ? llama_from_hub(tree, source)
-                                                                                       : mpt_from_hub(tree, source);
+  const bool llama = names_of_hub(tree, source) == TransformerNames::kHubLlama;
+  TransformerConfig config;
+  try {
+    config = llama ? llama_from_hub(tree, source) : mpt_from_hub(tree, source);
+  } catch (const Error& error) {
+    const std::string text = error.what();
+    if (text.starts_with('[')) throw;
+    fail("[{}] {}", source, text);
+  }
   config.validate();
   return config;
 }
 
 TransformerNames names_of_hub(const Json& tree, const std::string& source) {
-  const auto type = value_or<std::string>(tree, "model_type", "");
+  const Json found = value_or(tree, "model_type", Json(""));
+  const std::string type = found.is_string() ? found.get<std::string>() : found.dump();
   check(type == "llama" || type == "mpt", "[{}] model_type \"{}\" is not supported, only llama and mpt", source, type);
   return type == "llama" ? TransformerNames::kHubLlama : TransformerNames::kHubMpt;
 }
@@ -266,6 +320,19 @@ namespace {
 /// Buffers that older files hold and nobody needs, and an output matrix that is the embedding.
 bool is_ignored(const std::string& name, const TransformerConfig& config) {
   return name.ends_with("rotary_emb.inv_freq") || (config.share_emb && name == "lm_head.weight");
+}
+
+/// Refuses a configuration of another size than the file before a model of that size is made.
+void check_size(const TransformerConfig& config, TransformerNames names, const io::TensorFile& file) {
+  check(config.num_layers <= std::ssize(file.tensors()), "[convert] expected {} layers, found {} tensors",
+        config.num_layers, file.tensors().size());
+  const io::TensorView* embedding = file.find(published_part(names, "embed.weight").name);
+  const std::vector<int64_t> expected = {config.vocab_size, config.layer.model_dim};
+  check(embedding != nullptr && embedding->shape == expected, "[convert] the embedding: expected {}, found {}",
+        io::shape_text(expected), embedding == nullptr ? "none" : io::shape_text(embedding->shape));
+  const io::TensorView* output = file.find("lm_head.weight");
+  check(!config.share_emb || output == nullptr || torch::equal(to_tensor(*output), to_tensor(*embedding)),
+        "[convert] tie_word_embeddings says that lm_head.weight is the embedding, but they differ");
 }
 
 /// Our parameters, from a file in which every tensor has its place.
@@ -301,7 +368,8 @@ Json read_config(const fs::path& folder) {
 bool is_hub(const fs::path& folder) {
   if (!fs::exists(folder / "config.json") || !io::has_tensors(folder, "model")) return false;
   const Json tree = read_config(folder);
-  return !tree.contains("format") && (tree.value("model_type", "") == "llama" || tree.value("model_type", "") == "mpt");
+  const Json type = value_or(tree, "model_type", Json());
+  return !tree.contains("format") && (type == "llama" || type == "mpt");
 }
 
 void import_hub(const fs::path& source, const fs::path& target, Json tokenizer, const std::vector<TextPart>& files) {
@@ -311,9 +379,11 @@ void import_hub(const fs::path& source, const fs::path& target, Json tokenizer, 
   const int64_t tokens = tokenizer.value("vocabulary", int64_t{0});
   check(tokens <= config.vocab_size, "[convert] the tokenizer has {} tokens, but the model in {} reads {}", tokens,
         source.string(), config.vocab_size);
+  const TransformerNames names = names_of_hub(tree, path);
+  const io::TensorFile file = io::read_tensors(source, "model");
+  check_size(config, names, file);
   const auto model = config.build();
-  FolderParts parts = model_parts(
-      config, read_weights(*model, config, names_of_hub(tree, path), io::read_tensors(source, "model")), tokenizer);
+  FolderParts parts = model_parts(config, read_weights(*model, config, names, file), tokenizer);
   parts.texts.insert(parts.texts.end(), files.begin(), files.end());
   write_folder_atomically(target, [&](const fs::path& folder) { write_parts(parts, folder); });
 }

@@ -66,6 +66,8 @@ void TransformerConfig::visit(config::Visitor& v) {
           "dynamic_yarn");
   v.field("rope_factor", layer.rope.factor, "how far rope_scaling stretches");
   v.field("rope_original_length", layer.rope.original_length, "of the sequences that rope_scaling stretches");
+  v.field("rope_beta_fast", layer.rope.beta_fast, "yarn: turns in the original length above which a frequency stays");
+  v.field("rope_beta_slow", layer.rope.beta_slow, "yarn: turns below which it is stretched in full");
   v.field("alibi_max", layer.alibi_max, "alibi: the last head's slope is 2^-alibi_max");
   v.field("max_positions", max_positions, "rows of the table of learned positions");
   v.field("chunk_size", layer.chunk_size, "steps per attention chunk; 0: no chunks");
@@ -299,7 +301,8 @@ Tensor TransformerAttention::forward(const Tensor& u_BLD, const ModelInput& inpu
   const State before = carry.before(slot);
   const bool crosses = !before.empty() || carry.wants_after();
   check(!crosses || config_.causal, "[transformer] attention that is not causal reads whole sequences, not streams");
-  check(!crosses || !is_dynamic(config_.rope),
+  check(!crosses || !input.padding_BL.defined(), "[transformer] a stream is read without padding");
+  check(!crosses || config_.position != "rotary" || !is_dynamic(config_.rope),
         "[transformer] rope_scaling = \"{}\" depends on the length of the whole sequence and cannot stream",
         config_.rope.kind);
   Heads heads = this->heads(ops::linears(u_BLD, {wq_.plus(), wk_.plus(), wv_.plus()}, precision_));

@@ -1,5 +1,5 @@
-// Proofs of the Transformer: counts, streams, documents, gradients, recomputation, learning, and that the norms of
-// published weights find their way through a Hugging Face folder.
+// Proofs of the Transformer: counts, streams, documents, gradients, recomputation, learning, and what is read and what
+// refused of Hugging Face's configurations; golden_test reads whole folders.
 #include "models/transformer.h"
 
 #include <gtest/gtest.h>
@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "models/hub.h"
 #include "models/testing.h"
+#include "models/weights.h"
 #include "ops/testing.h"
 
 namespace megalodon {
@@ -230,6 +231,67 @@ TEST(Hub, RowsThatAreWrittenAreReadBack) {
     EXPECT_TRUE(torch::equal(our_rows(there, part, config.layer), ours)) << part.name;
   }
   EXPECT_THROW(published_part(TransformerNames::kHubMpt, "layers.0.feed_forward.w3.weight"), Error);
+}
+
+using Json = nlohmann::ordered_json;
+
+Json small_llama() {
+  return {{"model_type", "llama"},    {"vocab_size", 19},      {"num_hidden_layers", 2}, {"hidden_size", 16},
+          {"num_attention_heads", 4}, {"rope_theta", 10000.0}, {"intermediate_size", 20}};
+}
+
+Json small_mpt() {
+  return {{"model_type", "mpt"}, {"vocab_size", 19}, {"n_layers", 2}, {"d_model", 16}, {"n_heads", 4}};
+}
+
+TEST(Hub, WhatIsReadOfAConfigurationIsWhatItsModelFolderSays) {
+  Json tree = small_llama();
+  tree["rope_scaling"] = {{"rope_type", "yarn"},
+                          {"factor", 4.0},
+                          {"original_max_position_embeddings", 64},
+                          {"beta_fast", 48.0},
+                          {"beta_slow", 2.0}};
+  TransformerConfig config = config_from_hub(tree, "here");
+  const Json written = Json::parse(config_json(config, {}));
+  for (const char* key : {"rope_factor", "rope_original_length", "rope_beta_fast", "rope_beta_slow"})
+    EXPECT_TRUE(written.dump().find(key) != std::string::npos) << key;
+  EXPECT_NE(written.dump().find("48"), std::string::npos);
+  tree.erase("rope_theta"), tree.erase("rope_scaling");
+  tree["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 5000.0}};
+  EXPECT_EQ(config_from_hub(tree, "here").layer.rope_base, 5000);
+}
+
+TEST(Hub, WhatHasNoCounterpartIsRefusedByName) {
+  const auto error = [](Json tree, const std::string& key, Json value) -> std::string {
+    tree[nlohmann::json::json_pointer(key)] = std::move(value);
+    try {
+      config_from_hub(tree, "here");
+    } catch (const Error& found) {
+      return found.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(error(small_llama(), "/pad_token_id", 0), "");
+  EXPECT_EQ(error(small_mpt(), "/pad_token_id", 0), "");
+  const std::vector<std::tuple<Json, const char*, Json, const char*>> cases = {
+      {small_llama(), "/rope_parameters", {{"rope_type", "llama3"}, {"factor", 8.0}}, "llama3"},
+      {small_llama(), "/rope_scaling", {{"rope_type", "yarn"}, {"factor", 2.0}, {"mscale", 1.0}}, "mscale"},
+      {small_llama(), "/rope_scaling", {{"type", "linear"}}, "factor"},
+      {small_llama(), "/rope_scaling", 3, "rope_scaling"},
+      {small_llama(), "/num_hidden_layers", 1e300, "num_hidden_layers"},
+      {small_llama(), "/num_hidden_layers", 2.5, "num_hidden_layers"},
+      {small_llama(), "/vocab_size", "many", "vocab_size"},
+      {small_llama(), "/attention_bias", true, "attention_bias"},
+      {small_mpt(), "/attn_config/rope", true, "rope"},
+      {small_mpt(), "/attn_config/sliding_window_size", 64, "sliding_window_size"},
+      {small_mpt(), "/ffn_config/ffn_act_fn", {{"name", "relu"}}, "ffn_act_fn"},
+      {small_mpt(), "/expansion_ratio", int64_t{1} << 62, "expansion_ratio"},
+      {small_mpt(), "/model_type", 7, "model_type"}};
+  for (const auto& [tree, key, value, part] : cases) {
+    const std::string found = error(tree, key, value);
+    EXPECT_NE(found.find(part), std::string::npos) << key << ": " << found;
+    EXPECT_NE(found.find("here"), std::string::npos) << key << ": " << found;
+  }
 }
 
 }  // namespace

@@ -1,6 +1,4 @@
 // The specification of attention: masks and biases, then plain masked softmax, for any device and dtype.
-#include <limits>
-
 #include "ops/attention/attention.h"
 #include "ops/chunk_attention/chunk_attention.h"
 #include "ops/dropout/dropout.h"
@@ -44,8 +42,10 @@ Tensor attention(const Tensor& q_BLHK, const Tensor& k_BJGK, const Tensor& v_BJG
     score_BHLJ = score_BHLJ + slope_H11 * torch::arange(1 - keys, 1, score_BHLJ.options());
   }
   const Tensor seen = visible(q_BLHK.size(0), q_BLHK.size(1), prior, options, q_BLHK.device());
-  if (seen.defined()) score_BHLJ = score_BHLJ.masked_fill(~seen, -std::numeric_limits<double>::infinity());
+  // A finite number, for what sees no key at all (padding, of which nobody reads the result) to be 0 and not NaN.
+  if (seen.defined()) score_BHLJ = score_BHLJ.masked_fill(~seen, -1e30);
   Tensor p_BHLJ = torch::softmax(score_BHLJ, -1);
+  if (seen.defined()) p_BHLJ = p_BHLJ.masked_fill(~seen, 0);
   if (options.dropout > 0) p_BHLJ = ops::dropout(p_BHLJ, options.dropout, options.dropout_key);
   return torch::matmul(p_BHLJ, v).transpose(1, 2).contiguous().to(q_BLHK.scalar_type());
 }

@@ -57,6 +57,19 @@ std::vector<Tensor> run(const Attention& of, const std::vector<Tensor>& inputs, 
   return out;
 }
 
+/// Padding before a causal sequence: its first steps see nothing, and are 0.
+TEST(Attention, WhatSeesNothingIsZeroAndHasNoGradient) {
+  const auto x = make_inputs({2, 5, 2, 2, 4, 4});
+  AttentionOptions options = make_options({2, 5, 2, 2, 4, 4});
+  options.causal = true;
+  options.padding_BJ = torch::zeros({2, 5}, torch::kBool);
+  options.padding_BJ[0].slice(0, 0, 2).fill_(true);
+  const auto out =
+      run([](auto&&... of) { return attention(of...); }, x, options, torch::ones({2, 5, 2, 4}, torch::kFloat64));
+  EXPECT_TRUE(out[0][0].slice(0, 0, 2).eq(0).all().item<bool>());
+  for (const Tensor& t : out) EXPECT_TRUE(t.isfinite().all().item<bool>());
+}
+
 TEST(Attention, MatchesTheReference) {
   torch::manual_seed(1);
   for (const Case& c : kCases) {
