@@ -183,7 +183,8 @@ Json object_or_empty(const Json& tree, const char* key) {
 /// Refuses what would change the function and has no counterpart here.
 void expect_none(const Json& tree, std::initializer_list<const char*> keys, const std::string& source) {
   for (const char* key : keys)
-    check(value_or(tree, key, Json()).is_null(), "[{}] {} = {} is not supported", source, key, tree.at(key).dump());
+    check(value_or(tree, key, Json()).is_null(), "[{}] {} = {} is not supported", source, key,
+          value_or(tree, key, Json()).dump());
 }
 
 /// Refuses a switch that is not as we have it.
