@@ -22,6 +22,7 @@ using testing::noisy_model;
 using testing::one_pass;
 using testing::random_split;
 using testing::random_tokens;
+using testing::results_of_stretches;
 using testing::tiny_config;
 
 TEST(Megalodon, PublishedParameterCounts) {
@@ -256,23 +257,12 @@ TEST(Megalodon, CheckpointingKeepsTheCarry) {
   config.dropout = config.hidden_dropout = config.attention_dropout = 0.2;
   const auto model = noisy_model(config);
   model->train();
-  const Tensor tokens = random_tokens(config, 2, 39), targets = random_tokens(config, 2, 39, 9);
   Tensor starts = torch::zeros({2, 39}, torch::kBool);
   starts[0][13] = true, starts[1][20] = true;
   std::vector<Tensor> results[2];
   for (const bool on : {false, true}) {
     model->set_checkpointing(on);
-    model->zero_grad();
-    StreamCarry carry;
-    for (int64_t at = 0; at < 39; at += 13) {
-      model->set_dropout_key(77 + at);
-      const ModelInput input{tokens.narrow(1, at, 13), starts.narrow(1, at, 13)};
-      const Tensor loss = model->nll(input, targets.narrow(1, at, 13), carry).mean();
-      loss.backward();
-      results[on].push_back(loss.detach());
-    }
-    for (const auto& [name, tensor] : carry.tensors()) results[on].push_back(tensor);
-    for (const Tensor& parameter : model->parameters()) results[on].push_back(parameter.grad().clone());
+    results[on] = results_of_stretches(*model, 39, starts);
   }
   ASSERT_EQ(results[0].size(), results[1].size());
   for (size_t i = 0; i < results[0].size(); ++i) EXPECT_TRUE(torch::equal(results[0][i], results[1][i])) << i;

@@ -109,4 +109,23 @@ inline std::vector<Tensor> between_neighbours(Model& model, const ModelConfig& c
   return document_results(model, {tokens, starts}, begin, end);
 }
 
+/// Two rows of `length` tokens trained in stretches of 13, with dropout: losses, what is carried on in the end, and
+/// gradients. `starts` [2,length] may be undefined.
+inline std::vector<Tensor> results_of_stretches(Model& model, int64_t length, const Tensor& starts_BL = {}) {
+  const Tensor tokens = random_tokens(model.config(), 2, length), targets = random_tokens(model.config(), 2, length, 9);
+  const auto part = [](const Tensor& t, int64_t at) { return t.defined() ? t.narrow(1, at, 13) : t; };
+  std::vector<Tensor> results;
+  model.zero_grad();
+  StreamCarry carry;
+  for (int64_t at = 0; at < length; at += 13) {
+    model.set_dropout_key(77 + at);
+    const Tensor loss = model.nll({part(tokens, at), part(starts_BL, at)}, part(targets, at), carry).mean();
+    loss.backward();
+    results.push_back(loss.detach());
+  }
+  for (const auto& [name, tensor] : carry.tensors()) results.push_back(tensor);
+  for (const Tensor& parameter : model.parameters()) results.push_back(parameter.grad().clone());
+  return results;
+}
+
 }  // namespace megalodon::testing

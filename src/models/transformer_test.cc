@@ -22,6 +22,7 @@ using testing::noisy_model;
 using testing::one_pass;
 using testing::random_split;
 using testing::random_tokens;
+using testing::results_of_stretches;
 using testing::tiny_transformer;
 using testing::tiny_transformers;
 
@@ -133,20 +134,10 @@ TEST(Transformer, CheckpointingChangesNothingAndKeepsTheCarry) {
     config.layer.dropout = config.layer.hidden_dropout = config.layer.attention_dropout = 0.2;
     const auto model = noisy_model(config);
     model->train();
-    const Tensor tokens = random_tokens(config, 2, 26), targets = random_tokens(config, 2, 26, 9);
     std::vector<Tensor> results[2];
     for (const bool on : {false, true}) {
       model->set_checkpointing(on);
-      model->zero_grad();
-      StreamCarry carry;
-      for (int64_t at = 0; at < 26; at += 13) {
-        model->set_dropout_key(77 + at);
-        const Tensor loss = model->nll({tokens.narrow(1, at, 13), {}}, targets.narrow(1, at, 13), carry).mean();
-        loss.backward();
-        results[on].push_back(loss.detach());
-      }
-      for (const auto& [name, tensor] : carry.tensors()) results[on].push_back(tensor);
-      for (const Tensor& parameter : model->parameters()) results[on].push_back(parameter.grad().clone());
+      results[on] = results_of_stretches(*model, 26);
     }
     ASSERT_EQ(results[0].size(), results[1].size());
     for (size_t i = 0; i < results[0].size(); ++i)
