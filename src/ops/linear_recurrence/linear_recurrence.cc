@@ -7,14 +7,10 @@
 #include "base/check.h"
 #include "ops/linear_recurrence/linear_recurrence_kernel.h"
 #include "ops/registration.h"
+#include "ops/text_of.h"
 
 namespace megalodon::ops {
 namespace {
-
-/// Dtype and shape.
-std::string text_of(const Tensor& t) {
-  return fmt::format("{} [{}]", toString(t.scalar_type()), fmt::join(t.sizes(), ","));
-}
 
 /// `name` must have this dtype and this shape; `letters` are the shape's names.
 void check_tensor(const Tensor& t, const char* name, c10::ScalarType dtype, const char* letters, at::IntArrayRef sizes,

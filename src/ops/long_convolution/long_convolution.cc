@@ -8,32 +8,31 @@
 
 #include "base/check.h"
 #include "ops/registration.h"
+#include "ops/text_of.h"
 
 namespace megalodon::ops {
 namespace {
 
 void check_convolution(const Tensor& x_BLD, const Tensor& kernel_CDK, const Tensor& skip_CD,
                        const ConvolutionOptions& options) {
-  const auto shape = [](const Tensor& t) {
-    return t.defined() ? fmt::format("{} [{}]", toString(t.scalar_type()), fmt::join(t.sizes(), ",")) : "nothing";
-  };
   check(x_BLD.defined() && x_BLD.dim() == 3 && x_BLD.size(1) > 0 &&
             (x_BLD.scalar_type() == torch::kFloat32 || x_BLD.scalar_type() == torch::kFloat64),
-        "[long_convolution] x must be float32 or float64 [B,L,D] with L >= 1, got {}", shape(x_BLD));
+        "[long_convolution] x must be float32 or float64 [B,L,D] with L >= 1, got {}", text_of(x_BLD));
   const auto is_kernel = [&](const Tensor& t) {
     return t.defined() && t.dim() == 3 && t.size(1) == x_BLD.size(2) && t.size(2) > 0 &&
            t.scalar_type() == x_BLD.scalar_type();
   };
   check(is_kernel(kernel_CDK), "[long_convolution] kernel must be of x's type, [C,D,K] with D = {} and K >= 1, got {}",
-        x_BLD.size(2), shape(kernel_CDK));
+        x_BLD.size(2), text_of(kernel_CDK));
   check(skip_CD.defined() && skip_CD.sizes() == kernel_CDK.sizes().slice(0, 2),
-        "[long_convolution] skip must be [C,D] = [{},{}], got {}", kernel_CDK.size(0), x_BLD.size(2), shape(skip_CD));
+        "[long_convolution] skip must be [C,D] = [{},{}], got {}", kernel_CDK.size(0), x_BLD.size(2), text_of(skip_CD));
   const Tensor &reverse = options.reverse_CDK, &starts = options.starts_BL;
   check(!reverse.defined() || (is_kernel(reverse) && reverse.size(0) == kernel_CDK.size(0)),
         "[long_convolution] reverse must be of x's type, [C,D,K] with C = {}, got {}", kernel_CDK.size(0),
-        shape(reverse));
+        text_of(reverse));
   check(!starts.defined() || (starts.scalar_type() == torch::kBool && starts.sizes() == x_BLD.sizes().slice(0, 2)),
-        "[long_convolution] starts must be bool [B,L] = [{},{}], got {}", x_BLD.size(0), x_BLD.size(1), shape(starts));
+        "[long_convolution] starts must be bool [B,L] = [{},{}], got {}", x_BLD.size(0), x_BLD.size(1),
+        text_of(starts));
 }
 
 /// The smallest length of FFTs at which nothing wraps around: no lag is longer than the sequence.

@@ -22,19 +22,18 @@
 #include "base/check.h"
 #include "ops/nplr/nplr_kernel.h"
 #include "ops/registration.h"
+#include "ops/text_of.h"
 
 namespace megalodon::ops {
 namespace {
 
 void check_system(const NplrSystem& system, const Tensor& c_CHN, int64_t length) {
   const Tensor &a = system.a_HN, &b = system.b_HN, &p = system.p_RHN;
-  check(a.defined() && a.dim() == 2 && a.is_complex(), "[nplr] a must be complex [H,N], got {}",
-        a.defined() ? fmt::format("{} [{}]", toString(a.scalar_type()), fmt::join(a.sizes(), ",")) : "nothing");
+  check(a.defined() && a.dim() == 2 && a.is_complex(), "[nplr] a must be complex [H,N], got {}", text_of(a));
   const auto expect = [&](const Tensor& t, const char* name, const char* letters, bool fits) {
     check(t.defined() && fits && t.scalar_type() == a.scalar_type(),
           "[nplr] {} must be {} {} with [H,N] = [{},{}], got {}", name, toString(a.scalar_type()), letters, a.size(0),
-          a.size(1),
-          t.defined() ? fmt::format("{} [{}]", toString(t.scalar_type()), fmt::join(t.sizes(), ",")) : "nothing");
+          a.size(1), text_of(t));
   };
   const auto stacked = [&](const Tensor& t) {
     return t.defined() && t.dim() == 3 && t.size(0) > 0 && t.sizes().slice(1) == a.sizes();

@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "ops/nplr_recurrence/nplr_recurrence_kernel.h"
 #include "ops/registration.h"
+#include "ops/text_of.h"
 
 namespace megalodon::ops {
 namespace {
@@ -18,19 +19,16 @@ struct NplrShape {
 
 NplrShape check_arguments(const Tensor& u_BLD, const NplrStep& step, const Tensor& c_DN, const Tensor& skip_D,
                           const RecurrenceOptions& options) {
-  const auto text = [](const Tensor& t) {
-    return t.defined() ? fmt::format("{} [{}]", toString(t.scalar_type()), fmt::join(t.sizes(), ",")) : "nothing";
-  };
   check(u_BLD.defined() && u_BLD.dim() == 3 && u_BLD.size(1) > 0 &&
             (u_BLD.scalar_type() == torch::kFloat32 || u_BLD.scalar_type() == torch::kFloat64),
-        "[nplr_recurrence] u must be float32 or float64 [B,L,D] with L >= 1, got {}", text(u_BLD));
+        "[nplr_recurrence] u must be float32 or float64 [B,L,D] with L >= 1, got {}", text_of(u_BLD));
   check(step.w_RDN.defined() && step.w_RDN.dim() == 3 && step.w_RDN.size(2) > 0,
-        "[nplr_recurrence] w must be [R,D,N] with N >= 1, got {}", text(step.w_RDN));
+        "[nplr_recurrence] w must be [R,D,N] with N >= 1, got {}", text_of(step.w_RDN));
   const int64_t B = u_BLD.size(0), L = u_BLD.size(1), D = u_BLD.size(2), R = step.w_RDN.size(0), N = step.w_RDN.size(2);
   const auto expect = [&](const Tensor& t, const char* name, c10::ScalarType type, at::IntArrayRef sizes) {
     check(t.defined() && t.scalar_type() == type && t.sizes() == sizes && t.device() == u_BLD.device(),
           "[nplr_recurrence] {} must be {} [{}] on {}, got {}", name, toString(type), fmt::join(sizes, ","),
-          u_BLD.device().str(), text(t));
+          u_BLD.device().str(), text_of(t));
   };
   const c10::ScalarType real = u_BLD.scalar_type(), complex = c10::toComplexType(real);
   expect(step.q_DN, "q", complex, {D, N});
