@@ -120,6 +120,8 @@ std::vector<Preset> megalodon_presets() {
     bool swiglu, tied_and_scaled;
   };
   static constexpr Row rows[] = {
+      {"megalodon-tiny", "a toy for trying things out and for tests", 2, 32, 16, 48, 2, 64, 4, 4, 16, 256, 1e4, true,
+       true},
       {"byte11m", "a byte-level model for measurements", 6, 384, 192, 384, 3, 1024, 8, 32, 256, 256, 1e4, true, false},
       {"mega200M", "published configuration", 12, 1024, 256, 2048, 1, 2560, 16, 32, 2048, 32000, 1e4, false, false},
       {"mega1.3B", "published configuration", 24, 2048, 512, 4096, 2, 4864, 16, 64, 2048, 32000, 1e4, false, false},

@@ -239,7 +239,12 @@ std::unique_ptr<ModelConfig> make_s4_config() {
 }
 
 std::vector<Preset> s4_presets() {
-  return {};
+  static constexpr const char* kToy = "a toy for trying things out and for tests";
+  S4Config s4d;
+  s4d.num_layers = 2, s4d.model_dim = 32, s4d.state_dim = 16, s4d.kernel_length = 16, s4d.vocab_size = 256;
+  S4Config s4 = s4d;
+  s4.kernel = "s4", s4.init = "legs", s4.discretization = "bilinear", s4.share_emb = true;
+  return {{"s4d-tiny", kToy, std::make_shared<S4Config>(s4d)}, {"s4-tiny", kToy, std::make_shared<S4Config>(s4)}};
 }
 
 namespace {

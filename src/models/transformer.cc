@@ -208,6 +208,17 @@ std::vector<Preset> transformer_presets() {
   mpt.layer.norm = "layer", mpt.layer.activation = "gelu", mpt.layer.position = "alibi", mpt.share_emb = true;
   mpt.vocab_size = 50432;
   add("mpt-7B", "MPT (MosaicML, 2023)", mpt);
+
+  const auto add_toy = [&](const char* name, TransformerConfig config) {
+    config.num_layers = 2, config.layer.model_dim = 32, config.layer.num_heads = 4, config.layer.ffn_hidden_dim = 64;
+    config.vocab_size = 256;
+    add(name, "a toy for trying things out and for tests", std::move(config));
+  };
+  add_toy("xfm-tiny", xfm);
+  TransformerConfig grouped = bytes;
+  grouped.layer.num_kv_heads = 2;
+  add_toy("llama2-tiny", grouped);
+  add_toy("mpt-tiny", mpt);
   return presets;
 }
 
