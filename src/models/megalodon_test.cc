@@ -27,8 +27,9 @@ using testing::tiny_config;
 
 TEST(Megalodon, PublishedParameterCounts) {
   const std::map<std::string, int64_t> expected = {
-      {"megalodon-tiny", 34720},     {"byte11m", 11359104},    {"mega200M", 220627968},  {"mega1.3B", 1342832640},
-      {"mega1.3B_pg19", 1327628288}, {"mega7.1B", 7117381632}, {"mega7.3B", 7385817088}, {"paper7B", 7385817088}};
+      {"megalodon-tiny", 34720},     {"byte11m", 11359104},      {"mega200M", 220627968},  {"mega1.3B", 1342832640},
+      {"mega1.3B_pg19", 1327628288}, {"mega7.1B", 7117381632},   {"mega7.3B", 7385817088}, {"paper7B", 7385817088},
+      {"megalodon-11M", 11229696},   {"megalodon-45M", 45665472}};
   const auto of_megalodon = [](const Preset& preset) { return preset.config->architecture() == "megalodon"; };
   ASSERT_EQ(std::count_if(presets().begin(), presets().end(), of_megalodon), static_cast<int64_t>(expected.size()));
   for (const auto& [name, parameters] : expected)

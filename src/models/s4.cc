@@ -244,7 +244,15 @@ std::vector<Preset> s4_presets() {
   s4d.num_layers = 2, s4d.model_dim = 32, s4d.state_dim = 16, s4d.kernel_length = 16, s4d.vocab_size = 256;
   S4Config s4 = s4d;
   s4.kernel = "s4", s4.init = "legs", s4.discretization = "bilinear", s4.share_emb = true;
-  return {{"s4d-tiny", kToy, std::make_shared<S4Config>(s4d)}, {"s4-tiny", kToy, std::make_shared<S4Config>(s4)}};
+  const auto for_comparisons = [](int64_t layers, int64_t dim) {
+    S4Config config;
+    config.num_layers = layers, config.model_dim = dim, config.vocab_size = 8192, config.share_emb = true;
+    return std::make_shared<S4Config>(config);
+  };
+  return {{"s4d-tiny", kToy, std::make_shared<S4Config>(s4d)},
+          {"s4-tiny", kToy, std::make_shared<S4Config>(s4)},
+          {"s4-11M", "S4D, of the size of the other -11M, for comparisons", for_comparisons(13, 480)},
+          {"s4-45M", "S4D, of the size of the other -45M, for comparisons", for_comparisons(16, 1024)}};
 }
 
 namespace {

@@ -191,6 +191,12 @@ std::vector<Preset> transformer_presets() {
   TransformerConfig bytes = llama(6, 384, 6, 1024);
   bytes.vocab_size = 256;
   add("llama2-byte11m", "a byte-level model for measurements", bytes);
+  const auto for_comparisons = [](TransformerConfig config) {
+    config.vocab_size = 8192, config.share_emb = true;
+    return config;
+  };
+  add("llama2-11M", "of the size of the other -11M, for comparisons", for_comparisons(llama(5, 384, 6, 896)));
+  add("llama2-45M", "of the size of the other -45M, for comparisons", for_comparisons(llama(6, 768, 12, 1792)));
   add("llama2-200M", "Llama 2 of mega200M's size", llama(12, 1024, 16, 2816));
   const TransformerConfig llama7b = llama(32, 4096, 32, 11008);
   add("llama2-7B", "Llama 2", llama7b);
