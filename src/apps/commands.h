@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/config.h"
+#include "base/human.h"
 #include "models/model.h"
 
 namespace megalodon::apps {
@@ -58,11 +59,6 @@ CLI::Validator at_least(int64_t smallest);
 /// Sets the number of threads of torch and of the kernels: `threads`, or all cores for 0 (Debian's libtorch would run
 /// one).
 void use_threads(int threads);
-
-/// 1234567 -> "1,234,567"
-std::string with_commas(int64_t number);
-/// 1536 -> "1.5 KiB"
-std::string human_bytes(double bytes);
 
 /// Declares one option --name per visited field (underscores become dashes), with the field's help and default.
 void add_fields(CLI::App& command, const config::Visit& visit);
