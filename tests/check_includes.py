@@ -2,9 +2,9 @@
 """Holds the sources to the layers of the design. Fails, with one line per offence, when
 
 - an #include "folder/..." under src/ points against the direction
-  base <- {io, data, ops} <- nn <- models <- {dist, infer} <- {eval, train, serve} <- apps;
-- a kernel (*_cpu.cc, *_cuda.cu, *.cuh, *_kernel.h) or a file of base (but compat.h), io or data reaches torch, directly or through other
-  headers of the project: those files compile in a second and serve without libtorch, and must stay so;
+  base <- {io, data, ops} <- nn <- models <- {dist, infer} <- {eval, train, serve} <- apps, or base <- report <- apps;
+- a kernel (*_cpu.cc, *_cuda.cu, *.cuh, *_kernel.h) or a file of base (but compat.h), io, data or report reaches torch, directly or
+  through other headers of the project: those files compile in a second and serve without libtorch, and must stay so;
 - a header lacks #pragma once (but *-inl.h, which Highway compiles once per instruction set).
 
 usage: check_includes.py [--self-test] [REPOSITORY]
@@ -21,6 +21,7 @@ MAY_USE = {
     "base": set(),
     "io": {"base"},
     "data": {"base", "io"},
+    "report": {"base"},
     "ops": {"base"},
     "nn": {"base", "ops"},
     "models": BELOW_MODELS,
@@ -29,9 +30,9 @@ MAY_USE = {
     "eval": BELOW_APPS,
     "train": BELOW_APPS,
     "serve": BELOW_APPS,
-    "apps": BELOW_APPS | {"eval", "train", "serve"},
+    "apps": BELOW_APPS | {"eval", "train", "serve", "report"},
 }
-WITHOUT_TORCH = {"base", "io", "data"}
+WITHOUT_TORCH = {"base", "io", "data", "report"}
 TORCH = re.compile(r"(torch|ATen|c10)/")
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 SOURCES = {".h", ".cc", ".cu", ".cuh", ".def"}
@@ -116,6 +117,7 @@ SELF_TEST = {  # file: (text, part of the one offence expected, or None)
     "src/ops/x/io.cc": ('#include "io/a.h"\n', 'src/ops/x/io.cc:1: ops may not use "io/a.h"'),
     "src/nn/layer.h": ('#pragma once\n#include "ops/x/x.h"\n', None),
     "src/nn/up.cc": ('#include "models/m.h"\n', 'src/nn/up.cc:1: nn may not use "models/m.h"'),
+    "src/report/r.cc": ('#include "train/t.h"\n', 'src/report/r.cc:1: report may not use "train/t.h"'),
     "src/models/m.cc": ('#include "nn/layer.h"\n#include "io/a.h"\n#include "models/models.def"\n', None),
     "src/models/n.cc": ('#include "data/d.h"\n', 'src/models/n.cc:1: models may not use "data/d.h"'),
     "src/infer/i.cc": ('#include "models/m.h"\n#include "data/d.h"\n', None),
