@@ -2,7 +2,6 @@
 
 #include <malloc.h>
 #include <sched.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -10,6 +9,8 @@
 #include <fstream>
 #include <iostream>
 #include <limits>
+#include <string>
+#include <string_view>
 #include <thread>
 
 namespace megalodon {
@@ -22,9 +23,12 @@ int64_t resident_bytes() {
 }
 
 int64_t peak_resident_bytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return int64_t{usage.ru_maxrss} * 1024;
+  // Not getrusage()'s, which begins with what the process that started this one had.
+  constexpr std::string_view kPeak = "VmHWM:";
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with(kPeak)) return std::stoll(line.substr(kPeak.size())) * 1024;
+  return 0;
 }
 
 void reset_peak_resident_bytes() {

@@ -9,7 +9,7 @@ namespace megalodon {
 /// Resident memory of this process in bytes (0 where /proc is missing).
 int64_t resident_bytes();
 
-/// The most that resident_bytes() has been since the process began, or since the last reset.
+/// The most that resident_bytes() has been since the program began, or since the last reset.
 int64_t peak_resident_bytes();
 /// Gives memory that nobody uses back to the system and lets peak_resident_bytes() begin anew (where /proc allows it).
 void reset_peak_resident_bytes();
