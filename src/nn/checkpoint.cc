@@ -15,7 +15,10 @@ class CheckpointFunction : public torch::autograd::Function<CheckpointFunction> 
                         const c10::intrusive_ptr<torch::CustomClassHolder>& again) {
     context->save_for_backward({x});
     context->saved_data["again"] = torch::IValue::make_capsule(again);
-    return first(x);  // no graph is recorded inside forward()
+    // Recorded, and let go of at once: products that are not going to be differentiated may round elsewhere, and then
+    // the second time would not give what the first gave.
+    at::AutoGradMode record(true);
+    return first(x.detach().requires_grad_()).detach();
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
