@@ -181,14 +181,13 @@ MegaAttention::MegaAttention(const MegalodonConfig& config) : config_(config) {
   const int64_t D = config.model_dim, N = config.cema_ndim, Z = config.z_dim, E = config.value_dim;
   gamma_ = register_at(*this, "gamma", {2, Z});
   beta_ = register_at(*this, "beta", {2, Z});
-  timenorm_weight_ = register_at(*this, "timenorm.weight", {D});
-  timenorm_bias_ = register_at(*this, "timenorm.bias", {D});
+  timenorm_ = nn::Affine(*this, "timenorm", D);
   cema_alpha_ = register_at(*this, "cema.alpha", {D, N, 1});
   cema_delta_ = register_at(*this, "cema.delta", {D, N, 1});
   cema_theta_ = register_at(*this, "cema.theta", {D, 1, 1});
   cema_gamma_ = register_at(*this, "cema.gamma", {D, N, 2});
   cema_omega_ = register_at(*this, "cema.omega", {D, 1});
-  if (config.norm_affine) rmsnorm_weight_ = register_at(*this, "rmsnorm.weight", {D});
+  if (config.norm_affine) rmsnorm_ = nn::Affine(*this, "rmsnorm", D, /*with_bias=*/false);
   wv_ = nn::Linear(*this, "wv", D, E, /*with_bias=*/true);
   wz_ = nn::Linear(*this, "wz", D, Z, true);
   wr_ = nn::Linear(*this, "wr", D, E, true);
@@ -203,8 +202,8 @@ void MegaAttention::init_weights(uint64_t key) {
     nn::init_linear(layer->weight, config_.init_mode, derive_key(key, stream++));
     if (layer->bias.defined()) layer->bias.zero_();
   }
-  for (const Tensor& zero : {gamma_, beta_, timenorm_weight_, timenorm_bias_, rmsnorm_weight_})
-    if (zero.defined()) zero.zero_();
+  for (const Tensor& zero : {gamma_, beta_}) zero.zero_();
+  for (const nn::Affine& norm : {timenorm_, rmsnorm_}) norm.init_weights();
   nn::init_cema(cema_alpha_, cema_delta_, cema_theta_, cema_gamma_, cema_omega_, derive_key(key, stream));
 }
 
@@ -214,7 +213,7 @@ Tensor MegaAttention::forward(const Tensor& x_BLD, const ModelInput& input, Carr
   MegalodonLayerState after;
 
   const auto norm = ops::timestep_norm(
-      x_BLD, timenorm_weight_, timenorm_bias_,
+      x_BLD, timenorm_.weight, timenorm_.bias,
       {config_.norm_num_groups, config_.norm_eps, before.norm(), {}, input.starts_BL, average_type(x_BLD, precision_)});
   const Tensor& t_BLD = norm.y_BLD;
   const nn::CemaCoefficients cema = kept_cema_.of({cema_alpha_, cema_delta_, cema_theta_, cema_gamma_}, [&] {
@@ -223,7 +222,7 @@ Tensor MegaAttention::forward(const Tensor& x_BLD, const ModelInput& input, Carr
   const auto average = ops::linear_recurrence(t_BLD, cema.q_DN, cema.c_DN, cema_omega_.squeeze(-1),
                                               {before.cema_BDN, input.starts_BL, carry.wants_after()});
   const Tensor m_BLD =
-      drop(ops::rms_norm(average.y_BLD, rmsnorm_weight_, config_.norm_eps, activation_type(x_BLD, precision_)),
+      drop(ops::rms_norm(average.y_BLD, rmsnorm_.weight, config_.norm_eps, activation_type(x_BLD, precision_)),
            config_.hidden_dropout, dropout_key, kOnAverage, is_training());
   // The residual stream runs through the additions of the products, where nothing is dropped from the branch.
   const bool drops = is_training() && config_.dropout > 0;
@@ -283,10 +282,7 @@ Tensor MegaAttention::attend(const Tensor& z_BLZ, const Tensor& t_BLD, const Mod
 NormalizedFfn::NormalizedFfn(const MegalodonConfig& config, int64_t layer) : config_(config), layer_(layer) {
   const int64_t D = config.model_dim, F = config.ffn_hidden_dim;
   if (config.rescale_nffn) alpha_ = register_at(*this, "alpha", {D});
-  if (config.norm_affine) {
-    norm_weight_ = register_at(*this, "norm.weight", {D});
-    norm_bias_ = register_at(*this, "norm.bias", {D});
-  }
+  if (config.norm_affine) norm_ = nn::Affine(*this, "norm", D);
   fc1_ = nn::Linear(*this, "fc1", D, F, /*with_bias=*/false);
   fc2_ = nn::Linear(*this, "fc2", F, D, false);
   if (config.swiglu) fc3_ = nn::Linear(*this, "fc3", D, F, false);
@@ -298,8 +294,7 @@ void NormalizedFfn::init_weights(uint64_t key) {
   for (const nn::Linear* layer : linears())
     nn::init_linear(layer->weight, config_.init_mode, derive_key(key, stream++));
   if (alpha_.defined()) alpha_.fill_(0.1 * std::pow(0.5, static_cast<double>(layer_)));
-  for (const Tensor& zero : {norm_weight_, norm_bias_})
-    if (zero.defined()) zero.zero_();
+  norm_.init_weights();
 }
 
 std::vector<nn::Linear*> NormalizedFfn::linears() {
@@ -309,7 +304,7 @@ std::vector<nn::Linear*> NormalizedFfn::linears() {
 
 Tensor NormalizedFfn::forward(const Tensor& x_BLD, const Tensor& residual_BLD, uint64_t dropout_key) {
   const Tensor u_BLD =
-      ops::layer_norm(x_BLD, norm_weight_, norm_bias_, config_.norm_eps, activation_type(x_BLD, precision_));
+      ops::layer_norm(x_BLD, norm_.weight, norm_.bias, config_.norm_eps, activation_type(x_BLD, precision_));
   std::vector<ops::LinearLayer> inner = {fc1_.plus()};
   if (config_.swiglu) inner.push_back(fc3_.plus());
   const auto of_u = ops::linears(u_BLD, inner, precision_);
@@ -363,18 +358,15 @@ class Megalodon final : public LayerStack {
  public:
   explicit Megalodon(const MegalodonConfig& config) : LayerStack(config.vocab_size, config.model_dim), config_(config) {
     for (int64_t i = 0; i < config.num_layers; ++i) add_layer(std::make_shared<MegalodonBlock>(config, i));
-    final_norm_weight_ = register_at(*this, "output.final_norm.weight", {config.model_dim});
-    final_norm_bias_ = register_at(*this, "output.final_norm.bias", {config.model_dim});
+    final_norm_ = nn::Affine(*this, "output.final_norm", config.model_dim);
     add_output(config.outputs(), config.share_emb);
   }
 
   const ModelConfig& config() const override { return config_; }
 
   void init_weights(uint64_t seed) override {
-    torch::NoGradGuard no_grad;
     LayerStack::init_weights(seed);
-    final_norm_weight_.zero_();
-    final_norm_bias_.zero_();
+    final_norm_.init_weights();
   }
 
   void replace_norm_statistics(StreamCarry& carry, const StreamCarry& fresh) const override {
@@ -418,7 +410,7 @@ class Megalodon final : public LayerStack {
     const State before = carry.before(config_.num_layers);
     ops::TimestepNormOptions options{config_.norm_num_groups, config_.norm_eps, {}, {}, input.starts_BL, {}};
     if (!before.empty()) options.state = {before[0], before[1], before[2]};
-    const auto norm = ops::timestep_norm(x_BLD, final_norm_weight_, final_norm_bias_, options);
+    const auto norm = ops::timestep_norm(x_BLD, final_norm_.weight, final_norm_.bias, options);
     if (carry.wants_after())
       carry.after(config_.num_layers, {norm.state.count_B, norm.state.mean_BG, norm.state.var_BG});
     return norm.y_BLD;
@@ -426,7 +418,7 @@ class Megalodon final : public LayerStack {
 
  private:
   MegalodonConfig config_;
-  Tensor final_norm_weight_, final_norm_bias_;
+  nn::Affine final_norm_;
 };
 
 }  // namespace

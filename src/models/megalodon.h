@@ -4,6 +4,7 @@
 #include "models/layer_stack.h"
 #include "nn/cema.h"
 #include "nn/kept.h"
+#include "nn/parameters.h"
 #include "ops/timestep_norm/timestep_norm.h"
 
 namespace megalodon {
@@ -62,7 +63,7 @@ class MegaAttention final : public torch::nn::Module {
 
   MegalodonConfig config_;
   nn::Precision precision_ = nn::Precision::kFloat32;
-  Tensor timenorm_weight_, timenorm_bias_, rmsnorm_weight_;
+  nn::Affine timenorm_, rmsnorm_;
   Tensor cema_alpha_, cema_delta_, cema_theta_, cema_gamma_, cema_omega_;
   Tensor gamma_, beta_;
   nn::Linear wv_, wz_, wr_, wh1_, wh2_;
@@ -84,7 +85,8 @@ class NormalizedFfn final : public torch::nn::Module {
   nn::Precision precision_ = nn::Precision::kFloat32;
   int64_t layer_;
   nn::Linear fc1_, fc2_, fc3_;  // fc3 has no weight without swiglu
-  Tensor norm_weight_, norm_bias_, alpha_;
+  nn::Affine norm_;
+  Tensor alpha_;
 };
 
 }  // namespace megalodon

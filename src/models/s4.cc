@@ -147,13 +147,12 @@ S4Layer::S4Layer(const S4LayerConfig& config, bool prenorm, double norm_eps, dou
       norm_eps_(norm_eps),
       dropout_(dropout),
       init_(init),
-      norm_weight_(register_at(*this, "norm.weight", {config.features})),
-      norm_bias_(register_at(*this, "norm.bias", {config.features})),
+      norm_(*this, "norm", config.features),
       block_(register_module("s4", std::make_shared<S4Block>(config))) {}
 
 Tensor S4Layer::forward(const Tensor& x_BLD, const ModelInput& input, Carry& carry, int64_t slot,
                         uint64_t dropout_key) {
-  const auto norm = [&](const Tensor& t) { return ops::layer_norm(t, norm_weight_, norm_bias_, norm_eps_); };
+  const auto norm = [&](const Tensor& t) { return ops::layer_norm(t, norm_.weight, norm_.bias, norm_eps_); };
   const Tensor z_BLD =
       block_->forward(prenorm_ ? norm(x_BLD) : x_BLD, input.starts_BL, carry, slot, dropout_, dropout_key);
   const Tensor sum_BLD = x_BLD + drop(z_BLD, dropout_, dropout_key, kOnS4Output, is_training());
@@ -161,9 +160,7 @@ Tensor S4Layer::forward(const Tensor& x_BLD, const ModelInput& input, Carry& car
 }
 
 void S4Layer::init_weights(const S4Init& init, uint64_t key) {
-  torch::NoGradGuard no_grad;
-  norm_weight_.zero_();
-  norm_bias_.zero_();
+  norm_.init_weights();
   block_->init_weights(init, key);
 }
 
@@ -263,18 +260,15 @@ class S4 final : public LayerStack {
     const S4Init init = {config.init, config.dt_min, config.dt_max};
     for (int64_t i = 0; i < config.num_layers; ++i)
       add_layer(std::make_shared<S4Layer>(config.layer(), /*prenorm=*/true, config.norm_eps, config.dropout, init));
-    final_norm_weight_ = register_at(*this, "output.final_norm.weight", {config.model_dim});
-    final_norm_bias_ = register_at(*this, "output.final_norm.bias", {config.model_dim});
+    final_norm_ = nn::Affine(*this, "output.final_norm", config.model_dim);
     add_output(config.outputs(), config.share_emb);
   }
 
   const ModelConfig& config() const override { return config_; }
 
   void init_weights(uint64_t seed) override {
-    torch::NoGradGuard no_grad;
     LayerStack::init_weights(seed);
-    final_norm_weight_.zero_();
-    final_norm_bias_.zero_();
+    final_norm_.init_weights();
   }
 
   ModelInfo info() const override {
@@ -296,12 +290,12 @@ class S4 final : public LayerStack {
   }
 
   Tensor final_norm(const Tensor& x_BLD, const ModelInput&, Carry&) override {
-    return ops::layer_norm(x_BLD, final_norm_weight_, final_norm_bias_, config_.norm_eps);
+    return ops::layer_norm(x_BLD, final_norm_.weight, final_norm_.bias, config_.norm_eps);
   }
 
  private:
   S4Config config_;
-  Tensor final_norm_weight_, final_norm_bias_;
+  nn::Affine final_norm_;
 };
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include "models/layer_stack.h"
 #include "nn/kept.h"
+#include "nn/parameters.h"
 #include "nn/state_space.h"
 
 namespace megalodon {
@@ -82,7 +83,7 @@ class S4Layer final : public StackedLayer {
   bool prenorm_;
   double norm_eps_, dropout_;
   S4Init init_;
-  Tensor norm_weight_, norm_bias_;
+  nn::Affine norm_;
   std::shared_ptr<S4Block> block_;
 };
 

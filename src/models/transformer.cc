@@ -232,17 +232,11 @@ std::vector<Preset> transformer_presets() {
 
 TransformerNorm::TransformerNorm(torch::nn::Module& module, const std::string& name, int64_t dim,
                                  const TransformerLayerConfig& config)
-    : is_rms_(config.norm == "rms"), eps_(config.norm_eps), weight_(register_at(module, name + ".weight", {dim})) {
-  if (!is_rms_ && config.bias) bias_ = register_at(module, name + ".bias", {dim});
-}
+    : is_rms_(config.norm == "rms"), eps_(config.norm_eps), affine_(module, name, dim, !is_rms_ && config.bias) {}
 
 Tensor TransformerNorm::operator()(const Tensor& x, std::optional<torch::ScalarType> y_type) const {
-  return is_rms_ ? ops::rms_norm(x, weight_, eps_, y_type) : ops::layer_norm(x, weight_, bias_, eps_, y_type);
-}
-
-void TransformerNorm::init_weights() {
-  for (const Tensor& zero : {weight_, bias_})
-    if (zero.defined()) zero.zero_();
+  return is_rms_ ? ops::rms_norm(x, affine_.weight, eps_, y_type)
+                 : ops::layer_norm(x, affine_.weight, affine_.bias, eps_, y_type);
 }
 
 // ---- attention ------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "models/layer_stack.h"
+#include "nn/parameters.h"
 #include "nn/positions.h"
 #include "ops/attention/attention.h"
 
@@ -56,12 +57,12 @@ class TransformerNorm {
                   const TransformerLayerConfig& config);
   /// Of x's dtype unless told otherwise.
   Tensor operator()(const Tensor& x, std::optional<torch::ScalarType> y_type = {}) const;
-  void init_weights();
+  void init_weights() const { affine_.init_weights(); }
 
  private:
   bool is_rms_ = true;
   double eps_ = 0;
-  Tensor weight_, bias_;
+  nn::Affine affine_;
 };
 
 /// What cross-attention reads.

@@ -14,4 +14,15 @@ Tensor register_at(torch::nn::Module& module, const std::string& path, torch::In
   return register_at(*child, path.substr(dot + 1), shape);
 }
 
+Affine::Affine(torch::nn::Module& module, const std::string& path, int64_t dim, bool with_bias)
+    : weight(register_at(module, path + ".weight", {dim})) {
+  if (with_bias) bias = register_at(module, path + ".bias", {dim});
+}
+
+void Affine::init_weights() const {
+  torch::NoGradGuard no_grad;
+  for (const Tensor& zero : {weight, bias})
+    if (zero.defined()) zero.zero_();
+}
+
 }  // namespace megalodon::nn

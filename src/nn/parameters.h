@@ -11,4 +11,15 @@ namespace megalodon::nn {
 /// way. Its memory is not initialized (and for large models not even touched).
 Tensor register_at(torch::nn::Module& module, const std::string& path, torch::IntArrayRef shape);
 
+/// What a norm of D features multiplies with and adds. Both are undefined where it does neither.
+struct Affine {
+  Affine() = default;
+  /// Registers "<path>.weight" [D] and, where asked for, "<path>.bias" [D] with the module.
+  Affine(torch::nn::Module& module, const std::string& path, int64_t dim, bool with_bias = true);
+  /// The identity.
+  void init_weights() const;
+
+  Tensor weight, bias;  // the weight is stored minus one
+};
+
 }  // namespace megalodon::nn
