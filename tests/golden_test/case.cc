@@ -175,7 +175,7 @@ void Pass::finish(Tensor loss) {
   }
 }
 
-MegalodonConfig read_config(const Json& config, const std::string& source) {
+void read_config(ModelConfig& config, const Json& json, const std::string& source) {
   // What describes the case, and two switches of the published code that change memory but no number.
   static const std::set<std::string> kNotHyperparameters = {"batch",           "length",         "cached",
                                                             "rescale_init",    "efficient_attn", "layerwise_ckpt",
@@ -183,11 +183,15 @@ MegalodonConfig read_config(const Json& config, const std::string& source) {
                                                             "max_gen_len",     "prompt_lengths", "steps",
                                                             "total_steps",     "optimizer"};
   Json kept = Json::object();
-  for (const auto& [key, value] : config.items())
+  for (const auto& [key, value] : json.items())
     if (kNotHyperparameters.count(key) == 0) kept[key] = value;
-  MegalodonConfig result;
-  config::read(result, kept, {}, source);
-  return result;
+  config::read(config, kept, {}, source);
+}
+
+MegalodonConfig read_config(const Json& json, const std::string& source) {
+  MegalodonConfig config;
+  read_config(config, json, source);
+  return config;
 }
 
 }  // namespace megalodon::golden

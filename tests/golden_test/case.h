@@ -88,7 +88,8 @@ class Pass {
   std::vector<std::pair<std::string, Tensor>> leaves_;
 };
 
-/// The hyperparameters of a case or checkpoint: without what describes the case itself (batch, length, …).
-MegalodonConfig read_config(const Json& config, const std::string& source);
+/// Reads the hyperparameters of a case or checkpoint: without what describes the case itself (batch, length, …).
+void read_config(ModelConfig& config, const Json& json, const std::string& source);
+MegalodonConfig read_config(const Json& json, const std::string& source);
 
 }  // namespace megalodon::golden

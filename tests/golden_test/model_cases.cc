@@ -72,7 +72,9 @@ void compare_streams(Pass& pass, Model& model, const Tensor& tokens_BL) {
 }  // namespace
 
 std::unique_ptr<Model> build_model(const Case& source, torch::ScalarType dtype) {
-  auto model = read_config(source.config(), "case").build();
+  const auto config = make_config(source.json().value("arch", "megalodon"));
+  read_config(*config, source.config(), "case");
+  auto model = config->build();
   load_weights(*model, source.parameters());
   model->to(target().device, dtype);
   model->set_precision(target().precision);
