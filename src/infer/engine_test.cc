@@ -10,7 +10,7 @@
 #include "base/check.h"
 #include "base/temporary_folder.h"
 #include "infer/snapshot.h"
-#include "models/s4.h"
+#include "models/architecture_testing.h"
 #include "models/testing.h"
 #include "models/weights.h"
 #include "ops/testing.h"
@@ -18,6 +18,7 @@
 namespace megalodon {
 namespace {
 
+using testing::Architecture;
 using testing::close;
 using testing::noisy_model;
 using testing::random_tokens;
@@ -102,35 +103,6 @@ TEST_F(EngineTest, AnySplitAmongAnyNeighboursIsOnePass) {
         }
       }
     }
-  }
-}
-
-/// Without attention there are no chunks, and streams have no caches.
-TEST_F(EngineTest, AStateSpaceStreamsAndComesBackFromItsTensors) {
-  for (const bool low_rank : {false, true}) {
-    S4Config config;
-    config.num_layers = 2, config.model_dim = 8, config.state_dim = 6, config.vocab_size = config_.vocab_size;
-    if (low_rank) config.kernel = "s4", config.init = "legs", config.discretization = "bilinear";
-    model_ = noisy_model(config);
-    const Tokens tokens = text(1), other = text(2);
-    const Tensor logits = expected(tokens), logits_of_other = expected(other);
-    const Engine engine(*model_, {.block = 16});
-    Stream stream, neighbour;
-    engine.read(stream, std::span(tokens).first(30));
-    expect_at_the_end_of(stream, logits);
-    engine.read(neighbour, std::span(other).first(2));
-    engine.step(std::array{&stream, &neighbour}, std::array{tokens[30], other[2]});
-    expect_at_the_end_of(stream, logits);
-    expect_at_the_end_of(neighbour, logits_of_other);
-
-    const NamedTensors tensors = engine.tensors(stream);
-    std::vector<io::TensorView> views;
-    for (const auto& [name, tensor] : tensors) views.push_back(to_view(name, tensor));
-    Stream restored = engine.restore({views, {}, {}}, stream.tokens());
-    const auto rest = std::span(tokens).subspan(31);
-    engine.read(stream, rest), engine.read(restored, rest);
-    EXPECT_TRUE(torch::equal(stream.logits(), restored.logits()));
-    expect_at_the_end_of(stream, logits);
   }
 }
 
@@ -221,33 +193,58 @@ TEST_F(EngineTest, SettingsThatCannotBeAreRefused) {
   EXPECT_THROW(Engine(*model_, {.block = 0}), Error);
 }
 
-/// States that grow: streams apart, together at different positions, and through a file.
-TEST(EngineOfTransformers, StreamsAreOnePassWhereverTheirNeighboursStand) {
+/// Streams apart, together at different positions, and through a file.
+TEST_P(Architecture, AStreamIsOnePassWhereverItsNeighboursStand) {
   torch::NoGradGuard no_grad;
-  TemporaryFolder folder;
-  for (const TransformerConfig& config : testing::tiny_transformers()) {
-    SCOPED_TRACE(
-        fmt::format("{}, chunk {}, window {}", config.layer.position, config.layer.chunk_size, config.layer.window));
-    const auto model = noisy_model(config);
-    const Engine engine(*model);
-    const Tensor tokens = random_tokens(config, 2, 30), expected = testing::one_pass(*model, {tokens, {}});
-    const auto text = [&](int64_t row, int64_t begin, int64_t end) {
-      return to_vector(tokens[row].slice(0, begin, end).contiguous());
-    };
-    Stream a, b;
-    engine.read(a, text(0, 0, 5));
-    engine.read(b, text(1, 0, 14));
-    std::vector<Stream*> both = {&a, &b};
-    for (int64_t step = 0; step < 7; ++step)
-      engine.step(both, Tokens{text(0, 5 + step, 6 + step)[0], text(1, 14 + step, 15 + step)[0]});
-    EXPECT_TRUE(close(a.logits(), expected[0][11], 1e-5));
-    EXPECT_TRUE(close(b.logits(), expected[1][20], 1e-5));
-    const fs::path file = folder / "snapshot.safetensors";
-    save_snapshot(file, engine, {a, {}});
-    Stream again = load_snapshot(file, engine).stream;
-    engine.read(again, text(0, 12, 30));
-    EXPECT_TRUE(close(again.logits(), expected[0][29], 1e-5));
-    fs::remove(file);
+  const auto model = noisy_model(config());
+  const Engine engine(*model, {.block = 10});
+  const Tensor tokens = random_tokens(config(), 2, 30), expected = testing::one_pass(*model, {tokens, {}});
+  const auto text = [&](int64_t row, int64_t begin, int64_t end) {
+    return to_vector(tokens[row].slice(0, begin, end).contiguous());
+  };
+  Stream a, b;
+  engine.read(a, text(0, 0, 5));
+  engine.read(b, text(1, 0, 14));
+  std::vector<Stream*> both = {&a, &b};
+  for (int64_t step = 0; step < 7; ++step)
+    engine.step(both, Tokens{text(0, 5 + step, 6 + step)[0], text(1, 14 + step, 15 + step)[0]});
+  EXPECT_TRUE(close(a.logits(), expected[0][11], 1e-5));
+  EXPECT_TRUE(close(b.logits(), expected[1][20], 1e-5));
+  const TemporaryFolder folder;
+  save_snapshot(folder / "snapshot.safetensors", engine, {a, {}});
+  Stream again = load_snapshot(folder / "snapshot.safetensors", engine).stream;
+  for (Stream* stream : {&a, &again}) engine.read(*stream, text(0, 12, 30));
+  EXPECT_TRUE(close(a.logits(), expected[0][29], 1e-5));
+  EXPECT_TRUE(torch::equal(again.logits(), a.logits()));
+}
+
+/// Other shapes, numbers that are not finite, and counts and positions of other streams.
+TEST_P(Architecture, AStateThatNoStreamCanHaveIsRefused) {
+  torch::NoGradGuard no_grad;
+  const auto model = noisy_model(config());
+  const Engine engine(*model);
+  Stream stream;
+  engine.read(stream, to_vector(random_tokens(config(), 1, 21)[0]));
+  const NamedTensors tensors = engine.tensors(stream);
+  const auto restore = [&](const std::string& name, const Tensor& other, int64_t tokens) {
+    std::vector<io::TensorView> views;
+    for (const auto& [own, tensor] : tensors) views.push_back(to_view(own, own == name ? other : tensor));
+    return engine.restore({views, {}, {}}, tokens);
+  };
+  EXPECT_EQ(restore("", {}, 21).tokens(), 21);
+  bool tells_tokens = false;
+  for (const auto& [name, tensor] : tensors) {
+    Tensor longer = torch::cat({tensor, tensor}, -1), changed = tensor.clone();
+    if (changed.is_floating_point() || changed.is_complex())
+      changed.view(-1)[0] = NAN;
+    else
+      changed.add_(1), tells_tokens = true;
+    tells_tokens |= name.starts_with("keys");
+    EXPECT_THROW(restore(name, longer, 21), Error) << name;
+    EXPECT_THROW(restore(name, changed, 21), Error) << name;
+  }
+  if (tells_tokens) {
+    EXPECT_THROW(restore("", {}, 22), Error);
   }
 }
 

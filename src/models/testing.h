@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "models/megalodon.h"
-#include "models/transformer.h"
 
 namespace megalodon::testing {
 
@@ -19,32 +18,6 @@ inline MegalodonConfig tiny_config() {
   config.norm_num_groups = 4;
   config.swiglu = config.rescale_nffn = config.scale_emb = true;
   return config;
-}
-
-inline TransformerConfig tiny_transformer(const std::string& position) {
-  TransformerConfig config;
-  config.num_layers = 2, config.layer.model_dim = 16, config.layer.num_heads = 4, config.layer.ffn_hidden_dim = 20;
-  config.vocab_size = 19, config.max_positions = 64, config.layer.position = position;
-  return config;
-}
-
-/// Transformers that have between them every switch that changes the function and can stream.
-inline std::vector<TransformerConfig> tiny_transformers() {
-  TransformerConfig llama = tiny_transformer("rotary");
-  llama.layer.num_kv_heads = 2;
-  TransformerConfig vanilla = tiny_transformer("sinusoidal");
-  vanilla.layer.norm = "layer", vanilla.layer.activation = "relu", vanilla.layer.prenorm = false;
-  vanilla.layer.bias = true, vanilla.share_emb = true;
-  TransformerConfig mpt = tiny_transformer("alibi");
-  mpt.layer.norm = "layer", mpt.layer.activation = "gelu", mpt.layer.qk_norm = true, mpt.layer.clip_qkv = 2;
-  mpt.layer.num_kv_heads = 1, mpt.logit_scale = 0.5;
-  TransformerConfig chunked = llama;
-  chunked.layer.chunk_size = 8, chunked.layer.rope = {.kind = "yarn", .factor = 4, .original_length = 16};
-  TransformerConfig sliding = mpt;
-  sliding.layer.window = 6, sliding.layer.qk_norm = false, sliding.layer.softmax_scale = 0.7;
-  TransformerConfig learned = tiny_transformer("learned");
-  learned.layer.window = 5, learned.layer.chunk_size = 9, learned.layer.bias = true;
-  return {llama, vanilla, mpt, chunked, sliding, learned};
 }
 
 /// Initial weights with noise on top, so that nothing is zero.
@@ -84,6 +57,22 @@ inline std::vector<int64_t> random_split(int64_t length, std::mt19937_64& rng) {
   for (int64_t left = length; left > 0; left -= calls.back())
     calls.push_back(std::min<int64_t>(left, 1 + static_cast<int64_t>(rng() % (rng() % 2 == 0 ? 4 : 20))));
   return calls;
+}
+
+/// Of two random rows.
+inline Tensor mean_loss(Model& model, int64_t length) {
+  NoCarry none;
+  const Tensor tokens = random_tokens(model.config(), 2, length), targets = random_tokens(model.config(), 2, length, 8);
+  return model.nll({tokens, {}}, targets, none).mean();
+}
+
+/// Those of a scalar, by parameter, in float64.
+inline std::vector<Tensor> gradients_of(const Tensor& loss, Model& model) {
+  model.zero_grad();
+  loss.backward();
+  std::vector<Tensor> gradients;
+  for (const Tensor& parameter : model.parameters()) gradients.push_back(parameter.grad().to(torch::kFloat64));
+  return gradients;
 }
 
 /// Logits of one document among others, and the gradients of a function of them alone.

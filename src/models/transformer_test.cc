@@ -1,169 +1,55 @@
-// Proofs of the Transformer: counts, streams, documents, gradients, recomputation, learning, and what is read and what
-// refused of Hugging Face's configurations; golden_test reads whole folders.
+// Of the Transformer alone: counts, what does not stream, and what is read and what refused of Hugging Face's
+// configurations; golden_test reads whole folders.
 #include "models/transformer.h"
 
 #include <gtest/gtest.h>
 
-#include <random>
-
 #include "base/check.h"
+#include "models/architecture_testing.h"
 #include "models/hub.h"
 #include "models/testing.h"
 #include "models/weights.h"
-#include "ops/testing.h"
 
 namespace megalodon {
 namespace {
 
-using testing::between_neighbours;
-using testing::close;
-using testing::in_calls;
+using testing::Architecture;
 using testing::noisy_model;
 using testing::one_pass;
-using testing::random_split;
 using testing::random_tokens;
-using testing::results_of_stretches;
-using testing::tiny_transformer;
-using testing::tiny_transformers;
 
-std::string describe(const TransformerConfig& config) {
-  return fmt::format("{}, chunk {}, window {}", config.layer.position, config.layer.chunk_size, config.layer.window);
+TransformerConfig tiny_transformer(const std::string& position) {
+  TransformerConfig config;
+  config.num_layers = 2, config.layer.model_dim = 16, config.layer.num_heads = 4, config.layer.ffn_hidden_dim = 20;
+  config.vocab_size = 19, config.max_positions = 64, config.layer.position = position;
+  return config;
 }
 
-TEST(Transformer, ParametersAndStateAreCounted) {
-  const auto configs = tiny_transformers();
-  // A layer of the first: queries and outputs 16 x 16, keys and values 8 x 16, three of 16 x 20, two norms.
-  const int64_t layer = 2 * 16 * 16 + 2 * 8 * 16 + 3 * 16 * 20 + 2 * 16;
-  EXPECT_EQ(configs[0].build()->info().parameters, 2 * layer + 2 * 19 * 16 + 16);
-  torch::NoGradGuard no_grad;
-  for (const TransformerConfig& config : configs) {
-    SCOPED_TRACE(describe(config));
-    const auto model = noisy_model(config);
-    const ModelInfo info = model->info();
-    StreamCarry carry;
-    for (const int64_t steps : {11, 12}) model->hidden({random_tokens(config, 1, steps), {}}, carry);
-    if (info.state_bytes_a_token > 0)
-      EXPECT_EQ(carry.bytes(), info.state_bytes_fixed + 23 * info.state_bytes_a_token);
-    else if (config.layer.chunk_size == 8)
-      EXPECT_EQ(carry.bytes(), info.state_bytes_full);  // 23 steps end one before the third chunk's end
-    else
-      EXPECT_LE(carry.bytes(), info.state_bytes_full);
-  }
+/// What the presets leave off.
+std::vector<Preset> transformer_variants() {
+  TransformerConfig clipped = tiny_transformer("alibi");
+  clipped.layer.norm = "layer", clipped.layer.activation = "gelu", clipped.layer.qk_norm = true;
+  clipped.layer.clip_qkv = 2, clipped.layer.num_kv_heads = 1, clipped.logit_scale = 0.5;
+  TransformerConfig sliding = clipped;
+  sliding.layer.window = 6, sliding.layer.qk_norm = false, sliding.layer.softmax_scale = 0.7;
+  TransformerConfig chunked = tiny_transformer("rotary");
+  chunked.layer.num_kv_heads = 2, chunked.layer.chunk_size = 8;
+  chunked.layer.rope = {.kind = "yarn", .factor = 4, .original_length = 16};
+  TransformerConfig learned = tiny_transformer("learned");
+  learned.layer.window = 5, learned.layer.chunk_size = 9, learned.layer.bias = true;
+  return {{"clipped", "", clipped.clone()},
+          {"sliding", "", sliding.clone()},
+          {"chunked", "", chunked.clone()},
+          {"learned", "", learned.clone()}};
 }
 
-TEST(Transformer, RandomSplitsEqualOnePassWithAndWithoutDocuments) {
-  torch::NoGradGuard no_grad;
-  for (const TransformerConfig& config : tiny_transformers()) {
-    const auto model = noisy_model(config);
-    const Tensor tokens = random_tokens(config, 3, 37);
-    Tensor starts = torch::zeros({3, 37}, torch::kBool);
-    starts[0][5] = true, starts[0][6] = true, starts[1][20] = true, starts[2][0] = true, starts[2][36] = true;
-    std::mt19937_64 rng(3);
-    for (const Tensor& documents : {Tensor(), starts}) {
-      const Tensor expected = one_pass(*model, {tokens, documents});
-      for (int i = 0; i < 40; ++i) {
-        StreamCarry carry;
-        const auto calls = random_split(37, rng);
-        ASSERT_TRUE(close(in_calls(*model, {tokens, documents}, calls, carry), expected, 1e-5))
-            << describe(config) << " " << ::testing::PrintToString(calls);
-      }
-    }
-  }
-}
+INSTANTIATE_TEST_SUITE_P(Transformer, Architecture, ::testing::ValuesIn(transformer_variants()),
+                         testing::name_of_preset);
 
-TEST(Transformer, ADocumentNeverSeesItsNeighbours) {
-  for (const TransformerConfig& config : tiny_transformers()) {
-    const auto model = noisy_model(config);
-    const auto a = between_neighbours(*model, config, 7, 19, 25, 100);
-    const auto b = between_neighbours(*model, config, 7, 19, 25, 200);
-    for (size_t i = 0; i < a.size(); ++i) EXPECT_TRUE(torch::equal(a[i], b[i])) << describe(config) << " " << i;
-    const Tensor alone = one_pass(*model, {random_tokens(config, 1, 25).slice(1, 7, 19), {}});
-    EXPECT_TRUE(close(a[0], alone, 1e-5)) << describe(config);
-  }
-}
-
-TEST(Transformer, GradientsMatchFiniteDifferences) {
-  for (TransformerConfig config : tiny_transformers()) {
-    config.num_layers = 1, config.vocab_size = 5;
-    const auto model = noisy_model(config);
-    model->to(torch::kFloat64);
-    const Tensor tokens = random_tokens(config, 1, 10), targets = random_tokens(config, 1, 10, 8);
-    const auto loss = [&] {
-      NoCarry none;
-      return model->nll({tokens, {}}, targets, none).mean();
-    };
-    loss().backward();
-    torch::NoGradGuard no_grad;
-    const double step = 1e-6;
-    for (const auto& [name, parameter] : model->named_parameters().pairs()) {
-      Tensor flat = parameter.view({-1});
-      const Tensor gradient = parameter.grad().view({-1});
-      for (int64_t i = 0; i < flat.numel(); i += std::max<int64_t>(1, flat.numel() / 5)) {
-        const double x = flat[i].item<double>();
-        flat[i] = x + step;
-        const double above = loss().item<double>();
-        flat[i] = x - step;
-        const double below = loss().item<double>();
-        flat[i] = x;
-        EXPECT_NEAR(gradient[i].item<double>(), (above - below) / (2 * step), 1e-7)
-            << name << " " << i << " " << describe(config);
-      }
-    }
-  }
-}
-
-TEST(Transformer, EveryParameterIsTrainedAndInitIsAFunctionOfTheSeed) {
-  for (const TransformerConfig& config : tiny_transformers()) {
-    const auto a = config.build(), b = config.build(), c = config.build();
-    a->init_weights(5), b->init_weights(5), c->init_weights(6);
-    NoCarry none;
-    a->nll({random_tokens(config, 2, 20), {}}, random_tokens(config, 2, 20, 9), none).mean().backward();
-    bool differs = false;
-    for (const auto& [name, parameter] : a->named_parameters().pairs()) {
-      EXPECT_TRUE(torch::equal(parameter, b->named_parameters()[name])) << name;
-      EXPECT_GT(parameter.grad().abs().max().item<double>(), 0) << name << " " << describe(config);
-      EXPECT_TRUE(parameter.grad().isfinite().all().item<bool>()) << name;
-      differs |= !torch::equal(parameter, c->named_parameters()[name]);
-    }
-    EXPECT_TRUE(differs);
-  }
-}
-
-TEST(Transformer, CheckpointingChangesNothingAndKeepsTheCarry) {
-  for (TransformerConfig config : tiny_transformers()) {
-    config.layer.dropout = config.layer.hidden_dropout = config.layer.attention_dropout = 0.2;
-    const auto model = noisy_model(config);
-    model->train();
-    std::vector<Tensor> results[2];
-    for (const bool on : {false, true}) {
-      model->set_checkpointing(on);
-      results[on] = results_of_stretches(*model, 26);
-    }
-    ASSERT_EQ(results[0].size(), results[1].size());
-    for (size_t i = 0; i < results[0].size(); ++i)
-      EXPECT_TRUE(torch::equal(results[0][i], results[1][i])) << describe(config) << " " << i;
-  }
-}
-
-TEST(Transformer, OneBatchIsLearnt) {
-  for (const TransformerConfig& config : tiny_transformers()) {
-    const auto model = config.build();
-    model->init_weights(1);
-    const Tensor tokens = random_tokens(config, 2, 12), targets = random_tokens(config, 2, 12, 9);
-    // Adam's first step: signs of gradients.
-    double first = 0, last = 0;
-    for (int step = 0; step < 150; ++step) {
-      NoCarry none;
-      model->zero_grad();
-      const Tensor loss = model->nll({tokens, {}}, targets, none).mean();
-      loss.backward();
-      last = loss.item<double>();
-      if (step == 0) first = last;
-      torch::NoGradGuard no_grad;
-      for (Tensor& parameter : model->parameters()) parameter.sub_(parameter.grad().sign(), 0.004);
-    }
-    EXPECT_LT(last, 0.5 * first) << describe(config);
-  }
+TEST(Transformer, ParametersAreCounted) {
+  // A layer: queries and outputs 32 x 32, keys and values 16 x 32, three of 32 x 64, two norms.
+  const int64_t layer = 2 * 32 * 32 + 2 * 16 * 32 + 3 * 32 * 64 + 2 * 32;
+  EXPECT_EQ(make_preset("llama2-tiny")->build()->info().parameters, 2 * layer + 2 * 256 * 32 + 32);
 }
 
 TEST(Transformer, ScalingsThatDependOnTheLengthDoNotStream) {
@@ -211,7 +97,8 @@ TEST(TransformerPresets, HaveThePublishedSizes) {
 
 /// Under the other names and in the other order of rows, and back.
 TEST(Hub, RowsThatAreWrittenAreReadBack) {
-  const TransformerConfig config = tiny_transformers()[0];
+  TransformerConfig config = tiny_transformer("rotary");
+  config.layer.num_kv_heads = 2;
   const auto model = noisy_model(config);
   for (const auto names : {TransformerNames::kHubLlama, TransformerNames::kHubMpt}) {
     const std::string name = "layers.1.attention.wk.weight";
