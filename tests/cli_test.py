@@ -6,10 +6,13 @@ usage: cli_test.py PATH_TO_MEGALODON
 import json
 import os
 import pty
+import shutil
 import signal
+import struct
 import subprocess
 import time
 import unittest
+from pathlib import Path
 
 from run_testing import PROGRAM, ProgramTest
 
@@ -142,6 +145,48 @@ class Program(ProgramTest):
         data[-1] ^= 1
         file.write_bytes(data)
         self.assertIn("is damaged", self.run_program("generate", "--model", "q8", "--prompt", "x", code=1).stderr.decode())
+
+    def test_a_converted_model_comes_back(self):
+        self.prepare()
+        self.train_briefly()
+        for form in ("published", "megalodon-jax"):
+            with self.subTest(form=form):
+                told = self.run_program("convert", "run", form, "--format", form).stdout.decode()
+                self.assertIn("same likeliest token at 96 of 96", told)
+                self.assertIn("no logits stored", told)
+                self.run_program("convert", form, "back", "--tokenizer", "bytes", "--force")
+                texts = [self.run_program("generate", "--model", model, "--prompt", "entry", "--tokens", "20").stdout for model in ("run", "back")]
+                self.assertEqual(*texts)
+        self.assertIn("give --force", self.run_program("convert", "published", "back", code=1).stderr.decode())
+        for arguments, code, part in [(["published", "x", "--format", "published"], 1, "already"), (["run", "x", "--format", "gguf"], 2, "gguf"),
+                                      (["run", "x", "--format", "hub"], 1, "transformer"), (["run", "x", "--shard-gb", "0"], 2, "shard-gb"),
+                                      (["corpus", "x"], 1, "expected a model folder"), (["published/consolidate_config.json", "x"], 1, "JAX")]:
+            with self.subTest(arguments=arguments):
+                self.assertIn(part, self.run_program("convert", *arguments, code=code).stderr.decode())
+        self.assertFalse((self.path / "x").exists(), "refused, it leaves nothing")
+
+    def test_a_hugging_face_folder_is_compared_with_the_logits_beside_it(self):
+        source = Path(__file__).parent / "golden" / "transformer" / "hf_llama_gqa_sharded_bf16"
+        told = self.run_program("convert", str(source), "ours").stdout.decode()
+        self.assertIn("(Hugging Face folder to model folder)", told)
+        self.assertRegex(told, r"stored beside the source: .* at 80 of 80 positions")
+        self.run_program("convert", "ours", "hub", "--shard-gb", "2e-5")
+        self.assertTrue((self.path / "hub" / "model.safetensors.index.json").exists())
+        config = json.loads((self.path / "hub" / "config.json").read_text())
+        for key, value in json.loads((source / "config.json").read_text()).items():
+            if key in config and not key.endswith("token_id"):
+                self.assertEqual(config[key], value, key)
+        shutil.copytree(source, self.path / "copy", copy_function=shutil.copyfile)
+        logits = self.path / "copy" / "logits.safetensors"
+        data = bytearray(logits.read_bytes())
+        begin = 8 + int.from_bytes(data[:8], "little")
+        end = begin + json.loads(data[8:begin])["out.logits"]["data_offsets"][1]
+        data[end - 4:end] = struct.pack("<f", 100)
+        logits.write_bytes(data)
+        message = self.run_program("convert", "copy", "x", code=1).stderr.decode()
+        self.assertIn("those stored beside the source", message)
+        self.assertFalse((self.path / "x").exists())
+        self.assertIn("not checked", self.run_program("convert", "copy", "x", "--no-check").stdout.decode())
 
     def train_briefly(self, run="run", seed=1):
         self.run_program("train", "run.toml", "--train.steps=2", "--train.eval_every=0", f"--train.out={run}", f"--train.seed={seed}")

@@ -237,7 +237,7 @@ TensorFile read_safetensors(const fs::path& path) {
 
 FileSum write_safetensors(const fs::path& path, std::span<const TensorView> tensors,
                           std::map<std::string, std::string> metadata) {
-  metadata["format"] = "pt";
+  metadata.try_emplace("format", "pt");
   return with_context(fmt::format("[safetensors] {}", path.string()), [&] {
     // Its constructor holds writers to the same rules as readers.
     const TensorFile content({tensors.begin(), tensors.end()}, std::move(metadata), {});

@@ -63,8 +63,8 @@ class TensorFile {
 
 TensorFile read_safetensors(const fs::path& path);
 
-/// Atomic. Adds "format": "pt" to the metadata, without which transformers refuses the file. Returns what was written,
-/// under the file's own name.
+/// Atomic. Adds "format": "pt" to metadata that name no format: transformers refuses a file without. Returns what was
+/// written, under the file's own name.
 FileSum write_safetensors(const fs::path& path, std::span<const TensorView> tensors,
                           std::map<std::string, std::string> metadata = {});
 

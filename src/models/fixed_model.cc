@@ -97,7 +97,7 @@ void check_stored(Model& model, FixedType type, const io::TensorFile& file) {
   std::set<std::string> known;
   for (const auto& [name, parameter] : other_weights(model)) {
     known.insert(name);
-    problems.push_back(problem_of_parameter(file.find(name), name, parameter));
+    problems.push_back(problem_of_parameter(file.find(name), name, parameter.sizes()));
   }
   for (const Matrix& matrix : matrices_of(model)) {
     known.insert(matrix.stored_name(type));

@@ -6,7 +6,7 @@
 
 #include "base/testing.h"
 #include "io/bytes.h"
-#include "models/published.h"
+#include "models/convert.h"
 #include "models/testing.h"
 
 namespace megalodon {
@@ -185,7 +185,7 @@ TEST_F(FixedModel, OtherUsesOfAQuantizedFolderAreRefused) {
                {"--type", quantized().string(), "q8", "got q4"});
   expect_parts(error_of([&] { load_fixed_model(quantized(), FixedType::kFloat32); }), {"got float32"});
   expect_parts(error_of([&] { load_model(quantized()); }), {quantized().string(), "found matrices stored as q8"});
-  expect_parts(error_of([&] { export_published(quantized(), folder_ / "out"); }), {"found matrices stored as q8"});
+  expect_parts(error_of([&] { convert(quantized(), folder_ / "out"); }), {"found matrices stored as q8"});
   EXPECT_FALSE(fs::exists(folder_ / "out"));
   expect_parts(error_of([&] { fixed_model_parts(*load_fixed_model(plain()).model, {}); }), {"bfloat16, q8 or q4"});
 }

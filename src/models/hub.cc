@@ -1,392 +1,377 @@
 #include "models/hub.h"
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <set>
 
 #include "base/check.h"
-#include "base/json.h"
 
 namespace megalodon {
 
 using Json = nlohmann::ordered_json;
 
-namespace {
-
-/// A beginning of our names and what it is there.
-struct Renaming {
-  const char *ours, *published;
-  PublishedPart part = {};
-};
-
-struct Naming {
-  const char* layers;  // what "layers." is
-  std::vector<Renaming> outside, inside;
-};
-
-const PublishedPart kNorm{.plus_one = true};
-const PublishedPart kRotated{.half_rotated = true};
-
-/// The norms have numbers there, in the order of the branches.
-std::vector<Renaming> torch_layer(const char* ffn_norm) {
-  return {{"attention.wq.", "self_attn.in_proj_", {.of_fused = 'q'}},
-          {"attention.wk.", "self_attn.in_proj_", {.of_fused = 'k'}},
-          {"attention.wv.", "self_attn.in_proj_", {.of_fused = 'v'}},
-          {"attention.wo.", "self_attn.out_proj."},
-          {"cross.wq.", "multihead_attn.in_proj_", {.of_fused = 'q'}},
-          {"cross.wk.", "multihead_attn.in_proj_", {.of_fused = 'k'}},
-          {"cross.wv.", "multihead_attn.in_proj_", {.of_fused = 'v'}},
-          {"cross.wo.", "multihead_attn.out_proj."},
-          {"feed_forward.w1.", "linear1."},
-          {"feed_forward.w2.", "linear2."},
-          {"attention_norm.", "norm1.", kNorm},
-          {"cross_norm.", "norm2.", kNorm},
-          {"feed_forward_norm.", ffn_norm, kNorm}};
-}
-
-const Naming& naming(TransformerNames names) {
-  static const std::map<TransformerNames, Naming> kNamings = {
-      {TransformerNames::kLlama,
-       {"layers.",
-        {{"embed.", "tok_embeddings."}, {"output.final_norm.", "norm.", kNorm}, {"output.output.", "output."}},
-        {{"attention_norm.", "attention_norm.", kNorm},
-         {"feed_forward_norm.", "ffn_norm.", kNorm},
-         {"attention.", "attention."},
-         {"feed_forward.", "feed_forward."}}}},
-      {TransformerNames::kHubLlama,
-       {"model.layers.",
-        {{"embed.", "model.embed_tokens."},
-         {"output.final_norm.", "model.norm.", kNorm},
-         {"output.output.", "lm_head."}},
-        {{"attention_norm.", "input_layernorm.", kNorm},
-         {"feed_forward_norm.", "post_attention_layernorm.", kNorm},
-         {"attention.wq.", "self_attn.q_proj.", kRotated},
-         {"attention.wk.", "self_attn.k_proj.", kRotated},
-         {"attention.wv.", "self_attn.v_proj."},
-         {"attention.wo.", "self_attn.o_proj."},
-         {"feed_forward.w1.", "mlp.gate_proj."},
-         {"feed_forward.w2.", "mlp.down_proj."},
-         {"feed_forward.w3.", "mlp.up_proj."}}}},
-      {TransformerNames::kHubMpt,
-       {"transformer.blocks.",
-        {{"embed.", "transformer.wte."},
-         {"positions.", "transformer.wpe."},
-         {"output.final_norm.", "transformer.norm_f.", kNorm},
-         {"output.output.", "lm_head."}},
-        {{"attention_norm.", "norm_1.", kNorm},
-         {"feed_forward_norm.", "norm_2.", kNorm},
-         {"attention.wq.", "attn.Wqkv.", {.of_fused = 'q'}},
-         {"attention.wk.", "attn.Wqkv.", {.of_fused = 'k'}},
-         {"attention.wv.", "attn.Wqkv.", {.of_fused = 'v'}},
-         {"attention.wo.", "attn.out_proj."},
-         {"attention.q_norm.", "attn.q_ln.", kNorm},
-         {"attention.k_norm.", "attn.k_ln.", kNorm},
-         {"feed_forward.w1.", "ffn.up_proj."},
-         {"feed_forward.w2.", "ffn.down_proj."}}}},
-      {TransformerNames::kTorchEncoder, {"layers.", {{"norm.", "norm.", kNorm}}, torch_layer("norm2.")}},
-      {TransformerNames::kTorchDecoder, {"layers.", {{"norm.", "norm.", kNorm}}, torch_layer("norm3.")}}};
-  return kNamings.at(names);
-}
-
-PublishedPart renamed(const std::vector<Renaming>& renamings, const std::string& ours) {
-  for (const Renaming& renaming : renamings) {
-    if (!ours.starts_with(renaming.ours)) continue;
-    PublishedPart part = renaming.part;
-    const std::string kind = ours.substr(std::string(renaming.ours).size());
-    part.name = renaming.published + kind;
-    part.plus_one = part.plus_one && kind == "weight";
-    return part;
-  }
-  fail("[hub] {} has no counterpart in the other names", ours);
-}
-
-/// The rows of part of a published parameter, as they lie there.
-Tensor rows_there(const Tensor& published, const PublishedPart& part, const TransformerLayerConfig& layer) {
-  if (part.of_fused == 0) return published;
-  const int64_t D = layer.model_dim, E = layer.kv_heads() * layer.head_dim();
-  const int64_t begin = part.of_fused == 'q' ? 0 : part.of_fused == 'k' ? D : D + E;
-  return published.narrow(0, begin, part.of_fused == 'q' ? D : E);
-}
-
-}  // namespace
-
-// ---- names ----------------------------------------------------------------------------------------------------------
-
-PublishedPart published_part(TransformerNames names, const std::string& ours) {
-  static const std::string kLayers = "layers.";
-  const Naming& how = naming(names);
-  if (ours.starts_with(kLayers)) {
-    const size_t dot = ours.find('.', kLayers.size());
-    const std::string index = ours.substr(kLayers.size(), dot - kLayers.size());
-    PublishedPart part = renamed(how.inside, ours.substr(dot + 1));
-    part.name = fmt::format("{}{}.{}", how.layers, index, part.name);
-    return part;
-  }
-  const auto is_of = [&](const Renaming& renaming) { return ours.starts_with(renaming.ours); };
-  const bool outside = std::any_of(how.outside.begin(), how.outside.end(), is_of);
-  return renamed(outside ? how.outside : how.inside, ours);
-}
-
-Tensor our_rows(const Tensor& published, const PublishedPart& part, const TransformerLayerConfig& layer) {
-  const Tensor rows = rows_there(published, part, layer);
-  if (!part.half_rotated) return rows;
-  return rows.unflatten(0, {-1, 2, layer.head_dim() / 2}).transpose(1, 2).flatten(0, 2);
-}
-
-void write_our_rows(const Tensor& ours, const PublishedPart& part, const TransformerLayerConfig& layer,
-                    const Tensor& published) {
-  Tensor rows = rows_there(published, part, layer);
-  rows.copy_(part.half_rotated ? ours.unflatten(0, {-1, layer.head_dim() / 2, 2}).transpose(1, 2).flatten(0, 2) : ours);
-}
-
 // ---- configurations -------------------------------------------------------------------------------------------------
 
 namespace {
 
-/// A value of that type, and no number that would have to be rounded.
-template <class T>
-T value_of(const Json& value, const char* key) {
-  if constexpr (std::is_same_v<T, int64_t>)
-    check(value.is_number_integer() && (!value.is_number_unsigned() || value.get<uint64_t>() <= INT64_MAX),
-          "{}: expected a whole number, found {}", key, value.dump());
-  if constexpr (std::is_same_v<T, double>)
-    check(value.is_number(), "{}: expected a number, found {}", key, value.dump());
-  if constexpr (std::is_same_v<T, bool>)
-    check(value.is_boolean(), "{}: expected true or false, found {}", key, value.dump());
-  if constexpr (std::is_same_v<T, std::string>)
-    check(value.is_string(), "{}: expected a text, found {}", key, value.dump());
-  return value.get<T>();
+/// A switch that we have in one position only.
+struct FixedSwitch {
+  const char* key;  // a JSON pointer
+  Json position;
+  bool written = true;  // older code does not know those that are not
+};
+
+const std::vector<FixedSwitch>& fixed_switches(PublishedNames names) {
+  static const std::vector<FixedSwitch> kLlama = {
+      {"/hidden_act", "silu"}, {"/attention_bias", false}, {"/mlp_bias", false}};
+  static const std::vector<FixedSwitch> kMpt = {{"/attn_config/prefix_lm", false},
+                                                {"/attn_config/attn_uses_sequence_id", false},
+                                                {"/attn_config/rope", false, false},
+                                                {"/attn_config/sliding_window_size", -1, false},
+                                                {"/ffn_config/ffn_type", "mptmlp", false},
+                                                {"/ffn_config/ffn_act_fn", nullptr, false},
+                                                {"/ffn_config/ffn_hidden_size", nullptr, false}};
+  return names == PublishedNames::kHubLlama ? kLlama : kMpt;
 }
 
-template <class T>
-T required(const Json& tree, const char* key) {
-  check(tree.contains(key), "{}: expected, but not there", key);
-  return value_of<T>(tree.at(key), key);
+/// What is under the key; null where there is nothing.
+Json value_at(const Json& tree, const char* pointer) {
+  const Json::json_pointer at(pointer);
+  return tree.contains(at) ? tree.at(at) : Json();
 }
 
-/// The value of a key that may be absent or null.
-template <class T>
-T value_or(const Json& tree, const char* key, T otherwise) {
-  return tree.contains(key) && !tree.at(key).is_null() ? value_of<T>(tree.at(key), key) : otherwise;
+void check_fixed_switches(const Json& tree, PublishedNames names, const std::string& source) {
+  for (const FixedSwitch& fixed : fixed_switches(names)) {
+    const Json found = value_at(tree, fixed.key);
+    check(found.is_null() || found == fixed.position, "[{}] {} = {} is not supported, only {}", source,
+          std::string_view(fixed.key).substr(1), found.dump(), fixed.position.dump());
+  }
 }
 
-/// An object that may be absent or null.
-Json object_or_empty(const Json& tree, const char* key) {
-  const Json object = value_or(tree, key, Json::object());
-  check(object.is_object(), "{}: expected an object, found {}", key, object.dump());
-  return object;
-}
+/// A Llama's config.json: names of fields, once for reading and writing.
+struct LlamaFields {
+  TransformerConfig config;
 
-/// Refuses what would change the function and has no counterpart here.
-void expect_none(const Json& tree, std::initializer_list<const char*> keys, const std::string& source) {
+  LlamaFields() { config.layer.norm_eps = 1e-6; }
+  void visit(config::Visitor& v) {
+    v.field("vocab_size", config.vocab_size, "");
+    v.field("hidden_size", config.layer.model_dim, "");
+    v.field("intermediate_size", config.layer.ffn_hidden_dim, "");
+    v.field("num_hidden_layers", config.num_layers, "");
+    v.field("num_attention_heads", config.layer.num_heads, "");
+    v.field("num_key_value_heads", config.layer.num_kv_heads, "");
+    v.field("max_position_embeddings", config.max_positions, "");
+    v.field("rms_norm_eps", config.layer.norm_eps, "");
+    v.field("rope_theta", config.layer.rope_base, "");
+    v.field("attention_dropout", config.layer.attention_dropout, "");
+    v.field("tie_word_embeddings", config.share_emb, "");
+  }
+};
+
+/// The same of rope_scaling, of which only some kinds have all fields.
+struct RopeFields {
+  std::string type = "default";
+  double theta = 0, factor = 1, beta_fast = 32, beta_slow = 1;
+  int64_t original_length = 0;
+
+  void visit(config::Visitor& v) {
+    v.field("rope_type", type, "");
+    v.field("rope_theta", theta, "");
+    v.field("factor", factor, "");
+    v.field("original_max_position_embeddings", original_length, "");
+    v.field("beta_fast", beta_fast, "");
+    v.field("beta_slow", beta_slow, "");
+  }
+};
+
+/// The same of an MPT's config.json.
+struct MptFields {
+  TransformerConfig config;
+  int64_t expansion_ratio = 4;
+  std::string norm_type = "low_precision_layernorm", attention_type = "grouped_query_attention";
+  bool no_bias = false, learned_positions = true, alibi = false;
+
+  MptFields() { config.share_emb = true, config.layer.activation = "gelu"; }
+  void visit(config::Visitor& v) {
+    v.field("vocab_size", config.vocab_size, "");
+    v.field("d_model", config.layer.model_dim, "");
+    v.field("n_heads", config.layer.num_heads, "");
+    v.field("n_layers", config.num_layers, "");
+    v.field("expansion_ratio", expansion_ratio, "");
+    v.field("max_seq_len", config.max_positions, "");
+    v.field("learned_pos_emb", learned_positions, "");
+    v.field("no_bias", no_bias, "");
+    v.field("norm_type", norm_type, "");
+    v.field("layer_norm_epsilon", config.layer.norm_eps, "");  // transformers' name of it
+    v.field("norm_eps", config.layer.norm_eps, "");            // and the original's
+    v.begin_section("attn_config", "");
+    v.field("attn_type", attention_type, "");
+    v.field("kv_n_heads", config.layer.num_kv_heads, "");
+    v.field("attn_pdrop", config.layer.attention_dropout, "");
+    v.field("alibi", alibi, "");
+    v.field("alibi_bias_max", config.layer.alibi_max, "");
+    v.field("qk_ln", config.layer.qk_norm, "");
+    v.field("clip_qkv", config.layer.clip_qkv, "");
+    v.field("softmax_scale", config.layer.softmax_scale, "");
+    v.end_section();
+    v.field("tie_word_embeddings", config.share_emb, "");
+  }
+};
+
+void require_keys(const Json& tree, std::initializer_list<const char*> keys, const std::string& source) {
   for (const char* key : keys)
-    check(value_or(tree, key, Json()).is_null(), "[{}] {} = {} is not supported", source, key,
-          value_or(tree, key, Json()).dump());
+    check(!tree.value(key, Json()).is_null(), "[{}] {}: expected, but not there", source, key);
 }
 
-/// Refuses a switch that is not as we have it.
-template <class T>
-void expect(const Json& tree, const char* key, T expected, const std::string& source) {
-  const T found = value_or(tree, key, expected);
-  check(found == expected, "[{}] {} = {} is not supported, only {}", source, key, Json(found).dump(),
-        Json(expected).dump());
+/// Names of kinds, there and ours.
+const std::map<std::string, std::string>& rope_kinds() {
+  static const std::map<std::string, std::string> kKinds = {
+      {"default", "none"}, {"linear", "linear"}, {"dynamic", "dynamic_ntk"}, {"yarn", "yarn"}};
+  return kKinds;
 }
 
 void read_rope_scaling(const Json& tree, TransformerConfig& config, const std::string& source) {
   const char* key = tree.contains("rope_parameters") ? "rope_parameters" : "rope_scaling";  // the newer, the older
-  const Json scaling = object_or_empty(tree, key);
-  config.layer.rope_base = value_or(scaling, "rope_theta", config.layer.rope_base);
-  if (scaling.empty()) return;
-  expect_none(scaling, {"attention_factor", "mscale", "mscale_all_dim", "truncate", "partial_rotary_factor"}, source);
-  const bool is_newer = scaling.contains("rope_type");  // older configurations fix yarn's base at 10,000
-  const auto type = required<std::string>(scaling, is_newer ? "rope_type" : "type");
-  if (type == "default") return;
-  static const std::map<std::string, std::string> kKinds = {
-      {"linear", "linear"}, {"dynamic", "dynamic_ntk"}, {"yarn", "yarn"}};
-  const auto kind = kKinds.find(type);
-  check(kind != kKinds.end(), "[{}] rope_scaling {} is not supported, only linear, dynamic and yarn", source, type);
-  nn::RopeScaling& rope = config.layer.rope;
-  rope.kind = kind->second;
-  rope.factor = required<double>(scaling, "factor");
-  rope.original_length = value_or(scaling, "original_max_position_embeddings", config.max_positions);
-  rope.beta_fast = value_or(scaling, "beta_fast", rope.beta_fast);
-  rope.beta_slow = value_or(scaling, "beta_slow", rope.beta_slow);
-  if (type == "yarn" && !is_newer)
+  Json scaling = tree.value(key, Json());
+  if (scaling.is_null() || scaling.empty()) return;
+  check(scaling.is_object(), "[{}] {}: expected an object, found {}", source, key, scaling.dump());
+  for (const char* other : {"attention_factor", "mscale", "mscale_all_dim", "truncate", "partial_rotary_factor"})
+    check(scaling.value(other, Json()).is_null(), "[{}] {} = {} is not supported", source, other,
+          scaling.value(other, Json()).dump());
+  const bool is_older = !scaling.contains("rope_type");
+  if (is_older && scaling.contains("type")) scaling["rope_type"] = scaling["type"];
+  require_keys(scaling, {"rope_type"}, fmt::format("{}: {}", source, key));
+  RopeFields fields;
+  fields.theta = config.layer.rope_base, fields.original_length = config.max_positions;
+  read_known_fields([&](config::Visitor& v) { fields.visit(v); }, scaling, fmt::format("{}: {}", source, key));
+  config.layer.rope_base = fields.theta;
+  const auto kind = rope_kinds().find(fields.type);
+  check(kind != rope_kinds().end(), "[{}] rope_scaling {} is not supported, only linear, dynamic and yarn", source,
+        fields.type);
+  if (kind->second == "none") return;
+  require_keys(scaling, {"factor"}, fmt::format("{}: {}", source, key));
+  config.layer.rope = {kind->second, fields.factor, fields.original_length, fields.beta_fast, fields.beta_slow};
+  if (fields.type == "yarn" && is_older)  // whose code has 10,000 in it
     check(config.layer.rope_base == 10000, "[{}] rope_theta {} beside a yarn of type is not supported, only 10000",
           source, config.layer.rope_base);
 }
 
-TransformerConfig llama_from_hub(const Json& tree, const std::string& source) {
-  expect<std::string>(tree, "hidden_act", "silu", source);
-  expect(tree, "attention_bias", false, source);
-  expect(tree, "mlp_bias", false, source);
-  TransformerConfig config;
-  config.vocab_size = required<int64_t>(tree, "vocab_size");
-  config.num_layers = required<int64_t>(tree, "num_hidden_layers");
-  config.max_positions = value_or<int64_t>(tree, "max_position_embeddings", 2048);
-  config.share_emb = value_or(tree, "tie_word_embeddings", false);
-  TransformerLayerConfig& layer = config.layer;
-  layer.model_dim = required<int64_t>(tree, "hidden_size");
-  layer.num_heads = required<int64_t>(tree, "num_attention_heads");
-  layer.num_kv_heads = value_or(tree, "num_key_value_heads", layer.num_heads);
-  layer.ffn_hidden_dim = required<int64_t>(tree, "intermediate_size");
-  layer.norm_eps = value_or(tree, "rms_norm_eps", 1e-6);
-  layer.rope_base = value_or(tree, "rope_theta", 10000.0);
-  read_rope_scaling(tree, config, source);
-  return config;
+/// Null for the kinds that are not there.
+Json write_rope_scaling(const nn::RopeScaling& rope) {
+  if (rope.kind == "linear") return {{"rope_type", "linear"}, {"factor", rope.factor}};
+  if (rope.kind == "dynamic_ntk") return {{"rope_type", "dynamic"}, {"factor", rope.factor}};
+  if (rope.kind != "yarn") return nullptr;
+  RopeFields fields{"yarn", 0, rope.factor, rope.beta_fast, rope.beta_slow, rope.original_length};
+  Json scaling = config::write(fields);
+  scaling.erase("rope_theta");
+  return scaling;
 }
 
-double read_logit_scale(const Json& tree, int64_t model_dim, const std::string& source) {
-  const Json scale = value_or(tree, "logit_scale", Json(1.0));
+TransformerConfig llama_from_hub(const Json& tree, const std::string& source) {
+  require_keys(tree, {"vocab_size", "num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size"},
+               source);
+  LlamaFields fields;
+  read_known_fields([&](config::Visitor& v) { fields.visit(v); }, tree, source);
+  read_rope_scaling(tree, fields.config, source);
+  return fields.config;
+}
+
+Json llama_to_hub(const TransformerConfig& config) {
+  LlamaFields fields;
+  fields.config = config;
+  const nn::RopeScaling& rope = config.layer.rope;
+  // transformers takes the original length of dynamic scalings from here, and some versions yarn's factor too: from its
+  // ratio to the original length. Nothing else depends on it.
+  const double stretched = rope.factor * static_cast<double>(rope.original_length);
+  if (rope.kind == "dynamic_ntk") fields.config.max_positions = rope.original_length;
+  if (rope.kind == "yarn" && stretched < 1e9) fields.config.max_positions = std::llround(stretched);
+  Json tree = {{"architectures", {"LlamaForCausalLM"}}, {"model_type", "llama"}};
+  tree.update(config::write(fields));
+  tree["rope_scaling"] = write_rope_scaling(rope);
+  return tree;
+}
+
+constexpr int64_t kMostExpansion = 1024;  // keeps its product with the width, 2^31 at most, within 63 bits
+
+double read_logit_scale(const Json& scale, int64_t model_dim, const std::string& source) {
+  if (scale.is_null()) return 1;
   if (scale.is_number()) return scale.get<double>();
   check(scale == "inv_sqrt_d_model", "[{}] logit_scale {} is not supported", source, scale.dump());
   return 1 / std::sqrt(static_cast<double>(model_dim));
 }
 
-int64_t read_kv_heads(const Json& attention, int64_t heads, const std::string& source) {
-  const auto type = value_or<std::string>(attention, "attn_type", "grouped_query_attention");
-  if (type == "multihead_attention") return heads;
-  if (type == "multiquery_attention") return 1;
-  check(type == "grouped_query_attention", "[{}] attn_type {} is not supported", source, type);
-  return value_or(attention, "kv_n_heads", heads);
-}
-
 TransformerConfig mpt_from_hub(const Json& tree, const std::string& source) {
-  const Json attention = object_or_empty(tree, "attn_config"), ffn = object_or_empty(tree, "ffn_config");
-  expect(attention, "prefix_lm", false, source);
-  expect(attention, "attn_uses_sequence_id", false, source);
-  expect(attention, "rope", false, source);
-  expect<int64_t>(attention, "sliding_window_size", -1, source);
-  expect<std::string>(ffn, "ffn_type", "mptmlp", source);
-  expect_none(ffn, {"ffn_act_fn", "ffn_hidden_size"}, source);
-  TransformerConfig config;
-  config.vocab_size = required<int64_t>(tree, "vocab_size");
-  config.num_layers = required<int64_t>(tree, "n_layers");
-  config.max_positions = value_or<int64_t>(tree, "max_seq_len", 2048);
-  config.share_emb = value_or(tree, "tie_word_embeddings", true);
+  require_keys(tree, {"vocab_size", "n_layers", "d_model", "n_heads"}, source);
+  MptFields fields;
+  read_known_fields([&](config::Visitor& v) { fields.visit(v); }, tree, source);
+  TransformerConfig& config = fields.config;
   TransformerLayerConfig& layer = config.layer;
-  layer.model_dim = required<int64_t>(tree, "d_model");
-  layer.num_heads = required<int64_t>(tree, "n_heads");
-  layer.num_kv_heads = read_kv_heads(attention, layer.num_heads, source);
-  const auto ratio = value_or<int64_t>(tree, "expansion_ratio", 4);
-  check(ratio >= 1 && ratio <= 1024 && layer.model_dim >= 1 && layer.model_dim <= int64_t{1} << 31,
-        "[{}] expansion_ratio {} and d_model {} are out of range", source, ratio, layer.model_dim);
-  layer.ffn_hidden_dim = ratio * layer.model_dim;
-  const auto norm = value_or<std::string>(tree, "norm_type", "low_precision_layernorm");
+  const std::string& attention = fields.attention_type;
+  if (attention == "multihead_attention") layer.num_kv_heads = layer.num_heads;
+  if (attention == "multiquery_attention") layer.num_kv_heads = 1;
+  check(attention == "multihead_attention" || attention == "multiquery_attention" ||
+            attention == "grouped_query_attention",
+        "[{}] attn_type {} is not supported", source, attention);
+  check(fields.expansion_ratio >= 1 && fields.expansion_ratio <= kMostExpansion && layer.model_dim >= 1 &&
+            layer.model_dim <= int64_t{1} << 31,
+        "[{}] expansion_ratio {} and d_model {} are out of range", source, fields.expansion_ratio, layer.model_dim);
+  layer.ffn_hidden_dim = fields.expansion_ratio * layer.model_dim;
+  const std::string& norm = fields.norm_type;
   check(norm.ends_with("layernorm") || norm.ends_with("rmsnorm"), "[{}] norm_type {} is not supported", source, norm);
   layer.norm = norm.ends_with("rmsnorm") ? "rms" : "layer";
-  layer.norm_eps = value_or(tree, "norm_eps", value_or(tree, "layer_norm_epsilon", 1e-5));
-  layer.activation = "gelu";
-  layer.bias = !value_or(tree, "no_bias", false);
-  const bool alibi = value_or(attention, "alibi", false);
-  layer.position = alibi ? "alibi" : value_or(tree, "learned_pos_emb", true) ? "learned" : "none";
-  layer.alibi_max = value_or(attention, "alibi_bias_max", 8.0);
-  layer.qk_norm = value_or(attention, "qk_ln", false);
-  layer.clip_qkv = value_or(attention, "clip_qkv", 0.0);
-  layer.softmax_scale = value_or(attention, "softmax_scale", 0.0);
-  config.logit_scale = read_logit_scale(tree, layer.model_dim, source);
+  layer.bias = !fields.no_bias;
+  layer.position = fields.alibi ? "alibi" : fields.learned_positions ? "learned" : "none";
+  config.logit_scale = read_logit_scale(tree.value("logit_scale", Json()), layer.model_dim, source);
   return config;
+}
+
+Json mpt_to_hub(const TransformerConfig& config) {
+  MptFields fields;
+  fields.config = config;
+  const TransformerLayerConfig& layer = config.layer;
+  const bool is_multi_head = layer.kv_heads() == layer.num_heads;
+  fields.config.layer.num_kv_heads = layer.kv_heads();
+  fields.attention_type = is_multi_head           ? "multihead_attention"
+                          : layer.kv_heads() == 1 ? "multiquery_attention"
+                                                  : "grouped_query_attention";
+  fields.expansion_ratio = std::clamp<int64_t>(layer.ffn_hidden_dim / layer.model_dim, 1, kMostExpansion);
+  fields.norm_type = layer.norm == "rms" ? "rmsnorm" : "layernorm";
+  fields.no_bias = !layer.bias;
+  fields.alibi = layer.position == "alibi", fields.learned_positions = layer.position == "learned";
+  // What transformers' own class can run; more of it can the original's, which its folders come with.
+  const bool is_own = fields.alibi && fields.no_bias && is_multi_head && layer.norm == "layer" && !layer.qk_norm &&
+                      fields.expansion_ratio == 4 && config.logit_scale == 1;
+  Json tree = {{"architectures", {is_own ? "MptForCausalLM" : "MPTForCausalLM"}}, {"model_type", "mpt"}};
+  tree.update(config::write(fields));
+  Json& attention = tree["attn_config"];
+  attention["attn_impl"] = "torch";
+  if (fields.attention_type != "grouped_query_attention") attention.erase("kv_n_heads");
+  if (layer.clip_qkv == 0) attention["clip_qkv"] = nullptr;
+  if (layer.softmax_scale == 0) attention["softmax_scale"] = nullptr;
+  tree["logit_scale"] = config.logit_scale == 1 ? Json() : Json(config.logit_scale);
+  return tree;
+}
+
+/// The same function, with every field that it does not depend on at its default.
+TransformerConfig essential(TransformerConfig config) {
+  const TransformerConfig plain;
+  TransformerLayerConfig& layer = config.layer;
+  layer.num_kv_heads = layer.kv_heads();
+  if (layer.position != "rotary") layer.rope_base = plain.layer.rope_base, layer.rope.kind = plain.layer.rope.kind;
+  if (layer.rope.kind == "none" || layer.rope.kind == "linear") layer.rope.original_length = 0;
+  if (layer.rope.kind == "none") layer.rope.factor = plain.layer.rope.factor;
+  if (layer.rope.kind != "yarn") layer.rope.beta_fast = layer.rope.beta_slow = 0;
+  if (layer.position != "alibi") layer.alibi_max = plain.layer.alibi_max;
+  if (layer.position != "learned") config.max_positions = plain.max_positions;
+  if (config.output_size == config.vocab_size) config.output_size = -1;
+  layer.dropout = layer.hidden_dropout = 0, layer.init_mode = plain.layer.init_mode;
+  return config;
+}
+
+Json fields_of(TransformerConfig config) {
+  return config::write(config);
 }
 
 }  // namespace
 
+PublishedNames names_of_hub(const Json& tree, const std::string& source) {
+  const Json found = tree.value("model_type", Json(""));
+  const std::string type = found.is_string() ? found.get<std::string>() : found.dump();
+  check(type == "llama" || type == "mpt", "[{}] model_type \"{}\" is not supported, only llama and mpt", source, type);
+  return type == "llama" ? PublishedNames::kHubLlama : PublishedNames::kHubMpt;
+}
+
 TransformerConfig config_from_hub(const Json& tree, const std::string& source) {
-  const bool llama = names_of_hub(tree, source) == TransformerNames::kHubLlama;
-  TransformerConfig config;
-  try {
-    config = llama ? llama_from_hub(tree, source) : mpt_from_hub(tree, source);
-  } catch (const Error& error) {
-    const std::string text = error.what();
-    if (text.starts_with('[')) throw;
-    fail("[{}] {}", source, text);
-  }
+  const PublishedNames names = names_of_hub(tree, source);
+  check_fixed_switches(tree, names, source);
+  const TransformerConfig config =
+      names == PublishedNames::kHubLlama ? llama_from_hub(tree, source) : mpt_from_hub(tree, source);
   config.validate();
   return config;
 }
 
-TransformerNames names_of_hub(const Json& tree, const std::string& source) {
-  const Json found = value_or(tree, "model_type", Json(""));
-  const std::string type = found.is_string() ? found.get<std::string>() : found.dump();
-  check(type == "llama" || type == "mpt", "[{}] model_type \"{}\" is not supported, only llama and mpt", source, type);
-  return type == "llama" ? TransformerNames::kHubLlama : TransformerNames::kHubMpt;
+Json config_to_hub(const TransformerConfig& config) {
+  const bool is_llama = config.layer.position == "rotary";
+  Json tree = is_llama ? llama_to_hub(config) : mpt_to_hub(config);
+  for (const FixedSwitch& fixed : fixed_switches(names_of_hub(tree, "convert")))
+    if (fixed.written) tree[Json::json_pointer(fixed.key)] = fixed.position;
+  // Whatever could not be said reads back as something else.
+  const Json wanted = fields_of(essential(config)), said = fields_of(essential(config_from_hub(tree, "convert")));
+  std::vector<std::string> problems;
+  for (const auto& [key, value] : wanted.items())
+    if (said[key] != value)
+      problems.push_back(fmt::format("{} = {} (it would be read as {})", key, value.dump(), said[key].dump()));
+  check(problems.empty(), "[convert] a config.json of Hugging Face's {} cannot say\n  {}", is_llama ? "Llama" : "MPT",
+        fmt::join(problems, "\n  "));
+  return tree;
 }
 
 // ---- folders --------------------------------------------------------------------------------------------------------
 
 namespace {
 
-/// Buffers that older files hold and nobody needs, and an output matrix that is the embedding.
-bool is_ignored(const std::string& name, const TransformerConfig& config) {
-  return name.ends_with("rotary_emb.inv_freq") || (config.share_emb && name == "lm_head.weight");
+/// Which have between them every size that the configuration says.
+NamedShapes telling_shapes(const TransformerConfig& config) {
+  const int64_t D = config.layer.model_dim;
+  NamedShapes shapes = {{"embed.weight", {config.vocab_size, D}},
+                        {"layers.0.feed_forward.w1.weight", {config.layer.ffn_hidden_dim, D}}};
+  if (config.layer.position == "learned") shapes.push_back({"positions.weight", {config.max_positions, D}});
+  return shapes;
 }
 
-/// Refuses a configuration of another size than the file before a model of that size is made.
-void check_size(const TransformerConfig& config, TransformerNames names, const io::TensorFile& file) {
-  check(config.num_layers <= std::ssize(file.tensors()), "[convert] expected {} layers, found {} tensors",
-        config.num_layers, file.tensors().size());
-  const io::TensorView* embedding = file.find(published_part(names, "embed.weight").name);
-  const std::vector<int64_t> expected = {config.vocab_size, config.layer.model_dim};
-  check(embedding != nullptr && embedding->shape == expected, "[convert] the embedding: expected {}, found {}",
-        io::shape_text(expected), embedding == nullptr ? "none" : io::shape_text(embedding->shape));
-  const io::TensorView* output = file.find("lm_head.weight");
-  check(!config.share_emb || output == nullptr || torch::equal(to_tensor(*output), to_tensor(*embedding)),
-        "[convert] tie_word_embeddings says that lm_head.weight is the embedding, but they differ");
-}
-
-/// Our parameters, from a file in which every tensor has its place.
-NamedTensors read_weights(const Model& model, const TransformerConfig& config, TransformerNames names,
-                          const io::TensorFile& file) {
-  NamedTensors weights;
-  std::set<std::string> used;
-  for (const auto& [name, parameter] : named_weights(model)) {
-    const PublishedPart part = published_part(names, name);
-    const io::TensorView* view = file.find(part.name);
-    check(view != nullptr, "[convert] {} is missing, which {} comes from", part.name, name);
-    used.insert(part.name);
-    const Tensor rows = our_rows(to_tensor(*view), part, config.layer);
-    check(rows.sizes() == parameter.sizes(), "[convert] {}: expected {} to be {}, got {}", part.name, name,
-          io::shape_text(parameter.sizes()), io::shape_text(rows.sizes()));
-    weights.emplace_back(name, part.plus_one ? rows.to(torch::kFloat32) - 1 : rows.contiguous());
+const char* torch_name(io::Dtype dtype) {
+  switch (dtype) {
+    case io::Dtype::BF16:
+      return "bfloat16";
+    case io::Dtype::F16:
+      return "float16";
+    case io::Dtype::F64:
+      return "float64";
+    default:
+      return "float32";
   }
-  for (const io::TensorView& view : file.tensors())
-    check(used.contains(view.name) || is_ignored(view.name, config), "[convert] {} has no place in the model",
-          view.name);
-  return weights;
-}
-
-Json read_config(const fs::path& folder) {
-  const fs::path path = folder / "config.json";
-  Json tree = parse_json<Json>(read_file(path), path.string());
-  check(tree.is_object(), "[{}] expected a JSON object", path.string());
-  return tree;
 }
 
 }  // namespace
 
 bool is_hub(const fs::path& folder) {
   if (!fs::exists(folder / "config.json") || !io::has_tensors(folder, "model")) return false;
-  const Json tree = read_config(folder);
-  const Json type = value_or(tree, "model_type", Json());
+  const Json tree = read_json_object(folder / "config.json");
+  const Json type = tree.value("model_type", Json());
   return !tree.contains("format") && (type == "llama" || type == "mpt");
 }
 
-void import_hub(const fs::path& source, const fs::path& target, Json tokenizer, const std::vector<TextPart>& files) {
-  const std::string path = (source / "config.json").string();
-  const Json tree = read_config(source);
-  const TransformerConfig config = config_from_hub(tree, path);
-  const int64_t tokens = tokenizer.value("vocabulary", int64_t{0});
-  check(tokens <= config.vocab_size, "[convert] the tokenizer has {} tokens, but the model in {} reads {}", tokens,
-        source.string(), config.vocab_size);
-  const TransformerNames names = names_of_hub(tree, path);
-  const io::TensorFile file = io::read_tensors(source, "model");
-  check_size(config, names, file);
-  const auto model = config.build();
-  FolderParts parts = model_parts(config, read_weights(*model, config, names, file), tokenizer);
-  parts.texts.insert(parts.texts.end(), files.begin(), files.end());
-  write_folder_atomically(target, [&](const fs::path& folder) { write_parts(parts, folder); });
+ModelContents read_hub(const fs::path& folder) {
+  const std::string path = (folder / "config.json").string();
+  const Json tree = read_json_object(path);
+  auto config = std::make_unique<TransformerConfig>(config_from_hub(tree, path));
+  const PublishedNames names = names_of_hub(tree, path);
+  const io::TensorFile file = io::read_tensors(folder, "model");
+  const std::string embedding = published_part(names, "embed.weight").name;
+  check_sizes(file, names, config->layer, config->num_layers, telling_shapes(*config));
+  // Older files hold rotary frequencies, which nobody needs.
+  const auto problem_of_surplus = [&](const io::TensorView& view) -> std::string {
+    if (view.name.ends_with("rotary_emb.inv_freq")) return "";
+    if (config->share_emb && view.name == "lm_head.weight") return problem_of_tied(view, file, embedding);
+    return fmt::format("surplus {} {}", view.name, io::shape_text(view.shape));
+  };
+  const auto model = config->build();
+  io::TensorFile weights = our_tensors(*model, names, config->layer, file, problem_of_surplus);
+  return {std::move(config), std::move(weights)};
+}
+
+void write_hub(const ModelContents& contents, const fs::path& folder, uint64_t max_shard_bytes) {
+  const auto& config = dynamic_cast<const TransformerConfig&>(*contents.config);
+  Json tree = config_to_hub(config);
+  tree["torch_dtype"] = torch_name(contents.weights.find("embed.weight")->dtype);
+  tree["bos_token_id"] = token_or_null(contents.tokenizer.bos);
+  tree["eos_token_id"] = token_or_null(contents.tokenizer.eos);
+  const io::TensorFile file = their_tensors(contents.weights, names_of_hub(tree, "convert"), config.layer);
+  io::write_tensors(folder, "model", file.tensors(), max_shard_bytes);
+  write_file_atomically(folder / "config.json", tree.dump(2) + "\n");
+  write_texts(contents.tokenizer.files, folder);
 }
 
 }  // namespace megalodon

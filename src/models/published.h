@@ -2,19 +2,21 @@
 // hyperparameters under "model", consolidate_config.json.
 #pragma once
 
-#include "models/weights.h"
+#include "models/megalodon.h"
+#include "models/model_contents.h"
 
 namespace megalodon {
 
-/// Reads a published folder and writes ours into `target` (atomically), in the dtype of the source. The published form
-/// does not say what the tokens are; `tokenizer` does, as config.json has it: {"type": "none"} for a model that only
-/// counts in tokens. `files` are what the tokenizer needs beside it. Throws Error where it has more tokens than the
-/// model reads.
-void import_published(const fs::path& source, const fs::path& target,
-                      nlohmann::ordered_json tokenizer = {{"type", "none"}}, const std::vector<TextPart>& files = {});
-/// The way back; the result loads in the published code and in import_published().
-void export_published(const fs::path& source, const fs::path& target);
+/// Of hyperparameters under the published keys, which are ours, beside `others`, which say nothing about the function.
+/// Throws UsageError for a key that is none of both.
+MegalodonConfig config_from_published(nlohmann::ordered_json tree, std::initializer_list<const char*> others,
+                                      const std::string& source);
 
 bool is_published(const fs::path& folder);
+/// In the dtype of the source. The published form does not say what the tokens are; where its SentencePiece model is,
+/// it does: "published_path" of `tokenizer`, kept for the way back.
+ModelContents read_published(const fs::path& folder);
+/// A Megalodon, into an existing folder; the result loads in the published code.
+void write_published(const ModelContents& contents, const fs::path& folder);
 
 }  // namespace megalodon

@@ -100,15 +100,15 @@ TEST(Hub, RowsThatAreWrittenAreReadBack) {
   TransformerConfig config = tiny_transformer("rotary");
   config.layer.num_kv_heads = 2;
   const auto model = noisy_model(config);
-  for (const auto names : {TransformerNames::kHubLlama, TransformerNames::kHubMpt}) {
+  for (const auto names : {PublishedNames::kHubLlama, PublishedNames::kHubMpt}) {
     const std::string name = "layers.1.attention.wk.weight";
     const Tensor ours = model->named_parameters()[name].detach();
     const PublishedPart part = published_part(names, name);
-    const Tensor there = torch::zeros({names == TransformerNames::kHubMpt ? 32 : 8, 16});
+    const Tensor there = torch::zeros({names == PublishedNames::kHubMpt ? 32 : 8, 16});
     write_our_rows(ours, part, config.layer, there);
     EXPECT_TRUE(torch::equal(our_rows(there, part, config.layer), ours)) << part.name;
   }
-  EXPECT_THROW(published_part(TransformerNames::kHubMpt, "layers.0.feed_forward.w3.weight"), Error);
+  EXPECT_THROW(published_part(PublishedNames::kHubMpt, "layers.0.feed_forward.w3.weight"), Error);
 }
 
 using Json = nlohmann::ordered_json;

@@ -96,11 +96,10 @@ NamedTensors named_weights(const Model& model) {
   return weights;
 }
 
-std::string problem_of_parameter(const io::TensorView* view, const std::string& name, const Tensor& parameter) {
-  if (view == nullptr) return fmt::format("missing {} {}", name, io::shape_text(parameter.sizes()));
-  if (parameter.sizes() != torch::IntArrayRef(view->shape))
-    return fmt::format("{}: expected shape {}, got {}", name, io::shape_text(parameter.sizes()),
-                       io::shape_text(view->shape));
+std::string problem_of_parameter(const io::TensorView* view, const std::string& name, torch::IntArrayRef shape) {
+  if (view == nullptr) return fmt::format("missing {} {}", name, io::shape_text(shape));
+  if (shape != torch::IntArrayRef(view->shape))
+    return fmt::format("{}: expected shape {}, got {}", name, io::shape_text(shape), io::shape_text(view->shape));
   constexpr std::array kFloating = {Dtype::F32, Dtype::BF16, Dtype::F16, Dtype::F64};
   if (std::find(kFloating.begin(), kFloating.end(), view->dtype) == kFloating.end())
     return fmt::format("{}: expected floating-point numbers, got {}", name, io::dtype_name(view->dtype));
@@ -117,7 +116,7 @@ void check_weights(const Model& model, const io::TensorFile& file) {
   std::set<std::string> known;
   for (const auto& [name, parameter] : named_weights(model)) {
     known.insert(name);
-    problems.push_back(problem_of_parameter(file.find(name), name, parameter));
+    problems.push_back(problem_of_parameter(file.find(name), name, parameter.sizes()));
   }
   for (const io::TensorView& view : file.tensors())
     if (known.count(view.name) == 0) problems.push_back(problem_of_surplus(view, file, model));

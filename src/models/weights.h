@@ -25,8 +25,8 @@ io::TensorView to_view(const std::string& name, const Tensor& tensor);
 /// Parameters by name, tied ones once, in the order of the architecture.
 NamedTensors named_weights(const Model& model);
 
-/// Why the file's tensor cannot fill `parameter`; "" if it can.
-std::string problem_of_parameter(const io::TensorView* view, const std::string& name, const Tensor& parameter);
+/// Why the file's tensor (null: there is none) cannot fill a parameter of that shape; "" if it can.
+std::string problem_of_parameter(const io::TensorView* view, const std::string& name, torch::IntArrayRef shape);
 /// Throws Error listing those that are not "".
 void check_no_problems(std::vector<std::string> problems);
 /// Throws Error listing every name that is missing, surplus, misshapen or of a wrong type. Reads no parameter's memory.

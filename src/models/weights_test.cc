@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "base/testing.h"
+#include "models/convert.h"
 #include "models/published.h"
 #include "models/testing.h"
 
@@ -48,9 +49,9 @@ TEST_F(Weights, PublishedRoundTripsThreeTimesBitwise) {
   for (const bool tied : {false, true}) {
     const auto model = saved_model(tied, "none");
     for (int round = 0; round < 3; ++round) {
-      export_published(folder_ / "model", folder_ / "published");
+      convert(folder_ / "model", folder_ / "published");
       EXPECT_TRUE(is_published(folder_ / "published"));
-      import_published(folder_ / "published", folder_ / "model");
+      convert(folder_ / "published", folder_ / "model");
     }
     const LoadedModel loaded = load_model(folder_ / "model");
     for (const auto& [name, tensor] : named_weights(*model))
@@ -62,7 +63,7 @@ TEST_F(Weights, PublishedRoundTripsThreeTimesBitwise) {
 TEST_F(Weights, PublishedBfloat16IsWidenedWithoutItsBuffers) {
   for (const bool tied : {false, true}) {
     const auto model = saved_model(tied, "none");
-    export_published(folder_ / "model", folder_ / "published");
+    convert(folder_ / "model", folder_ / "published");
     const fs::path weights = folder_ / "published" / "consolidated.pth";
     {
       const io::TensorFile file = io::read_torch_file(weights);
@@ -74,7 +75,7 @@ TEST_F(Weights, PublishedBfloat16IsWidenedWithoutItsBuffers) {
       }
       io::write_torch_file(weights, views);
     }
-    import_published(folder_ / "published", folder_ / "model");
+    convert(folder_ / "published", folder_ / "model");
     const LoadedModel loaded = load_model(folder_ / "model");
     for (const auto& [name, tensor] : named_weights(*model)) {
       const Tensor got = loaded.model->named_parameters()[name];
@@ -87,15 +88,16 @@ TEST_F(Weights, PublishedBfloat16IsWidenedWithoutItsBuffers) {
 TEST_F(Weights, ImportedModelsBringTheirTokenizer) {
   const auto model = noisy_model(tiny_config());
   save_model(*model, {{"type", "none"}}, folder_ / "model");
-  export_published(folder_ / "model", folder_ / "published");
+  convert(folder_ / "model", folder_ / "published");
   const int64_t vocabulary = tiny_config().vocab_size;
   const Json tokenizer = {{"type", "sentencepiece"}, {"sha256", "00"}, {"vocabulary", vocabulary}};
-  import_published(folder_ / "published", folder_ / "model", tokenizer, {{"tokenizer.model", "content"}});
+  ConvertOptions options;
+  options.tokenizer = {.description = tokenizer, .files = {{"tokenizer.model", "content"}}};
+  convert(folder_ / "published", folder_ / "model", options);
   EXPECT_EQ(load_model(folder_ / "model").tokenizer["sha256"], "00");
   EXPECT_EQ(read_file(folder_ / "model" / "tokenizer.model"), "content");
-  Json larger = tokenizer;
-  larger["vocabulary"] = vocabulary + 1;
-  const std::string message = error_of([&] { import_published(folder_ / "published", folder_ / "model", larger, {}); });
+  options.tokenizer->description["vocabulary"] = vocabulary + 1;
+  const std::string message = error_of([&] { convert(folder_ / "published", folder_ / "model", options); });
   EXPECT_NE(message.find(fmt::format("{} tokens", vocabulary + 1)), std::string::npos) << message;
 }
 

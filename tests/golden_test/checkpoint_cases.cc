@@ -7,6 +7,7 @@
 
 #include "base/temporary_folder.h"
 #include "model_cases.h"
+#include "models/convert.h"
 #include "models/published.h"
 #include "models/weights.h"
 
@@ -20,7 +21,7 @@ bool is_buffer(const std::string& name) {
 
 /// What makes two tensors different, or "". A buffer of the second may be wider than that of the first: published
 /// bfloat16 checkpoints hold rounded frequencies, ours never do.
-std::string difference(const io::TensorView& a, const io::TensorView& b) {
+std::string view_difference(const io::TensorView& a, const io::TensorView& b) {
   if (is_buffer(a.name) && a.dtype != b.dtype && a.shape == b.shape) {
     const Tensor narrowed = to_tensor(b).to(to_torch(a.dtype));
     return torch::equal(to_tensor(a), narrowed) ? "" : a.name + ": other values";
@@ -29,18 +30,6 @@ std::string difference(const io::TensorView& a, const io::TensorView& b) {
     return fmt::format("{}: {} {} against {} {}", a.name, io::dtype_name(a.dtype), io::shape_text(a.shape),
                        io::dtype_name(b.dtype), io::shape_text(b.shape));
   return std::equal(a.bytes.begin(), a.bytes.end(), b.bytes.begin(), b.bytes.end()) ? "" : a.name + ": other bytes";
-}
-
-/// The same for two files, in whatever order their tensors are.
-std::string difference(const io::TensorFile& a, const io::TensorFile& b) {
-  for (const auto& view : a.tensors()) {
-    const io::TensorView* other = b.find(view.name);
-    if (other == nullptr) return view.name + " is in the first only";
-    if (const std::string text = difference(view, *other); !text.empty()) return text;
-  }
-  for (const auto& view : b.tensors())
-    if (a.find(view.name) == nullptr) return view.name + " is in the second only";
-  return "";
 }
 
 /// The stems of the model cases with this configuration and these weights.
@@ -84,13 +73,24 @@ std::set<std::string> published_parameters(const Json& keys) {
 
 }  // namespace
 
+std::string difference(const io::TensorFile& a, const io::TensorFile& b) {
+  for (const auto& view : a.tensors()) {
+    const io::TensorView* other = b.find(view.name);
+    if (other == nullptr) return view.name + " is in the first only";
+    if (const std::string text = view_difference(view, *other); !text.empty()) return text;
+  }
+  for (const auto& view : b.tensors())
+    if (a.find(view.name) == nullptr) return view.name + " is in the second only";
+  return "";
+}
+
 void check_checkpoint(const fs::path& folder, const std::vector<fs::path>& stems, Comparer& comparer) {
   const io::TensorFile state = io::read_torch_file(folder / "consolidated.pth");
   const MegalodonConfig config =
       read_config(read_json(folder / "config.json").at("model"), (folder / "config.json").string());
 
   TemporaryFolder temporary;
-  import_published(folder, temporary / "imported");
+  convert(folder, temporary / "imported");
   const LoadedModel loaded = load_model(temporary / "imported");
   loaded.model->to(target().device);
   loaded.model->set_precision(target().precision);
@@ -102,11 +102,11 @@ void check_checkpoint(const fs::path& folder, const std::vector<fs::path>& stems
                    "cannot be compared: no model case has this configuration and these weights");
   for (const fs::path& stem : matching) compare_logits(stem, *loaded.model, comparer);
 
-  export_published(temporary / "imported", temporary / "exported");
+  convert(temporary / "imported", temporary / "exported");
   comparer.require(is_published(temporary / "exported"), "export", "is not a published folder");
   const std::string exported = difference(state, io::read_torch_file(temporary / "exported" / "consolidated.pth"));
   comparer.require(exported.empty(), "exported state dict", "differs from the original: " + exported);
-  import_published(temporary / "exported", temporary / "again");
+  convert(temporary / "exported", temporary / "again");
   const std::string again = difference(io::read_safetensors(temporary / "imported" / "model.safetensors"),
                                        io::read_safetensors(temporary / "again" / "model.safetensors"));
   comparer.require(again.empty(), "weights after export and import", "differ: " + again);

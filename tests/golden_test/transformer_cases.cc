@@ -9,6 +9,8 @@
 #include "base/check.h"
 #include "base/temporary_folder.h"
 #include "cases.h"
+#include "checkpoint_cases.h"
+#include "models/convert.h"
 #include "models/hub.h"
 #include "ops/rotary/rotary.h"
 
@@ -23,7 +25,7 @@ constexpr Tolerance kTable{1e-10};
 /// The parameters of a module under the names of a case.
 class Published {
  public:
-  Published(torch::nn::Module& module, TransformerNames names, const TransformerLayerConfig& layer)
+  Published(torch::nn::Module& module, PublishedNames names, const TransformerLayerConfig& layer)
       : module_(module), names_(names), layer_(layer) {}
 
   void load(const Pass& pass) const {
@@ -55,7 +57,7 @@ class Published {
 
  private:
   torch::nn::Module& module_;
-  TransformerNames names_;
+  PublishedNames names_;
   TransformerLayerConfig layer_;
 };
 
@@ -120,7 +122,7 @@ void compare_stream(Pass& pass, Model& model, const Tensor& tokens_BL) {
   }
 }
 
-void compare_language_model(Pass& pass, const TransformerConfig& config, TransformerNames names) {
+void compare_language_model(Pass& pass, const TransformerConfig& config, PublishedNames names) {
   const auto model = config.build();
   model->set_precision(target().precision);
   const Published published(*model, names, config.layer);
@@ -146,7 +148,7 @@ void compare_language_model(Pass& pass, const TransformerConfig& config, Transfo
   published.finish(pass, loss);
 }
 
-void compare_block(Pass& pass, const TransformerLayerConfig& config, TransformerNames names) {
+void compare_block(Pass& pass, const TransformerLayerConfig& config, PublishedNames names) {
   TransformerLayer layer(config);
   layer.set_precision(target().precision);
   const Published published(layer, names, config);
@@ -225,7 +227,7 @@ void run_alibi(Pass& pass) {
 // ---- layers and models ----------------------------------------------------------------------------------------------
 
 void run_llama_block(Pass& pass) {
-  compare_block(pass, llama_config(pass.source().config()).layer, TransformerNames::kLlama);
+  compare_block(pass, llama_config(pass.source().config()).layer, PublishedNames::kLlama);
 }
 
 void run_mpt_block(Pass& pass) {
@@ -236,11 +238,11 @@ void run_mpt_block(Pass& pass) {
     const Tensor bias_HL = slope_H.unsqueeze(1) * torch::arange(1 - length, 1, slope_H.options());
     pass.output("attn_bias", bias_HL.view({1, config.num_heads, 1, length}));
   }
-  compare_block(pass, config, TransformerNames::kHubMpt);
+  compare_block(pass, config, PublishedNames::kHubMpt);
 }
 
 void run_llama_model(Pass& pass) {
-  compare_language_model(pass, llama_config(pass.source().config()), TransformerNames::kLlama);
+  compare_language_model(pass, llama_config(pass.source().config()), PublishedNames::kLlama);
 }
 
 void run_hub_model(Pass& pass) {
@@ -253,7 +255,7 @@ void run_torch_stack(Pass& pass) {
   const bool is_decoder = pass.source().kind().starts_with("transformer_decoder");
   const bool is_layer = pass.source().kind().ends_with("_layer");
   const TransformerLayerConfig layer = torch_layer(config, is_decoder);
-  const auto names = is_decoder ? TransformerNames::kTorchDecoder : TransformerNames::kTorchEncoder;
+  const auto names = is_decoder ? PublishedNames::kTorchDecoder : PublishedNames::kTorchEncoder;
   const auto mask = [&](const char* name) {
     const Tensor given = pass.find(name);
     return given.defined() ? given.to(torch::kBool) : given;
@@ -280,7 +282,8 @@ void run_torch_stack(Pass& pass) {
 void check_hub_checkpoint(const fs::path& folder, Comparer& comparer) {
   const Case source(folder / "logits");
   TemporaryFolder temporary;
-  import_hub(folder, temporary / "imported");
+  const Conversion imported = convert(folder, temporary / "imported");
+  comparer.require(imported.stored.has_value(), "conversion", "did not compare the logits beside the checkpoint");
   const LoadedModel loaded = load_model(temporary / "imported");
   loaded.model->to(target().device);
   loaded.model->set_precision(target().precision);
@@ -297,13 +300,24 @@ void check_hub_checkpoint(const fs::path& folder, Comparer& comparer) {
   pass.output("logits_incremental", in_pieces(*loaded.model, tokens_BL, pieces, carry));
   source.check_all_compared(comparer);
 
+  convert(temporary / "imported", temporary / "exported");
+  const std::string tensors =
+      difference(io::read_tensors(folder, "model"), io::read_tensors(temporary / "exported", "model"));
+  comparer.require(tensors.empty(), "exported tensors", "differ from the original: " + tensors);
+  const auto config_of = [](const fs::path& path) {
+    TransformerConfig config = config_from_hub(read_json(path / "config.json"), path.string());
+    return config::write(config);
+  };
+  comparer.require(config_of(folder) == config_of(temporary / "exported"), "exported configuration",
+                   "reads as another than the original");
+
   if (!source.json().contains("twin")) return;
   const fs::path stem = folder.parent_path() / source.json().at("twin").at("golden").get<std::string>();
   if (!fs::exists(fs::path(stem) += ".json"))
     return comparer.note("the twin " + stem.filename().string() + " is not here");
   const Case twin(stem);
   for (const auto& [name, weight] : named_weights(*loaded.model)) {
-    const PublishedPart part = published_part(TransformerNames::kLlama, name);
+    const PublishedPart part = published_part(PublishedNames::kLlama, name);
     const Tensor expected = twin.tensor("param." + part.name);
     comparer.equal("param." + part.name + " of the twin", weight, part.plus_one ? expected - 1 : expected);
   }
