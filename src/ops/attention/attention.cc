@@ -23,41 +23,73 @@ void check_inputs(const Tensor& q, const Tensor& k, const Tensor& v, const Atten
         "[attention] padding must be of the {} keys of a whole sequence, got {}", c10::str(keys),
         c10::str(o.padding_BJ.sizes()));
   check(has_prior == o.prior_v_BTGV.defined(), "[attention] prior_k and prior_v must be given together");
-  check(!o.causal || k.size(1) == q.size(1), "[attention] causal queries must be as many as keys, got {} and {}",
-        q.size(1), k.size(1));
-  check(o.causal || (!has_prior && !o.starts_BL.defined() && o.chunk_size == 0 && o.window == 0),
-        "[attention] chunks, windows, documents and priors are of causal attention");
+  check((!o.causal && o.chunk_size == 0) || k.size(1) == q.size(1),
+        "[attention] queries must be as many as keys where they are causal or in chunks, got {} and {}", q.size(1),
+        k.size(1));
+  check(o.causal || (!has_prior && !o.starts_BL.defined() && o.window == 0),
+        "[attention] windows, documents and priors are of causal attention");
 }
 
-/// The bias as one more feature: 1 in the queries, slope · j in the keys, j counted back from the last key.
-struct WithBias {
-  explicit WithBias(const AttentionOptions& options, int64_t keys)
-      : slope_H(options.slope_H), step_J(torch::arange(1 - keys, 1, torch::kFloat32)) {}
-  Tensor query(const Tensor& q_BLHK) const { return torch::constant_pad_nd(q_BLHK, {0, 1}, 1); }
+constexpr double kNever = -1e30;  // of a key that nobody sees: finite, for what sees none to be 0 and not NaN
+
+/// What is added to the scores of a key, as one more feature: 1 in the queries, in the keys slope · j, j counted back
+/// from the last, or kNever.
+class Bias {
+ public:
+  Bias(const AttentionOptions& options, int64_t keys)
+      : slope_H_(options.slope_H),
+        padding_BJ_(options.padding_BJ),
+        step_J_(torch::arange(1 - keys, 1, torch::kFloat32)) {}
+
+  static Tensor query(const Tensor& q_BLHK) { return torch::constant_pad_nd(q_BLHK, {0, 1}, 1); }
+
   /// Of keys `begin` …
   Tensor key(const Tensor& k_BJHK, int64_t begin) const {
-    const int64_t B = k_BJHK.size(0), J = k_BJHK.size(1), H = k_BJHK.size(2);
-    const Tensor bias_JH = step_J.narrow(0, begin, J).to(k_BJHK.options()).unsqueeze(1) * slope_H.to(k_BJHK.options());
-    return torch::cat({k_BJHK, bias_JH.view({1, J, H, 1}).expand({B, J, H, 1})}, 3);
+    Tensor bias_BJH = torch::zeros(k_BJHK.sizes().slice(0, 3), k_BJHK.options());
+    if (slope_H_.defined())
+      bias_BJH = bias_BJH + step_J_.narrow(0, begin, k_BJHK.size(1)).to(k_BJHK.options()).unsqueeze(1) *
+                                slope_H_.to(k_BJHK.options());
+    if (padding_BJ_.defined()) bias_BJH = bias_BJH.masked_fill(padding_BJ_.unsqueeze(2), kNever);
+    return torch::cat({k_BJHK, bias_BJH.unsqueeze(3)}, 3);
   }
 
-  Tensor slope_H, step_J;
+ private:
+  Tensor slope_H_, padding_BJ_, step_J_;
 };
+
+/// Each chunk as a row of its own, [B·chunks,C,..], the last one filled up with padding.
+Tensor attention_in_chunks(const Tensor& q_BLHK, const Tensor& k_BLGK, const Tensor& v_BLGV,
+                           const AttentionOptions& options) {
+  const int64_t B = q_BLHK.size(0), L = q_BLHK.size(1), C = options.chunk_size, chunks = (L + C - 1) / C;
+  const int64_t missing = chunks * C - L;
+  const auto fold = [&](const Tensor& t) {
+    return torch::constant_pad_nd(t, {0, 0, 0, 0, 0, missing}).reshape({B * chunks, C, t.size(2), t.size(3)});
+  };
+  AttentionOptions of_chunk = options;
+  of_chunk.chunk_size = 0;
+  if (options.padding_BJ.defined() || missing > 0) {
+    const Tensor padding_BL =
+        options.padding_BJ.defined() ? options.padding_BJ : torch::zeros({B, L}, q_BLHK.options().dtype(torch::kBool));
+    of_chunk.padding_BJ = torch::constant_pad_nd(padding_BL, {0, missing}, true).view({B * chunks, C});
+  }
+  const Tensor y = attention(fold(q_BLHK), fold(k_BLGK), fold(v_BLGV), of_chunk);
+  return y.view({B, chunks * C, y.size(2), y.size(3)}).narrow(1, 0, L);
+}
 
 }  // namespace
 
 Tensor attention(const Tensor& q_BLHK, const Tensor& k_BJGK, const Tensor& v_BJGV, const AttentionOptions& options) {
   check_inputs(q_BLHK, k_BJGK, v_BJGV, options);
-  if (!options.causal || options.padding_BJ.defined()) return ref::attention(q_BLHK, k_BJGK, v_BJGV, options);
-  const bool biased = options.slope_H.defined(), has_prior = options.prior_k_BTGK.defined();
+  if (!options.causal && options.chunk_size > 0) return attention_in_chunks(q_BLHK, k_BJGK, v_BJGV, options);
+  const bool biased = options.slope_H.defined() || options.padding_BJ.defined() || !options.causal;
+  const bool has_prior = options.prior_k_BTGK.defined();
   const int64_t groups = q_BLHK.size(2) / k_BJGK.size(2);
   const auto wide = [&](const Tensor& t) {
     return biased && t.scalar_type() == torch::kBFloat16 ? t.to(torch::kFloat32) : t;
   };
-  const auto of_heads = [&](const Tensor& t) {
-    return t.defined() && groups > 1 ? wide(t).repeat_interleave(groups, 2) : wide(t);
-  };
-  Tensor q = options.scale == 1 ? wide(q_BLHK) : wide(q_BLHK) * options.scale, k = of_heads(k_BJGK);
+  const auto of_heads = [&](const Tensor& t) { return groups > 1 ? wide(t).repeat_interleave(groups, 2) : wide(t); };
+  Tensor q = options.scale == 1 ? wide(q_BLHK) : wide(q_BLHK) * options.scale;
+  Tensor k = of_heads(k_BJGK), v = of_heads(v_BJGV);
   ChunkAttentionOptions chunks;
   chunks.chunk_size = options.chunk_size, chunks.window = options.window;
   chunks.starts_BL = options.starts_BL, chunks.position_B = options.position_B;
@@ -67,11 +99,19 @@ Tensor attention(const Tensor& q_BLHK, const Tensor& k_BJGK, const Tensor& v_BJG
     chunks.prior_k_BTHK = of_heads(options.prior_k_BTGK), chunks.prior_v_BTHV = of_heads(options.prior_v_BTGV);
   if (biased) {
     const int64_t prior = has_prior ? options.prior_k_BTGK.size(1) : 0;
-    const WithBias with_bias(options, prior + k.size(1));
-    q = with_bias.query(q), k = with_bias.key(k, prior);
-    if (has_prior) chunks.prior_k_BTHK = with_bias.key(chunks.prior_k_BTHK, 0);
+    const Bias bias(options, prior + k.size(1));
+    q = Bias::query(q), k = bias.key(k, prior);
+    if (has_prior) chunks.prior_k_BTHK = bias.key(chunks.prior_k_BTHK, 0);
   }
-  return chunk_attention(q, k, of_heads(v_BJGV), chunks).to(q_BLHK.scalar_type());
+  if (options.padding_BJ.defined()) v = v.masked_fill(options.padding_BJ.unsqueeze(2).unsqueeze(3), 0);
+  if (!options.causal) {
+    // All keys are prior ones, which every query sees; behind them stand as many as queries, of no weight.
+    chunks.prior_k_BTHK = k, chunks.prior_v_BTHV = v;
+    k = torch::zeros(q.sizes(), q.options());
+    k.select(3, -1).fill_(kNever);
+    v = torch::zeros({q.size(0), q.size(1), q.size(2), v.size(3)}, v.options());
+  }
+  return chunk_attention(q, k, v, chunks).to(q_BLHK.scalar_type());
 }
 
 }  // namespace megalodon::ops

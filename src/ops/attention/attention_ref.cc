@@ -17,6 +17,10 @@ Tensor visible(int64_t batch, int64_t length, int64_t prior, const AttentionOpti
     const Tensor key_J = torch::arange(prior + length, begin_BL1.options());
     const Tensor last_L1 = torch::arange(prior, prior + length, begin_BL1.options()).unsqueeze(-1);
     visible_BHLJ = ((key_J >= begin_BL1) & (key_J <= last_L1)).unsqueeze(1);
+  } else if (options.chunk_size > 0) {
+    const Tensor chunk_L = torch::arange(length, torch::TensorOptions().dtype(torch::kInt64).device(device))
+                               .div(options.chunk_size, "floor");
+    visible_BHLJ = (chunk_L.unsqueeze(1) == chunk_L).view({1, 1, length, length});
   }
   if (!options.padding_BJ.defined()) return visible_BHLJ;
   const Tensor unpadded_B11J = ~options.padding_BJ.to(device, torch::kBool).unsqueeze(1).unsqueeze(1);

@@ -15,6 +15,8 @@ struct Case {
   int64_t B, L, H, G, K, V;
   bool biased = false;
   int64_t chunk = 0, window = 0, T = 0;
+  bool causal = true;
+  int64_t padding = 0;  // steps at the end of row b that are padding: b · padding
 };
 
 const std::vector<Case> kCases = {
@@ -26,6 +28,13 @@ const std::vector<Case> kCases = {
     {2, 90, 4, 2, 8, 8, false, 0, 17},
     {1, 90, 2, 2, 8, 8, true, 0, 30, 29},
     {2, 9, 4, 2, 8, 8, true, 0, 0, 40},
+    {2, 70, 4, 2, 8, 6, false, 0, 0, 0, true, 33},
+    {1, 1, 1, 1, 8, 8, false, 0, 0, 0, false},
+    {2, 70, 4, 2, 8, 6, true, 0, 0, 0, false},
+    {3, 90, 2, 2, 16, 8, false, 0, 0, 0, false, 45},
+    {2, 96, 2, 1, 8, 8, false, 32, 0, 0, false},
+    {3, 90, 2, 2, 8, 8, true, 32, 0, 0, false, 30},
+    {1, 9, 2, 2, 8, 8, false, 32, 0, 0, false},
 };
 
 /// q, k, v and, where T > 0, prior_k, prior_v, in float64.
@@ -41,6 +50,8 @@ AttentionOptions make_options(const Case& c) {
   o.scale = 1 / std::sqrt(static_cast<double>(c.K));
   o.chunk_size = c.chunk, o.window = c.window;
   if (c.biased) o.slope_H = torch::pow(0.5, torch::arange(1, c.H + 1, torch::kFloat64));
+  o.causal = c.causal;
+  if (c.padding > 0) o.padding_BJ = torch::arange(c.L) >= c.L - c.padding * torch::arange(c.B).unsqueeze(1);
   return o;
 }
 
@@ -73,8 +84,8 @@ TEST(Attention, WhatSeesNothingIsZeroAndHasNoGradient) {
 TEST(Attention, MatchesTheReference) {
   torch::manual_seed(1);
   for (const Case& c : kCases) {
-    SCOPED_TRACE(
-        fmt::format("L{} H{} G{} biased {} chunk {} window {} T{}", c.L, c.H, c.G, c.biased, c.chunk, c.window, c.T));
+    SCOPED_TRACE(fmt::format("L{} H{} G{} biased {} chunk {} window {} T{} causal {} padding {}", c.L, c.H, c.G,
+                             c.biased, c.chunk, c.window, c.T, c.causal, c.padding));
     const auto inputs = make_inputs(c);
     const Tensor dy = torch::randn({c.B, c.L, c.H, c.V}, torch::kFloat64);
     const auto expected = run(ref::attention, inputs, make_options(c), dy);
@@ -99,6 +110,20 @@ TEST(Attention, GradientsMatch) {
   padded.causal = false;
   padded.padding_BJ = torch::tensor({{false, true, false, false, true}});
   check_gradients(scalar(padded), make_inputs(c));
+}
+
+/// Queries of another sequence, fewer or more than the keys.
+TEST(Attention, EveryQuerySeesEveryKeyOfAnotherSequence) {
+  torch::manual_seed(6);
+  const Case c{2, 20, 4, 2, 8, 6, false, 0, 0, 0, false, 7};
+  for (const int64_t queries : {3, 50}) {
+    auto x = make_inputs(c);
+    x[0] = torch::randn({2, queries, 4, 8}, torch::kFloat64);
+    const Tensor dy = torch::randn({2, queries, 4, 6}, torch::kFloat64);
+    const auto expected = run(ref::attention, x, make_options(c), dy);
+    const auto got = run(attention, x, make_options(c), dy.to(torch::kFloat32));
+    for (size_t i = 0; i < got.size(); ++i) EXPECT_TRUE(close(got[i], expected[i], 2e-5, 1e-6)) << queries << " " << i;
+  }
 }
 
 /// Heads that share keys and values are heads with copies of them.
@@ -140,6 +165,7 @@ TEST(Attention, WrongInputsAreNamed) {
   refuses([](auto& o) { o.padding_BJ = torch::zeros({2, 6}, torch::kBool); });
   refuses([](auto& o) { o.causal = false, o.window = 3; });
   refuses([&](auto& o) { o.prior_k_BTGK = x[1]; });
+  refuses([](auto& o) { o.causal = false, o.starts_BL = torch::zeros({2, 7}, torch::kBool); });
   EXPECT_THROW(attention(x[0].narrow(2, 0, 3), x[1], x[2], {}), Error);
   EXPECT_THROW(attention(x[0].narrow(1, 0, 3), x[1], x[2], {}), Error);
 }
