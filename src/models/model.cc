@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "models/encoder.h"
 #include "ops/linear_cross_entropy/linear_cross_entropy.h"
 
 namespace megalodon {
@@ -38,6 +39,10 @@ Tensor to_device(const Tensor& t, torch::Device device) {
 }
 
 }  // namespace
+
+std::unique_ptr<Encoder> ModelConfig::build_encoder() const {
+  fail_usage("[model.arch] {} reads from left to right only and makes no encoder", architecture());
+}
 
 double ModelInfo::mean_forward_flops(int64_t length) const {
   if (length == 0) return 0;

@@ -13,6 +13,7 @@
 namespace megalodon {
 
 class Model;
+class Encoder;
 
 /// An architecture's hyperparameters.
 class ModelConfig {
@@ -25,6 +26,9 @@ class ModelConfig {
   virtual std::unique_ptr<ModelConfig> clone() const = 0;
   /// A model with float32 parameters that hold nothing meaningful yet: init_weights() or load_weights() comes next.
   virtual std::unique_ptr<Model> build() const = 0;
+  /// The layers alone, over whole sequences and seeing both directions, with a norm at the end where the architecture
+  /// has one; vocabulary and outputs play no part. As build(), and throws UsageError where there is no such thing.
+  virtual std::unique_ptr<Encoder> build_encoder() const;
   virtual int64_t vocabulary() const = 0;
   virtual int64_t outputs() const = 0;  // classes of the output layer; normally the vocabulary
 };
@@ -33,7 +37,7 @@ class ModelConfig {
 struct ModelInput {
   Tensor tokens_BL;        // int64
   Tensor starts_BL;        // bool, true where a document begins; undefined: nowhere but where the stream does
-  Tensor padding_BL = {};  // bool, true at steps that attention does not look at; undefined: none. Transformers only
+  Tensor padding_BL = {};  // bool, true where a row has no step; undefined: nowhere. Transformers and encoders
 };
 
 /// Of the keys and values that attention keeps of a stream.

@@ -96,8 +96,9 @@ ops::RecurrenceOut S4Convolution::scan(const Tensor& x_BLD, const ops::Recurrenc
   return nn::run(recurrence, x_BLD, skip_CD_, options);
 }
 
-void S4Convolution::init_weights(const S4Init& init, uint64_t key) {
+void S4Convolution::init_weights(uint64_t key) {
   torch::NoGradGuard no_grad;
+  const S4Init& init = config_.init;
   const auto pairs = [](const Tensor& z) { return torch::view_as_real(z.resolve_conj()); };
   nn::uniform(parameters_.inv_dt, std::log(init.dt_min), std::log(init.dt_max), derive_key(key, 0));
   parameters_.B.zero_();
@@ -125,43 +126,43 @@ void S4Convolution::init_weights(const S4Init& init, uint64_t key) {
 // ---- block and layer ------------------------------------------------------------------------------------------------
 
 S4Block::S4Block(const S4LayerConfig& config)
-    : convolution_(register_module("layer", std::make_shared<S4Convolution>(config))),
+    : dropout_(config.dropout),
+      convolution_(register_module("layer", std::make_shared<S4Convolution>(config))),
       output_(*this, "output_linear.0", config.features * config.channels, 2 * config.features, /*with_bias=*/true) {}
 
-Tensor S4Block::forward(const Tensor& x_BLD, const Tensor& starts_BL, Carry& carry, int64_t slot, double dropout,
+Tensor S4Block::forward(const Tensor& x_BLD, const Tensor& starts_BL, Carry& carry, int64_t slot,
                         uint64_t dropout_key) {
   const Tensor y_BLE = torch::gelu(convolution_->forward(x_BLD, starts_BL, carry, slot));
-  const Tensor dropped_BLE = drop(y_BLE, dropout, dropout_key, kOnS4Activation, is_training());
+  const Tensor dropped_BLE = drop(y_BLE, dropout_, dropout_key, kOnS4Activation, is_training());
   return torch::glu(output_(dropped_BLE, precision_), -1);
 }
 
-void S4Block::init_weights(const S4Init& init, uint64_t key) {
+void S4Block::init_weights(uint64_t key) {
   torch::NoGradGuard no_grad;
-  convolution_->init_weights(init, derive_key(key, 0));
+  convolution_->init_weights(derive_key(key, 0));
   nn::init_linear(output_.weight, "none", derive_key(key, 1));
   output_.bias.zero_();
 }
 
-S4Layer::S4Layer(const S4LayerConfig& config, bool prenorm, double norm_eps, double dropout, const S4Init& init)
-    : prenorm_(prenorm),
-      norm_eps_(norm_eps),
-      dropout_(dropout),
-      init_(init),
+S4Layer::S4Layer(const S4LayerConfig& config)
+    : prenorm_(config.prenorm),
+      norm_eps_(config.norm_eps),
+      dropout_(config.dropout),
       norm_(*this, "norm", config.features),
       block_(register_module("s4", std::make_shared<S4Block>(config))) {}
 
 Tensor S4Layer::forward(const Tensor& x_BLD, const ModelInput& input, Carry& carry, int64_t slot,
                         uint64_t dropout_key) {
   const auto norm = [&](const Tensor& t) { return ops::layer_norm(t, norm_.weight, norm_.bias, norm_eps_); };
-  const Tensor z_BLD =
-      block_->forward(prenorm_ ? norm(x_BLD) : x_BLD, input.starts_BL, carry, slot, dropout_, dropout_key);
+  const Tensor u_BLD = zero_padding(prenorm_ ? norm(x_BLD) : x_BLD, input.padding_BL);
+  const Tensor z_BLD = block_->forward(u_BLD, input.starts_BL, carry, slot, dropout_key);
   const Tensor sum_BLD = x_BLD + drop(z_BLD, dropout_, dropout_key, kOnS4Output, is_training());
   return prenorm_ ? sum_BLD : norm(sum_BLD);
 }
 
-void S4Layer::init_weights(const S4Init& init, uint64_t key) {
+void S4Layer::init_weights(uint64_t key) {
   norm_.init_weights();
-  block_->init_weights(init, key);
+  block_->init_weights(key);
 }
 
 // ---- language model -------------------------------------------------------------------------------------------------
@@ -178,6 +179,7 @@ void S4Config::visit(config::Visitor& v) {
   v.field("kernel_length", kernel_length, "s4: steps that the trained output row is attuned to, about data.seq_len");
   v.field("dt_min", dt_min, "smallest initial step size");
   v.field("dt_max", dt_max, "largest initial step size");
+  v.field("prenorm", prenorm, "norms before the layers; false: behind the sums");
   v.field("norm_eps", norm_eps, "added to variances");
   v.field("dropout", dropout, "on the embedding, the activation and the output of layers");
   v.field("vocab_size", vocab_size, "tokens");
@@ -228,6 +230,8 @@ S4LayerConfig S4Config::layer() const {
   config.features = model_dim, config.state_dim = state_dim, config.channels = channels, config.matrices = num_matrices;
   config.rank = kernel == "s4" ? 1 : 0;
   config.use = {discretization, kernel_length};
+  config.prenorm = prenorm, config.norm_eps = norm_eps, config.dropout = dropout;
+  config.init = {init, dt_min, dt_max};
   return config;
 }
 
@@ -257,9 +261,7 @@ namespace {
 class S4 final : public LayerStack {
  public:
   explicit S4(const S4Config& config) : LayerStack(config.vocab_size, config.model_dim), config_(config) {
-    const S4Init init = {config.init, config.dt_min, config.dt_max};
-    for (int64_t i = 0; i < config.num_layers; ++i)
-      add_layer(std::make_shared<S4Layer>(config.layer(), /*prenorm=*/true, config.norm_eps, config.dropout, init));
+    for (int64_t i = 0; i < config.num_layers; ++i) add_layer(std::make_shared<S4Layer>(config.layer()));
     final_norm_ = nn::Affine(*this, "output.final_norm", config.model_dim);
     add_output(config.outputs(), config.share_emb);
   }
@@ -305,34 +307,17 @@ std::unique_ptr<Model> S4Config::build() const {
   return std::make_unique<S4>(*this);
 }
 
-// ---- classifier -----------------------------------------------------------------------------------------------------
+// ---- encoder --------------------------------------------------------------------------------------------------------
 
-S4Classifier::S4Classifier(const S4ClassifierConfig& config)
-    : config_(config),
-      encoder_(*this, "encoder", config.inputs, config.layer.features, /*with_bias=*/true),
-      decoder_(*this, "decoder", config.layer.features, config.classes, true) {
-  const auto list = register_module("layers", std::make_shared<torch::nn::Module>());
-  for (int64_t i = 0; i < config.num_layers; ++i)
-    layers_.push_back(list->register_module(
-        std::to_string(i), std::make_shared<S4Layer>(config.layer, config.prenorm, config.norm_eps, config.dropout)));
+S4Encoder::S4Encoder(const S4LayerConfig& config, int64_t num_layers) : LayeredEncoder(config.features) {
+  for (int64_t i = 0; i < num_layers; ++i) add_layer(std::make_shared<S4Layer>(config));
 }
 
-Tensor S4Classifier::forward(const Tensor& x_BLI) {
-  NoCarry whole;
-  Tensor x_BLD = encoder_(x_BLI, nn::Precision::kFloat32);
-  for (size_t i = 0; i < layers_.size(); ++i)
-    x_BLD = layers_[i]->forward(x_BLD, {}, whole, 0, derive_key(dropout_key_, i));
-  return decoder_(x_BLD.mean(1), nn::Precision::kFloat32);
-}
-
-void S4Classifier::init_weights(const S4Init& init, uint64_t seed) {
-  torch::NoGradGuard no_grad;
-  uint64_t stream = 0;
-  for (const nn::Linear* linear : {&encoder_, &decoder_}) {
-    nn::init_linear(linear->weight, "none", derive_key(seed, stream++));
-    linear->bias.zero_();
-  }
-  for (const auto& layer : layers_) layer->init_weights(init, derive_key(seed, stream++));
+std::unique_ptr<Encoder> S4Config::build_encoder() const {
+  validate();
+  S4LayerConfig both_directions = layer();
+  both_directions.bidirectional = true;
+  return std::make_unique<S4Encoder>(both_directions, num_layers);
 }
 
 }  // namespace megalodon

@@ -1,13 +1,19 @@
 // S4 (Gu et al., "Efficiently Modeling Long Sequences with Structured State Spaces", 2021) and S4D (Gu et al., "On the
-// Parameterization and Initialization of Diagonal State Space Models", 2022): language model and classifier.
+// Parameterization and Initialization of Diagonal State Space Models", 2022): language model and encoder.
 #pragma once
 
-#include "models/layer_stack.h"
+#include "models/encoder.h"
 #include "nn/kept.h"
 #include "nn/parameters.h"
 #include "nn/state_space.h"
 
 namespace megalodon {
+
+/// Values of a state space at the start.
+struct S4Init {
+  std::string matrix = "lin";  // of nn::diagonal_a(), or for S4 legs
+  double dt_min = 1e-3, dt_max = 1e-1;
+};
 
 /// Of one layer.
 struct S4LayerConfig {
@@ -20,12 +26,9 @@ struct S4LayerConfig {
   int64_t longest_kernel = 0;  // taps beyond are 0; 0: none are
   nn::StateSpaceUse use;       // for S4D the discretization, for S4 the length that C is attuned to
   nn::StateSpaceTransforms transforms;
-};
-
-/// Values of a state space at the start.
-struct S4Init {
-  std::string matrix = "lin";  // of nn::diagonal_a(), or for S4 legs
-  double dt_min = 1e-3, dt_max = 1e-1;
+  bool prenorm = true;
+  double norm_eps = 1e-5, dropout = 0;
+  S4Init init;
 };
 
 /// y = K * x + D x for every channel, [B,L,C·H]. Parameters "D" and "kernel.*" under their published names. S4D scans;
@@ -36,7 +39,7 @@ class S4Convolution final : public torch::nn::Module {
   /// A slot's state is one tensor, complex [B,H,N]. Throws Error where a bidirectional layer or one with a longest
   /// kernel is given a past, a future or documents.
   Tensor forward(const Tensor& x_BLD, const Tensor& starts_BL, Carry& carry, int64_t slot);
-  void init_weights(const S4Init& init, uint64_t key);
+  void init_weights(uint64_t key);
 
  private:
   nn::StateSpace space() const { return nn::state_space(parameters_, config_.transforms); }
@@ -56,77 +59,61 @@ class S4Convolution final : public torch::nn::Module {
 class S4Block final : public torch::nn::Module {
  public:
   explicit S4Block(const S4LayerConfig& config);
-  Tensor forward(const Tensor& x_BLD, const Tensor& starts_BL, Carry& carry, int64_t slot, double dropout,
-                 uint64_t dropout_key);
-  void init_weights(const S4Init& init, uint64_t key);
+  Tensor forward(const Tensor& x_BLD, const Tensor& starts_BL, Carry& carry, int64_t slot, uint64_t dropout_key);
+  void init_weights(uint64_t key);
   void set_precision(nn::Precision precision) { precision_ = precision; }
   nn::Linear& linear() { return output_; }
 
  private:
   nn::Precision precision_ = nn::Precision::kFloat32;
+  double dropout_;
   std::shared_ptr<S4Convolution> convolution_;
   nn::Linear output_;
 };
 
-/// x + S4Block(norm(x)) (prenorm) or norm(x + S4Block(x)), with a layer norm. Parameters "norm.*" and "s4.*".
+/// x + S4Block(norm(x)) (prenorm) or norm(x + S4Block(x)), with a layer norm. Steps of padding reach no other.
+/// Parameters "norm.*" and "s4.*".
 class S4Layer final : public StackedLayer {
  public:
-  S4Layer(const S4LayerConfig& config, bool prenorm, double norm_eps, double dropout, const S4Init& init = {});
+  explicit S4Layer(const S4LayerConfig& config);
   Tensor forward(const Tensor& x_BLD, const ModelInput& input, Carry& carry, int64_t slot,
                  uint64_t dropout_key) override;
-  void init_weights(uint64_t key) override { init_weights(init_, key); }
-  void init_weights(const S4Init& init, uint64_t key);
+  void init_weights(uint64_t key) override;
   void set_precision(nn::Precision precision) override { block_->set_precision(precision); }
   std::vector<nn::Linear*> linears() override { return {&block_->linear()}; }
 
  private:
   bool prenorm_;
   double norm_eps_, dropout_;
-  S4Init init_;
   nn::Affine norm_;
   std::shared_ptr<S4Block> block_;
 };
 
-/// The language model: embedding, layers (prenorm, causal), layer norm, output matrix.
+/// The language model: embedding, causal layers, layer norm, output matrix. The encoder: the layers alone, which see
+/// both directions.
 struct S4Config final : ModelConfig {
   int64_t num_layers = 6, model_dim = 512, state_dim = 64, channels = 1, num_matrices = 0;
   std::string kernel = "s4d", init = "lin", discretization = "zoh";
   int64_t kernel_length = 1024;
   double dt_min = 1e-3, dt_max = 1e-1, norm_eps = 1e-5, dropout = 0;
   int64_t vocab_size = 32000, output_size = -1;
-  bool share_emb = false;
+  bool prenorm = true, share_emb = false;
 
   std::string architecture() const override { return "s4"; }
   void visit(config::Visitor& visitor) override;
   void validate() const override;
   std::unique_ptr<ModelConfig> clone() const override { return std::make_unique<S4Config>(*this); }
   std::unique_ptr<Model> build() const override;
+  std::unique_ptr<Encoder> build_encoder() const override;
   int64_t vocabulary() const override { return vocab_size; }
   int64_t outputs() const override { return output_size > 0 ? output_size : vocab_size; }
   S4LayerConfig layer() const;
 };
 
-/// Sequences of real vectors to classes: linear encoder, layers, mean over time, linear decoder.
-struct S4ClassifierConfig {
-  S4LayerConfig layer;
-  int64_t num_layers = 4, inputs = 1, classes = 10;
-  bool prenorm = false;
-  double norm_eps = 1e-5, dropout = 0;
-};
-
-class S4Classifier final : public torch::nn::Module {
+/// Layers, and no norm at the end.
+class S4Encoder final : public LayeredEncoder {
  public:
-  explicit S4Classifier(const S4ClassifierConfig& config);
-  /// [B,L,inputs] to logits [B,classes].
-  Tensor forward(const Tensor& x_BLI);
-  void init_weights(const S4Init& init, uint64_t seed);
-  void set_dropout_key(uint64_t key) { dropout_key_ = key; }
-
- private:
-  S4ClassifierConfig config_;
-  uint64_t dropout_key_ = 0;
-  nn::Linear encoder_, decoder_;
-  std::vector<std::shared_ptr<S4Layer>> layers_;
+  S4Encoder(const S4LayerConfig& config, int64_t num_layers);
 };
 
 }  // namespace megalodon

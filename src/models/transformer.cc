@@ -450,6 +450,26 @@ Tensor TransformerLayer::forward(const Tensor& x_BLD, const ModelInput& input, c
                 [&](const Tensor& u) { return ffn_->forward(u, dropout_key); });
 }
 
+// ---- positions ------------------------------------------------------------------------------------------------------
+
+AddedPositions::AddedPositions(torch::nn::Module& module, const TransformerLayerConfig& config, int64_t max_positions)
+    : position_(config.position) {
+  if (position_ == "learned") table_ = register_at(module, "positions.weight", {max_positions, config.model_dim});
+}
+
+Tensor AddedPositions::add_to(const Tensor& x_BLD, const Tensor& position_BL) const {
+  const Tensor here_BL = position_BL.to(x_BLD.device());
+  if (position_ == "sinusoidal") return x_BLD + nn::sinusoids(here_BL, x_BLD.size(2)).to(x_BLD.scalar_type());
+  const auto last = here_BL.max().item<int64_t>();
+  check(last < table_.size(0), "[transformer] position {} is beyond the model's max_positions = {}", last,
+        table_.size(0));
+  return x_BLD + torch::embedding(table_, here_BL);
+}
+
+void AddedPositions::init_weights(uint64_t key) {
+  if (table_.defined()) nn::normal(table_, 0.02, key);
+}
+
 // ---- language model -------------------------------------------------------------------------------------------------
 
 namespace {
@@ -457,9 +477,9 @@ namespace {
 class Transformer final : public LayerStack {
  public:
   explicit Transformer(const TransformerConfig& config)
-      : LayerStack(config.vocab_size, config.layer.model_dim), config_(config) {
-    if (config.layer.position == "learned")
-      positions_ = register_at(*this, "positions.weight", {config.max_positions, config.layer.model_dim});
+      : LayerStack(config.vocab_size, config.layer.model_dim),
+        config_(config),
+        positions_(*this, config.layer, config.max_positions) {
     for (int64_t i = 0; i < config.num_layers; ++i) add_layer(std::make_shared<TransformerLayer>(config.layer));
     final_norm_ = TransformerNorm(*this, "output.final_norm", config.layer.model_dim, config.layer);
     add_output(config.outputs(), config.share_emb);
@@ -471,7 +491,7 @@ class Transformer final : public LayerStack {
     torch::NoGradGuard no_grad;
     LayerStack::init_weights(seed);
     final_norm_.init_weights();
-    if (positions_.defined()) nn::normal(positions_, 0.02, derive_key(seed, 2 + depth()));
+    positions_.init_weights(derive_key(seed, 2 + depth()));
   }
 
   void check_state(int64_t slot, const State& state, int64_t tokens) const override {
@@ -499,7 +519,7 @@ class Transformer final : public LayerStack {
                              config_.outputs() * c.model_dim;
     info.flops = 2.0 * info.matrix_parameters;
     info.flops_per_key = 4.0 * config_.num_layers * c.model_dim;  // scores and weighted values
-    info.state_bytes_fixed = 8 * (config_.num_layers + (embeds_positions() ? 1 : 0));
+    info.state_bytes_fixed = 8 * (config_.num_layers + (positions_ ? 1 : 0));
     const int64_t a_token = config_.num_layers * 4 * keys_and_values;
     const int64_t most =
         c.chunk_size > 0 && c.window > 0 ? std::min(c.chunk_size, c.window) - 1 : std::max(c.chunk_size, c.window) - 1;
@@ -512,13 +532,13 @@ class Transformer final : public LayerStack {
  protected:
   Tensor embedded(const Tensor& rows_BLD, const ModelInput& input, Carry& carry) override {
     Tensor x_BLD = rows_BLD;
-    if (embeds_positions()) {
+    if (positions_) {
       const int64_t slot = depth();
       const State before = carry.before(slot);
       const auto positions = ops::chunk_positions(x_BLD.size(0), x_BLD.size(1), /*chunk_size=*/0, input.starts_BL,
                                                   before.empty() ? Tensor() : before[0], x_BLD.device());
       if (carry.wants_after()) carry.after(slot, {positions.next_B});
-      x_BLD = x_BLD + of_positions(positions.position_BL.to(x_BLD.device())).to(x_BLD.scalar_type());
+      x_BLD = positions_.add_to(x_BLD, positions.position_BL);
     }
     return drop(x_BLD, config_.layer.dropout, dropout_key_, kTransformerInput, is_training());
   }
@@ -529,20 +549,8 @@ class Transformer final : public LayerStack {
   }
 
  private:
-  bool embeds_positions() const {
-    return config_.layer.position == "learned" || config_.layer.position == "sinusoidal";
-  }
-
-  Tensor of_positions(const Tensor& position_BL) const {
-    if (config_.layer.position == "sinusoidal") return nn::sinusoids(position_BL, config_.layer.model_dim);
-    const auto last = position_BL.max().item<int64_t>();
-    check(last < config_.max_positions, "[transformer] position {} is beyond the model's max_positions = {}", last,
-          config_.max_positions);
-    return torch::embedding(positions_, position_BL);
-  }
-
   TransformerConfig config_;
-  Tensor positions_;
+  AddedPositions positions_;
   TransformerNorm final_norm_;
 };
 
@@ -555,25 +563,49 @@ std::unique_ptr<Model> TransformerConfig::build() const {
 
 // ---- stacks ---------------------------------------------------------------------------------------------------------
 
-TransformerStack::TransformerStack(const TransformerLayerConfig& config, int64_t num_layers, bool final_norm)
-    : has_norm_(final_norm) {
+TransformerStack::TransformerStack(const TransformerLayerConfig& config, int64_t num_layers, bool final_norm,
+                                   int64_t max_positions)
+    : model_dim_(config.model_dim), positions_(*this, config, max_positions), has_norm_(final_norm) {
   const auto list = register_module("layers", std::make_shared<torch::nn::Module>());
   for (int64_t i = 0; i < num_layers; ++i)
     layers_.push_back(list->register_module(std::to_string(i), std::make_shared<TransformerLayer>(config)));
   if (has_norm_) norm_ = TransformerNorm(*this, "norm", config.model_dim, config);
 }
 
-Tensor TransformerStack::forward(const Tensor& x_BLD, const Tensor& padding_BL, const Memory& memory) {
+Tensor TransformerStack::forward(const Tensor& x_BLD, const Tensor& padding_BL, uint64_t dropout_key) {
+  return zero_padding(forward(zero_padding(x_BLD, padding_BL), padding_BL, Memory(), dropout_key), padding_BL);
+}
+
+Tensor TransformerStack::forward(const Tensor& x_BLD, const Tensor& padding_BL, const Memory& memory,
+                                 uint64_t dropout_key) {
   NoCarry whole;
   Tensor y_BLD = x_BLD;
+  if (positions_) y_BLD = positions_.add_to(x_BLD, torch::arange(x_BLD.size(1), torch::kInt64).unsqueeze(0));
   for (size_t i = 0; i < layers_.size(); ++i)
-    y_BLD = layers_[i]->forward(y_BLD, {{}, {}, padding_BL}, memory, whole, 0, derive_key(dropout_key_, i));
+    y_BLD = layers_[i]->forward(y_BLD, {{}, {}, padding_BL}, memory, whole, 0, derive_key(dropout_key, i));
   return has_norm_ ? norm_(y_BLD) : y_BLD;
 }
 
 void TransformerStack::init_weights(uint64_t seed) {
+  torch::NoGradGuard no_grad;
   for (size_t i = 0; i < layers_.size(); ++i) layers_[i]->init_weights(derive_key(seed, i));
+  positions_.init_weights(derive_key(seed, layers_.size()));
   norm_.init_weights();
+}
+
+void TransformerStack::set_precision(nn::Precision precision) {
+  for (const auto& layer : layers_) layer->set_precision(precision);
+}
+
+std::unique_ptr<Encoder> TransformerConfig::build_encoder() const {
+  validate();
+  if (layer.position == "alibi")
+    fail_usage("[model.position] alibi looks backwards: an encoder wants rotary, sinusoidal, learned or none");
+  if (layer.window > 0)
+    fail_usage("[model.window] an encoder sees its chunk or everything, got a window of {}", layer.window);
+  TransformerLayerConfig both_directions = layer;
+  both_directions.causal = false;
+  return std::make_unique<TransformerStack>(both_directions, num_layers, /*final_norm=*/true, max_positions);
 }
 
 }  // namespace megalodon

@@ -2,7 +2,7 @@
 // its long-context relatives (YaRN, XGen) and MPT. Language model, and encoder and decoder stacks of the same layers.
 #pragma once
 
-#include "models/layer_stack.h"
+#include "models/encoder.h"
 #include "nn/parameters.h"
 #include "nn/positions.h"
 #include "ops/attention/attention.h"
@@ -32,7 +32,8 @@ struct TransformerLayerConfig {
   int64_t kv_heads() const { return num_kv_heads > 0 ? num_kv_heads : num_heads; }
 };
 
-/// The language model: embedding, positions, causal layers, norm, output matrix.
+/// The language model: embedding, positions, causal layers, norm, output matrix. The encoder: positions, layers and
+/// norm.
 struct TransformerConfig final : ModelConfig {
   TransformerLayerConfig layer;
   int64_t num_layers = 6, max_positions = 2048;
@@ -45,6 +46,7 @@ struct TransformerConfig final : ModelConfig {
   void validate() const override;
   std::unique_ptr<ModelConfig> clone() const override { return std::make_unique<TransformerConfig>(*this); }
   std::unique_ptr<Model> build() const override;
+  std::unique_ptr<Encoder> build_encoder() const override;
   int64_t vocabulary() const override { return vocab_size; }
   int64_t outputs() const override { return output_size > 0 ? output_size : vocab_size; }
 };
@@ -151,17 +153,39 @@ class TransformerLayer final : public StackedLayer {
   TransformerNorm attention_norm_, cross_norm_, ffn_norm_;
 };
 
-/// Encoder, or with cross-attention decoder, of real vectors. Parameters "layers.<i>.*", and "norm.*" of a norm at the
-/// end where there is one.
-class TransformerStack final : public torch::nn::Module {
+/// What tells positions to layers that do not know them. Parameter "positions.weight" of learned ones.
+class AddedPositions {
  public:
-  TransformerStack(const TransformerLayerConfig& config, int64_t num_layers, bool final_norm);
-  Tensor forward(const Tensor& x_BLD, const Tensor& padding_BL, const Memory& memory = {});
-  void init_weights(uint64_t seed);
-  void set_dropout_key(uint64_t key) { dropout_key_ = key; }
+  AddedPositions() = default;
+  AddedPositions(torch::nn::Module& module, const TransformerLayerConfig& config, int64_t max_positions);
+  /// Whether there are any: otherwise the layers know.
+  explicit operator bool() const { return position_ == "learned" || position_ == "sinusoidal"; }
+  /// Throws Error for a position beyond the table.
+  Tensor add_to(const Tensor& x_BLD, const Tensor& position_BL) const;
+  void init_weights(uint64_t key);
 
  private:
-  uint64_t dropout_key_ = 0;
+  std::string position_;
+  Tensor table_;
+};
+
+/// Encoder, or with cross-attention decoder, of real vectors. Parameters "positions.weight" of learned positions,
+/// "layers.<i>.*", and "norm.*" of a norm at the end where there is one.
+class TransformerStack final : public Encoder {
+ public:
+  /// `max_positions` are the rows of the table of learned positions.
+  TransformerStack(const TransformerLayerConfig& config, int64_t num_layers, bool final_norm,
+                   int64_t max_positions = 0);
+  Tensor forward(const Tensor& x_BLD, const Tensor& padding_BL, uint64_t dropout_key) override;
+  /// A decoder over its memory; also an encoder whose results at steps of padding are of interest.
+  Tensor forward(const Tensor& x_BLD, const Tensor& padding_BL, const Memory& memory, uint64_t dropout_key);
+  int64_t model_dim() const override { return model_dim_; }
+  void init_weights(uint64_t seed) override;
+  void set_precision(nn::Precision precision) override;
+
+ private:
+  int64_t model_dim_;
+  AddedPositions positions_;
   std::vector<std::shared_ptr<TransformerLayer>> layers_;
   bool has_norm_;
   TransformerNorm norm_;

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "cases.h"
+#include "models/classifier.h"
 #include "models/s4.h"
 #include "nn/hippo.h"
 #include "ops/long_convolution/long_convolution.h"
@@ -141,11 +142,13 @@ Origin origin_in_block(std::string name, bool minimal) {
   return {name};
 }
 
-/// In a classifier, where layers.<i>.norm is norms.<i> and layers.<i>.s4 is s4_layers.<i>.
+/// In a classifier, whose embedding is "encoder" and whose output is "decoder", where encoder.layers.<i>.norm is
+/// norms.<i> and encoder.layers.<i>.s4 is s4_layers.<i>.
 Origin origin_in_classifier(const std::string& name, bool minimal) {
-  if (name.rfind("layers.", 0) != 0) return {name};
-  const size_t dot = name.find('.', 7);
-  const std::string index = name.substr(7, dot - 7), rest = name.substr(dot + 1);
+  if (name.starts_with("embed.")) return {"encoder." + name.substr(6)};
+  if (name.starts_with("output.")) return {"decoder." + name.substr(7)};
+  const size_t begin = std::string("encoder.layers.").size(), dot = name.find('.', begin);
+  const std::string index = name.substr(begin, dot - begin), rest = name.substr(dot + 1);
   if (rest.rfind("norm.", 0) == 0) return {"norms." + index + rest.substr(4), 1, rest == "norm.weight" ? -1.0 : 0.0};
   Origin origin = origin_in_block(rest.substr(3), minimal);
   if (!origin.name.empty()) origin.name = "s4_layers." + index + "." + origin.name;
@@ -329,7 +332,7 @@ void run_s4_convolution(Pass& pass) {
 
 void run_s4_block(Pass& pass) {
   S4Block block(layer_config(pass, "layer.", pass.source().config(), false));
-  const auto forward = [&](const Tensor& x_BLD, Carry& carry) { return block.forward(x_BLD, {}, carry, 0, 0, 0); };
+  const auto forward = [&](const Tensor& x_BLD, Carry& carry) { return block.forward(x_BLD, {}, carry, 0, 0); };
   compare_module(
       pass, block, [](const std::string& name) { return Origin{name}; }, forward, false);
 }
@@ -337,7 +340,7 @@ void run_s4_block(Pass& pass) {
 void run_s4d_layer(Pass& pass) {
   const Json& config = pass.source().config();
   S4Block block(layer_config(pass, "", config, true));
-  const auto forward = [&](const Tensor& x_BLD, Carry& carry) { return block.forward(x_BLD, {}, carry, 0, 0, 0); };
+  const auto forward = [&](const Tensor& x_BLD, Carry& carry) { return block.forward(x_BLD, {}, carry, 0, 0); };
   const auto origin = [](const std::string& name) { return origin_in_block(name, true); };
   compare_module(pass, block, origin, forward, config.at("transposed").get<bool>());
 
@@ -381,17 +384,16 @@ void run_s4d_states(Pass& pass) {
 void run_s4_classifier(Pass& pass) {
   const Json& config = pass.source().config();
   const bool minimal = config.at("layer").get<std::string>() == "s4d";
-  S4ClassifierConfig classifier;
-  classifier.layer =
+  S4LayerConfig layer =
       layer_config(pass, minimal ? "s4_layers.0." : "s4_layers.0.layer.", config.at("layer_args"), minimal);
-  classifier.num_layers = config.at("layers").get<int64_t>();
-  classifier.inputs = config.at("d_input").get<int64_t>();
+  layer.prenorm = config.at("prenorm").get<bool>();
+  ClassifierConfig classifier;
+  classifier.input = "vectors", classifier.input_dim = config.at("d_input").get<int64_t>();
   classifier.classes = config.at("classes").get<int64_t>();
-  classifier.prenorm = config.at("prenorm").get<bool>();
-  S4Classifier model(classifier);
+  SequenceClassifier model(classifier, std::make_shared<S4Encoder>(layer, config.at("layers").get<int64_t>()));
   const auto origin = [&](const std::string& name) { return origin_in_classifier(name, minimal); };
   load_published(pass, model, origin);
-  const Tensor logits_BK = model.forward(pass.find_leaf("in.x"));
+  const Tensor logits_BK = model.logits({pass.find_leaf("in.x"), {}});
   pass.output("logits", logits_BK);
   const Tensor loss = torch::cross_entropy_loss(logits_BK, pass.get("in.target"));
   pass.output("loss", loss);

@@ -274,7 +274,7 @@ void run_torch_stack(Pass& pass) {
     return compare(one, [&] { return one.forward(x_BLD, {{}, {}, padding_BL}, memory, whole, 0, 0); });
   }
   TransformerStack stack(layer, config.at("layers").get<int64_t>(), config.at("final_norm").get<bool>());
-  compare(stack, [&] { return stack.forward(x_BLD, padding_BL, memory); });
+  compare(stack, [&] { return stack.forward(x_BLD, padding_BL, memory, 0); });
 }
 
 // ---- folders --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,133 @@
+#include "models/classifier.h"
+
+#include "base/check.h"
+#include "base/philox.h"
+#include "nn/dropout.h"
+#include "nn/init.h"
+#include "nn/parameters.h"
+
+namespace megalodon {
+
+using nn::drop;
+using nn::register_at;
+
+namespace {
+
+enum ClassifierSite : uint64_t { kOfFirst, kOfSecond, kOnHead };          // of the classifier
+enum SequenceSite : uint64_t { kOnClassifierEmbedding, kInsideEncoder };  // of each of its sequences
+
+}  // namespace
+
+void ClassifierConfig::visit(config::Visitor& v) {
+  v.field("input", input, "what a step is: tokens or vectors");
+  v.field("vocab_size", vocab_size, "tokens, which an embedding maps to the encoder's width");
+  v.field("input_dim", input_dim, "numbers of a vector, which a linear layer maps; pixels and samples of sound: 1");
+  v.field("classes", classes, "classes");
+  v.field("pooling", pooling, "what is read of a sequence: mean (over its steps) or first (its first step)");
+  v.field("head_layers", head_layers, "hidden layers between that and the logits, with gelu");
+  v.field("head_dim", head_dim, "their width");
+  v.field("output_bias", output_bias, "a bias in the logits");
+  v.field("two_inputs", two_inputs, "classify pairs of sequences");
+  v.field("dropout", dropout, "on the embedding and in the hidden layers of the head");
+}
+
+void ClassifierConfig::validate() const {
+  // Above is no network but a slip of the pen; below, sizes of matrices cannot overflow.
+  static constexpr int64_t kLargest = int64_t{1} << 31;
+  const auto at_least = [](int64_t least, const char* name, int64_t value) {
+    if (value < least || value > kLargest)
+      fail_usage("[classifier.{}] expected at least {} and at most {}, got {}", name, least, kLargest, value);
+  };
+  if (input != "tokens" && input != "vectors")
+    fail_usage("[classifier.input] expected tokens or vectors, got \"{}\"", input);
+  if (pooling != "mean" && pooling != "first")
+    fail_usage("[classifier.pooling] expected mean or first, got \"{}\"", pooling);
+  at_least(1, "vocab_size", vocab_size);
+  at_least(1, "input_dim", input_dim);
+  at_least(1, "classes", classes);
+  at_least(0, "head_layers", head_layers);
+  at_least(0, "head_dim", head_dim);
+  if ((head_layers == 0) != (head_dim == 0))
+    fail_usage("[classifier.head_dim] is the width of head_layers = {} hidden layers, got {}", head_layers, head_dim);
+  if (!(dropout >= 0 && dropout < 1))
+    fail_usage("[classifier.dropout] expected a probability in [0, 1), got {}", dropout);
+}
+
+SequenceClassifier::SequenceClassifier(const ClassifierConfig& config, std::shared_ptr<Encoder> encoder)
+    : config_(config) {
+  config.validate();
+  const int64_t D = encoder->model_dim();
+  const bool tokens = config.input == "tokens";
+  embed_weight_ =
+      register_at(*this, "embed.weight",
+                  tokens ? std::vector<int64_t>{config.vocab_size, D} : std::vector<int64_t>{D, config.input_dim});
+  if (!tokens) embed_bias_ = register_at(*this, "embed.bias", {D});
+  encoder_ = register_module("encoder", std::move(encoder));
+  int64_t width = config.two_inputs ? 2 * D : D;
+  for (int64_t i = 0; i < config.head_layers; ++i) {
+    head_.emplace_back(*this, "head." + std::to_string(i), width, config.head_dim, /*with_bias=*/true);
+    width = config.head_dim;
+  }
+  output_ = nn::Linear(*this, "output", width, config.classes, config.output_bias);
+}
+
+void SequenceClassifier::init_weights(uint64_t seed) {
+  torch::NoGradGuard no_grad;
+  uint64_t stream = 0;
+  if (config_.input == "tokens") {
+    nn::embedding(embed_weight_, derive_key(seed, stream++));
+  } else {
+    nn::init_linear(embed_weight_, "none", derive_key(seed, stream++));
+    embed_bias_.zero_();
+  }
+  encoder_->init_weights(derive_key(seed, stream++));
+  std::vector<nn::Linear> linears = head_;
+  linears.push_back(output_);
+  for (const nn::Linear& linear : linears) {
+    nn::init_linear(linear.weight, "none", derive_key(seed, stream++));
+    if (linear.bias.defined()) linear.bias.zero_();
+  }
+}
+
+Tensor SequenceClassifier::pooled(const Sequences& sequences, uint64_t dropout_key) {
+  const auto& [x, padding_BL] = sequences;
+  const bool tokens = config_.input == "tokens";
+  check(x.defined() && (tokens ? x.dim() == 2 && x.scalar_type() == torch::kInt64
+                               : x.dim() == 3 && x.size(2) == config_.input_dim && x.is_floating_point()),
+        "[classifier] expected {}, got {}",
+        tokens ? "tokens int64 [B,L]" : fmt::format("vectors [B,L,{}]", config_.input_dim),
+        x.defined() ? fmt::format("{} {}", torch::toString(x.scalar_type()), c10::str(x.sizes())) : "nothing");
+  check(x.numel() > 0, "[classifier] expected sequences of at least one step, got {}", c10::str(x.sizes()));
+  if (padding_BL.defined()) {
+    check(padding_BL.sizes() == x.sizes().slice(0, 2) && padding_BL.scalar_type() == torch::kBool,
+          "[classifier] expected padding bool {}, got {} {}", c10::str(x.sizes().slice(0, 2)),
+          torch::toString(padding_BL.scalar_type()), c10::str(padding_BL.sizes()));
+    const Tensor nothing_B = config_.pooling == "first" ? padding_BL.select(1, 0) : padding_BL.all(1);
+    check(!nothing_B.any().item<bool>(), "[classifier] pooling = \"{}\" reads a step that row {} does not have",
+          config_.pooling, nothing_B.to(torch::kInt64).argmax().item<int64_t>());
+  }
+  const Tensor x_BLD = tokens ? torch::embedding(embed_weight_, x) : torch::linear(x, embed_weight_, embed_bias_);
+  const Tensor y_BLD =
+      encoder_->forward(drop(x_BLD, config_.dropout, dropout_key, kOnClassifierEmbedding, is_training()), padding_BL,
+                        derive_key(dropout_key, kInsideEncoder));
+  if (config_.pooling == "first") return y_BLD.select(1, 0);
+  return padding_BL.defined() ? y_BLD.sum(1) / padding_BL.logical_not().sum(1, /*keepdim=*/true) : y_BLD.mean(1);
+}
+
+Tensor SequenceClassifier::representation(const Sequences& first, const Sequences& second) {
+  check(config_.two_inputs == second.x.defined(), "[classifier] two_inputs = {} wants {}", config_.two_inputs,
+        config_.two_inputs ? "a second sequence of each pair" : "no second sequence");
+  const Tensor first_BD = pooled(first, derive_key(dropout_key_, kOfFirst));
+  if (!config_.two_inputs) return first_BD;
+  return torch::cat({pooled(second, derive_key(dropout_key_, kOfSecond)), first_BD}, 1);
+}
+
+Tensor SequenceClassifier::logits(const Sequences& first, const Sequences& second) {
+  Tensor h_BD = representation(first, second);
+  for (size_t i = 0; i < head_.size(); ++i)
+    h_BD = torch::gelu(
+        drop(head_[i](h_BD, nn::Precision::kFloat32), config_.dropout, dropout_key_, kOnHead + i, is_training()));
+  return output_(h_BD, nn::Precision::kFloat32);
+}
+
+}  // namespace megalodon
