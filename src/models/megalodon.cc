@@ -6,6 +6,9 @@
 //   y = x + Wh1 m + bh1 + Wh2 (attention(rope q, rope k, v) ⊙ r)
 //   out = x + α ⊙ FFN(LayerNorm(y))           two-hop: the residual is the block's input x, not y
 //
+// In encoders SequenceNorm stands for TimestepNorm, CEMA is the sum of one of either direction, and attention sees all
+// of its chunk, or of the sequence.
+//
 // Departures from the published code: statistics are carried in float64, rotary angles are float32 whatever the dtype,
 // any split of a sequence into calls is allowed, and attention dropout is the same on all paths.
 //
@@ -22,12 +25,14 @@
 #include "nn/init.h"
 #include "nn/linear.h"
 #include "nn/parameters.h"
+#include "ops/attention/attention.h"
 #include "ops/cached_attention/cached_attention.h"
 #include "ops/chunk_attention/chunk_attention.h"
 #include "ops/gated_silu/gated_silu.h"
 #include "ops/linear_recurrence/linear_recurrence.h"
 #include "ops/query_key/query_key.h"
 #include "ops/row_norm/row_norm.h"
+#include "ops/sequence_norm/sequence_norm.h"
 
 namespace megalodon {
 
@@ -45,7 +50,7 @@ void MegalodonConfig::visit(config::Visitor& v) {
   v.field("num_heads", num_heads, "H, attention heads");
   v.field("ffn_hidden_dim", ffn_hidden_dim, "F, hidden width of the feed-forward blocks");
   v.field("cema_ndim", cema_ndim, "N, order of the complex moving average");
-  v.field("chunk_size", chunk_size, "C, steps per attention chunk");
+  v.field("chunk_size", chunk_size, "C, steps per attention chunk; in encoders 0: no chunks");
   v.field("init_mode", init_mode, "initial linear weights: he, bert, xavier, gaussian, none");
   v.field("vocab_size", vocab_size, "tokens");
   v.field("output_size", output_size, "classes of the output layer; -1: vocab_size");
@@ -83,11 +88,11 @@ void MegalodonConfig::validate() const {
                                                               {"value_dim", value_dim},
                                                               {"num_heads", num_heads},
                                                               {"cema_ndim", cema_ndim},
-                                                              {"chunk_size", chunk_size},
                                                               {"vocab_size", vocab_size},
                                                               {"ffn_hidden_dim", ffn_hidden_dim},
                                                               {"norm_num_groups", norm_num_groups}})
     positive(name, value);
+  if (chunk_size != 0) positive("chunk_size", chunk_size);
   divides("z_dim", z_dim, "num_heads", num_heads);
   divides("value_dim", value_dim, "num_heads", num_heads);
   divides("model_dim", model_dim, "norm_num_groups", norm_num_groups);
@@ -177,15 +182,17 @@ torch::ScalarType average_type(const Tensor& x, nn::Precision precision) {
 
 // ---- attention layer ------------------------------------------------------------------------------------------------
 
-MegaAttention::MegaAttention(const MegalodonConfig& config) : config_(config) {
+MegaAttention::MegaAttention(const MegalodonConfig& config, bool bidirectional)
+    : config_(config), bidirectional_(bidirectional) {
   const int64_t D = config.model_dim, N = config.cema_ndim, Z = config.z_dim, E = config.value_dim;
+  const int64_t rows = bidirectional ? 2 * D : D;
   gamma_ = register_at(*this, "gamma", {2, Z});
   beta_ = register_at(*this, "beta", {2, Z});
   timenorm_ = nn::Affine(*this, "timenorm", D);
-  cema_alpha_ = register_at(*this, "cema.alpha", {D, N, 1});
-  cema_delta_ = register_at(*this, "cema.delta", {D, N, 1});
-  cema_theta_ = register_at(*this, "cema.theta", {D, 1, 1});
-  cema_gamma_ = register_at(*this, "cema.gamma", {D, N, 2});
+  cema_alpha_ = register_at(*this, "cema.alpha", {rows, N, 1});
+  cema_delta_ = register_at(*this, "cema.delta", {rows, N, 1});
+  cema_theta_ = register_at(*this, "cema.theta", {rows, 1, 1});
+  cema_gamma_ = register_at(*this, "cema.gamma", {rows, N, 2});
   cema_omega_ = register_at(*this, "cema.omega", {D, 1});
   if (config.norm_affine) rmsnorm_ = nn::Affine(*this, "rmsnorm", D, /*with_bias=*/false);
   wv_ = nn::Linear(*this, "wv", D, E, /*with_bias=*/true);
@@ -209,43 +216,60 @@ void MegaAttention::init_weights(uint64_t key) {
 
 Tensor MegaAttention::forward(const Tensor& x_BLD, const ModelInput& input, Carry& carry, int64_t slot,
                               uint64_t dropout_key) {
-  const auto before = MegalodonLayerState::unpack(carry.before(slot));
-  MegalodonLayerState after;
+  const State past = carry.before(slot);
+  check(!bidirectional_ || (past.empty() && !carry.wants_after() && !input.starts_BL.defined()),
+        "[megalodon] an encoder reads whole sequences, not streams or documents");
+  const auto before = MegalodonLayerState::unpack(past);
+  MegalodonLayerState future, *const after = carry.wants_after() ? &future : nullptr;
 
-  const auto norm = ops::timestep_norm(
-      x_BLD, timenorm_.weight, timenorm_.bias,
-      {config_.norm_num_groups, config_.norm_eps, before.norm(), {}, input.starts_BL, average_type(x_BLD, precision_)});
-  const Tensor& t_BLD = norm.y_BLD;
-  const nn::CemaCoefficients cema = kept_cema_.of({cema_alpha_, cema_delta_, cema_theta_, cema_gamma_}, [&] {
-    return nn::cema_coefficients(cema_alpha_, cema_delta_, cema_theta_, cema_gamma_);
-  });
-  const auto average = ops::linear_recurrence(t_BLD, cema.q_DN, cema.c_DN, cema_omega_.squeeze(-1),
-                                              {before.cema_BDN, input.starts_BL, carry.wants_after()});
-  const Tensor m_BLD =
-      drop(ops::rms_norm(average.y_BLD, rmsnorm_.weight, config_.norm_eps, activation_type(x_BLD, precision_)),
-           config_.hidden_dropout, dropout_key, kOnAverage, is_training());
+  const Tensor t_BLD = normalize(x_BLD, input, before, after);
+  const Tensor m_BLD = drop(ops::rms_norm(average(t_BLD, input, before, after), rmsnorm_.weight, config_.norm_eps,
+                                          activation_type(x_BLD, precision_)),
+                            config_.hidden_dropout, dropout_key, kOnAverage, is_training());
   // The residual stream runs through the additions of the products, where nothing is dropped from the branch.
   const bool drops = is_training() && config_.dropout > 0;
   const auto of_m = ops::linears(m_BLD, {wz_.plus(), wr_.plus(), wh1_.plus(drops ? Tensor() : x_BLD)}, precision_);
   const Tensor &z_BLZ = of_m[0], &r_BLE = of_m[1], &direct_BLD = of_m[2];
-  const Tensor attention_BLE =
-      attend(z_BLZ, t_BLD, input, carry.caches(slot), before, carry.wants_after() ? &after : nullptr, dropout_key);
+  const Tensor attention_BLE = attend(z_BLZ, t_BLD, input, carry.caches(slot), before, after, dropout_key);
   const Tensor gated_BLE =
       drop(ops::gated_silu(r_BLE, attention_BLE), config_.hidden_dropout, dropout_key, kOnGated, is_training());
   const Tensor y_BLD = wh2_(gated_BLE, precision_, direct_BLD);
 
-  if (carry.wants_after()) {
-    after.norm_count_B = norm.state.count_B, after.norm_mean_BG = norm.state.mean_BG,
-    after.norm_var_BG = norm.state.var_BG;
-    after.cema_BDN = average.h_BDN;
-    carry.after(slot, after.pack());
-  }
+  if (after != nullptr) carry.after(slot, after->pack());
   return drops ? x_BLD + drop(y_BLD, config_.dropout, dropout_key, kOnBranch, true) : y_BLD;
+}
+
+Tensor MegaAttention::normalize(const Tensor& x_BLD, const ModelInput& input, const MegalodonLayerState& before,
+                                MegalodonLayerState* after) const {
+  if (bidirectional_)
+    return ops::sequence_norm(x_BLD, timenorm_.weight + 1, timenorm_.bias,
+                              {config_.norm_num_groups, config_.norm_eps, input.padding_BL})
+        .y_BLD;
+  const auto norm = ops::timestep_norm(
+      x_BLD, timenorm_.weight, timenorm_.bias,
+      {config_.norm_num_groups, config_.norm_eps, before.norm(), {}, input.starts_BL, average_type(x_BLD, precision_)});
+  if (after != nullptr)
+    after->norm_count_B = norm.state.count_B, after->norm_mean_BG = norm.state.mean_BG,
+    after->norm_var_BG = norm.state.var_BG;
+  return norm.y_BLD;
+}
+
+Tensor MegaAttention::average(const Tensor& t_BLD, const ModelInput& input, const MegalodonLayerState& before,
+                              MegalodonLayerState* after) {
+  const nn::CemaCoefficients cema = kept_cema_.of({cema_alpha_, cema_delta_, cema_theta_, cema_gamma_}, [&] {
+    return nn::cema_coefficients(cema_alpha_, cema_delta_, cema_theta_, cema_gamma_);
+  });
+  const Tensor omega_D = cema_omega_.squeeze(-1);
+  if (bidirectional_) return nn::two_way_average(t_BLD, cema.q_DN, cema.c_DN, omega_D);  // t is 0 at padding
+  const auto average = ops::linear_recurrence(t_BLD, cema.q_DN, cema.c_DN, omega_D,
+                                              {before.cema_BDN, input.starts_BL, after != nullptr});
+  if (after != nullptr) after->cema_BDN = average.h_BDN;
+  return average.y_BLD;
 }
 
 Tensor MegaAttention::attend(const Tensor& z_BLZ, const Tensor& t_BLD, const ModelInput& input,
                              const ops::KeyValueRows* caches, const MegalodonLayerState& before,
-                             MegalodonLayerState* after, uint64_t dropout_key) {
+                             MegalodonLayerState* after, uint64_t dropout_key) const {
   const int64_t B = t_BLD.size(0), L = t_BLD.size(1), H = config_.num_heads, K = config_.z_dim / H;
   const Tensor position_B = caches != nullptr ? torch::tensor(caches->position) : before.position_B;
   const auto positions = ops::chunk_positions(B, L, config_.chunk_size, input.starts_BL, position_B, t_BLD.device());
@@ -259,11 +283,18 @@ Tensor MegaAttention::attend(const Tensor& z_BLZ, const Tensor& t_BLD, const Mod
     return ops::cached_attention(q_BLHK, k_BLHK, v_BLHV, *caches, precision_).reshape({B, L, -1});
   }
 
+  const double dropout = is_training() ? config_.attention_dropout : 0;
+  if (bidirectional_) {
+    ops::AttentionOptions options;
+    options.causal = false, options.chunk_size = config_.chunk_size, options.padding_BJ = input.padding_BL;
+    options.dropout = dropout, options.dropout_key = derive_key(dropout_key, kOnProbabilities);
+    return ops::attention(q_BLHK, k_BLHK, v_BLHV, options).reshape({B, L, -1});
+  }
   ops::ChunkAttentionOptions options;
   options.chunk_size = config_.chunk_size;
   options.starts_BL = input.starts_BL;
   options.prior_k_BTHK = before.k_BTHK, options.prior_v_BTHV = before.v_BTHV, options.position_B = before.position_B;
-  options.dropout = is_training() ? config_.attention_dropout : 0;
+  options.dropout = dropout;
   options.precision = precision_;
   options.dropout_key = derive_key(dropout_key, kOnProbabilities);
   const Tensor y_BLHV = ops::chunk_attention(q_BLHK, k_BLHK, v_BLHV, options);
@@ -322,8 +353,8 @@ namespace {
 
 class MegalodonBlock final : public StackedLayer {
  public:
-  MegalodonBlock(const MegalodonConfig& config, int64_t layer) {
-    mega_ = register_module("mega", std::make_shared<MegaAttention>(config));
+  MegalodonBlock(const MegalodonConfig& config, int64_t layer, bool bidirectional = false) {
+    mega_ = register_module("mega", std::make_shared<MegaAttention>(config, bidirectional));
     nffn_ = register_module("nffn", std::make_shared<NormalizedFfn>(config, layer));
   }
 
@@ -425,7 +456,32 @@ class Megalodon final : public LayerStack {
 
 std::unique_ptr<Model> MegalodonConfig::build() const {
   validate();
+  if (chunk_size == 0) fail_usage("[model.chunk_size] a language model wants chunks: only encoders may have 0");
   return std::make_unique<Megalodon>(*this);
+}
+
+// ---- encoder --------------------------------------------------------------------------------------------------------
+
+MegalodonEncoder::MegalodonEncoder(const MegalodonConfig& config) : LayeredEncoder(config.model_dim), config_(config) {
+  for (int64_t i = 0; i < config.num_layers; ++i)
+    add_layer(std::make_shared<MegalodonBlock>(config, i, /*bidirectional=*/true));
+  final_norm_ = nn::Affine(*this, "final_norm", config.model_dim);
+}
+
+void MegalodonEncoder::init_weights(uint64_t seed) {
+  LayeredEncoder::init_weights(seed);
+  final_norm_.init_weights();
+}
+
+Tensor MegalodonEncoder::final_norm(const Tensor& x_BLD, const Tensor& padding_BL) {
+  return ops::sequence_norm(x_BLD, final_norm_.weight + 1, final_norm_.bias,
+                            {config_.norm_num_groups, config_.norm_eps, padding_BL})
+      .y_BLD;
+}
+
+std::unique_ptr<Encoder> MegalodonConfig::build_encoder() const {
+  validate();
+  return std::make_unique<MegalodonEncoder>(*this);
 }
 
 }  // namespace megalodon

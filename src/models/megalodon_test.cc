@@ -118,7 +118,7 @@ TEST(MegalodonConfig, ContradictionsAreNamed) {
   refuses("z_dim", [](auto& c) { c.z_dim = 6; });  // 3 a head: odd
   refuses("value_dim", [](auto& c) { c.value_dim = 25; });
   refuses("norm_num_groups", [](auto& c) { c.norm_num_groups = 3; });
-  refuses("chunk_size", [](auto& c) { c.chunk_size = 0; });
+  refuses("chunk_size", [](auto& c) { c.chunk_size = -1; });
   refuses("num_layers", [](auto& c) { c.num_layers = -1; });
   refuses("model_dim", [](auto& c) { c.model_dim = int64_t{1} << 32; });
   refuses("vocab_size", [](auto& c) { c.vocab_size = INT64_MAX; });

@@ -20,15 +20,19 @@ inline MegalodonConfig tiny_config() {
   return config;
 }
 
-/// Initial weights with noise on top, so that nothing is zero.
-inline std::unique_ptr<Model> noisy_model(const ModelConfig& config, int64_t seed = 1) {
-  auto model = config.build();
-  model->init_weights(seed);
+/// With initial weights and noise on top, so that nothing is zero.
+template <class Network>
+std::unique_ptr<Network> with_noise(std::unique_ptr<Network> network, int64_t seed) {
+  network->init_weights(seed);
   torch::NoGradGuard no_grad;
   torch::manual_seed(seed);
-  for (Tensor& parameter : model->parameters()) parameter.add_(torch::randn_like(parameter), 0.1);
-  model->eval();
-  return model;
+  for (Tensor& parameter : network->parameters()) parameter.add_(torch::randn_like(parameter), 0.1);
+  network->eval();
+  return network;
+}
+
+inline std::unique_ptr<Model> noisy_model(const ModelConfig& config, int64_t seed = 1) {
+  return with_noise(config.build(), seed);
 }
 
 inline Tensor random_tokens(const ModelConfig& config, int64_t batch, int64_t length, int64_t seed = 7) {

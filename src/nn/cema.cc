@@ -6,6 +6,7 @@
 
 #include "base/philox.h"
 #include "nn/init.h"
+#include "ops/linear_recurrence/linear_recurrence.h"
 
 namespace megalodon::nn {
 
@@ -20,6 +21,13 @@ CemaCoefficients cema_coefficients(const Tensor& alpha, const Tensor& delta, con
   const Tensor q_DN = torch::complex(magnitude_DN * torch::cos(angle_DN), magnitude_DN * torch::sin(angle_DN));
   const Tensor c_DN = torch::view_as_complex(gamma / std::sqrt(static_cast<double>(order))) * p_DN;
   return {p_DN, q_DN, c_DN};
+}
+
+Tensor two_way_average(const Tensor& x_BLD, const Tensor& q_2DN, const Tensor& c_2DN, const Tensor& skip_D) {
+  const Tensor skip_2D = torch::cat({skip_D, torch::zeros_like(skip_D)});
+  const Tensor y_BLE = ops::linear_recurrence(torch::cat({x_BLD, x_BLD.flip(1)}, 2), q_2DN, c_2DN, skip_2D).y_BLD;
+  const auto halves = y_BLE.chunk(2, 2);
+  return halves[0] + halves[1].flip(1);
 }
 
 void init_cema(const Tensor& alpha, const Tensor& delta, const Tensor& theta, const Tensor& gamma, const Tensor& omega,
