@@ -49,7 +49,7 @@ class Bias {
     if (slope_H_.defined())
       bias_BJH = bias_BJH + step_J_.narrow(0, begin, k_BJHK.size(1)).to(k_BJHK.options()).unsqueeze(1) *
                                 slope_H_.to(k_BJHK.options());
-    if (padding_BJ_.defined()) bias_BJH = bias_BJH.masked_fill(padding_BJ_.unsqueeze(2), kNever);
+    if (padding_BJ_.defined()) bias_BJH = bias_BJH.masked_fill(padding_BJ_.to(k_BJHK.device()).unsqueeze(2), kNever);
     return torch::cat({k_BJHK, bias_BJH.unsqueeze(3)}, 3);
   }
 
@@ -80,7 +80,8 @@ Tensor attention_in_chunks(const Tensor& q_BLHK, const Tensor& k_BLGK, const Ten
 
 Tensor attention(const Tensor& q_BLHK, const Tensor& k_BJGK, const Tensor& v_BJGV, const AttentionOptions& options) {
   check_inputs(q_BLHK, k_BJGK, v_BJGV, options);
-  if (!options.causal && options.chunk_size > 0) return attention_in_chunks(q_BLHK, k_BJGK, v_BJGV, options);
+  if (!options.causal && options.chunk_size > 0 && options.chunk_size < q_BLHK.size(1))
+    return attention_in_chunks(q_BLHK, k_BJGK, v_BJGV, options);
   const bool biased = options.slope_H.defined() || options.padding_BJ.defined() || !options.causal;
   const bool has_prior = options.prior_k_BTGK.defined();
   const int64_t groups = q_BLHK.size(2) / k_BJGK.size(2);
@@ -91,7 +92,7 @@ Tensor attention(const Tensor& q_BLHK, const Tensor& k_BJGK, const Tensor& v_BJG
   Tensor q = options.scale == 1 ? wide(q_BLHK) : wide(q_BLHK) * options.scale;
   Tensor k = of_heads(k_BJGK), v = of_heads(v_BJGV);
   ChunkAttentionOptions chunks;
-  chunks.chunk_size = options.chunk_size, chunks.window = options.window;
+  chunks.chunk_size = options.causal ? options.chunk_size : 0, chunks.window = options.window;
   chunks.starts_BL = options.starts_BL, chunks.position_B = options.position_B;
   chunks.dropout = options.dropout, chunks.dropout_key = options.dropout_key;
   chunks.precision = biased ? Precision::kFloat32 : options.precision;
@@ -103,7 +104,7 @@ Tensor attention(const Tensor& q_BLHK, const Tensor& k_BJGK, const Tensor& v_BJG
     q = Bias::query(q), k = bias.key(k, prior);
     if (has_prior) chunks.prior_k_BTHK = bias.key(chunks.prior_k_BTHK, 0);
   }
-  if (options.padding_BJ.defined()) v = v.masked_fill(options.padding_BJ.unsqueeze(2).unsqueeze(3), 0);
+  if (options.padding_BJ.defined()) v = v.masked_fill(options.padding_BJ.to(v.device()).unsqueeze(2).unsqueeze(3), 0);
   if (!options.causal) {
     // All keys are prior ones, which every query sees; behind them stand as many as queries, of no weight.
     chunks.prior_k_BTHK = k, chunks.prior_v_BTHV = v;
