@@ -160,7 +160,7 @@ Tensor Engine::advance(std::span<Stream* const> streams, const Tensor& tokens_BL
   for (Stream* stream : streams)
     stream->torn_ = shape_.steps > 0 && stream->tokens_ % shape_.steps + length > shape_.steps;
   const Tensor hidden_BLD = model_.hidden({tokens_BL, {}}, carry);
-  const Tensor logits_BV = model_.output()(hidden_BLD.select(1, length - 1), nn::Precision::kFloat32);
+  const Tensor logits_BV = model_.logits_of(hidden_BLD.select(1, length - 1), nn::Precision::kFloat32);
   const auto batch =
       std::make_shared<const Stream::Batch>(Stream::Batch{carry.take_after(), static_cast<int64_t>(streams.size())});
   for (size_t b = 0; b < streams.size(); ++b) {

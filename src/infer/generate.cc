@@ -16,7 +16,7 @@ void observe_pass(const Model& model, const std::vector<int64_t>& prompt, int64_
   const int64_t predicted = std::min<int64_t>(hidden_LD.size(0), std::ssize(prompt) - 1 - begin);
   for (int64_t at = 0; at < predicted; at += kSteps) {
     const Tensor part_LD = hidden_LD.narrow(0, at, std::min(kSteps, predicted - at));
-    const Tensor logits_LV = float_logits(model.output()(part_LD, nn::Precision::kFloat32).narrow(1, 0, drawn));
+    const Tensor logits_LV = float_logits(model.logits_of(part_LD, nn::Precision::kFloat32).narrow(1, 0, drawn));
     for (int64_t i = 0; i < logits_LV.size(0); ++i)
       observe(before + begin + at + i + 1, prompt[begin + at + i + 1], span_of(logits_LV[i]));
   }

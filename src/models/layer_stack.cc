@@ -42,12 +42,16 @@ void LayerStack::init_weights(uint64_t seed) {
 
 Tensor LayerStack::hidden(const ModelInput& anywhere, Carry& carry) {
   const ModelInput input = here(anywhere);
-  Tensor x_BLD = embedded(torch::embedding(embed_, input.tokens_BL), input, carry);
+  Tensor x_BLD = embedded(rows(input.tokens_BL), input, carry);
   for (int64_t i = 0; i < depth(); ++i) {
     x_BLD = run_layer(i, x_BLD, input, carry);
     if (observer_) observer_(i, x_BLD);
   }
   return final_norm(x_BLD, input, carry);
+}
+
+Tensor LayerStack::rows(const Tensor& tokens_BL) const {
+  return torch::embedding(embed_, tokens_BL);
 }
 
 Tensor LayerStack::run_layer(int64_t i, const Tensor& x_BLD, const ModelInput& input, Carry& carry) {

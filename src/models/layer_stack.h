@@ -6,6 +6,12 @@
 
 namespace megalodon {
 
+/// What cross-attention reads.
+struct Memory {
+  Tensor x_BJD;
+  Tensor padding_BJ;  // bool, true at steps that nobody sees; undefined: none
+};
+
 /// One layer of a stack.
 class StackedLayer : public torch::nn::Module {
  public:
@@ -34,9 +40,12 @@ class LayerStack : public Model {
   /// After the final norm's parameters, whose order is the one that state dicts have.
   void add_output(int64_t outputs, bool is_embedding);
 
+  /// The tokens' rows of the embedding.
+  virtual Tensor rows(const Tensor& tokens_BL) const;
   /// What the first layer reads, of the tokens' rows of the embedding.
   virtual Tensor embedded(const Tensor& rows_BLD, const ModelInput& input, Carry& carry) = 0;
   virtual Tensor final_norm(const Tensor& x_BLD, const ModelInput& input, Carry& carry) = 0;
+  const Tensor& embedding() const { return embed_; }
   int64_t depth() const { return static_cast<int64_t>(layers_.size()); }
 
  private:

@@ -62,13 +62,20 @@ ModelInput Model::here(const ModelInput& input) const {
 }
 
 Tensor Model::logits(const ModelInput& input, Carry& carry) {
-  const Tensor logits_BLV = output()(hidden(input, carry), precision_);
+  const Tensor logits_BLV = logits_of(hidden(input, carry));
   return logits_BLV.scalar_type() == torch::kFloat64 ? logits_BLV : logits_BLV.to(torch::kFloat32);
 }
 
+Tensor Model::logits_of(const Tensor& hidden, std::optional<nn::Precision> precision) const {
+  return output()(hidden, precision.value_or(precision_));
+}
+
 Tensor Model::nll(const ModelInput& input, const Tensor& targets_BL, Carry& carry) {
-  return ops::linear_cross_entropy(hidden(input, carry), output().weight, to_device(targets_BL, device()), precision_,
-                                   output().packed);
+  return nll_of(hidden(input, carry), to_device(targets_BL, device()));
+}
+
+Tensor Model::nll_of(const Tensor& hidden_BLD, const Tensor& targets_BL) const {
+  return ops::linear_cross_entropy(hidden_BLD, output().weight, targets_BL, precision_, output().packed);
 }
 
 void Model::fix(ops::FixedType type) {

@@ -37,7 +37,7 @@ class ModelConfig {
 struct ModelInput {
   Tensor tokens_BL;        // int64
   Tensor starts_BL;        // bool, true where a document begins; undefined: nowhere but where the stream does
-  Tensor padding_BL = {};  // bool, true where a row has no step; undefined: nowhere. Transformers and encoders
+  Tensor padding_BL = {};  // bool, true where a row has no step; undefined: nowhere. Mega, Transformers and encoders
 };
 
 /// Of the keys and values that attention keeps of a stream.
@@ -96,6 +96,8 @@ class Model : public torch::nn::Module {
   Tensor logits(const ModelInput& input, Carry& carry);
   /// [B,L] negative log likelihoods; 0 where the target is -100. Never holds all logits.
   Tensor nll(const ModelInput& input, const Tensor& targets_BL, Carry& carry);
+  /// Of what hidden() returns, [..,D] to [..,V], in the model's precision unless told otherwise.
+  virtual Tensor logits_of(const Tensor& hidden, std::optional<nn::Precision> precision = {}) const;
 
   /// The masks of all dropout sites follow from this key; a trainer sets a new one for every forward pass.
   void set_dropout_key(uint64_t key) { dropout_key_ = key; }
@@ -110,6 +112,8 @@ class Model : public torch::nn::Module {
   void set_observer(std::function<void(int64_t, const Tensor&)> observer) { observer_ = std::move(observer); }
 
  protected:
+  /// The nll() of what hidden() returns.
+  virtual Tensor nll_of(const Tensor& hidden_BLD, const Tensor& targets_BL) const;
   /// The same on the device of the parameters.
   ModelInput here(const ModelInput& input) const;
 

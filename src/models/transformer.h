@@ -67,12 +67,6 @@ class TransformerNorm {
   nn::Affine affine_;
 };
 
-/// What cross-attention reads.
-struct Memory {
-  Tensor x_BJD;
-  Tensor padding_BJ;  // bool, true at steps that nobody sees; undefined: none
-};
-
 /// Multi-head attention with grouped keys and values. Parameters "wq.*", "wk.*", "wv.*", "wo.*", "q_norm.*",
 /// "k_norm.*".
 class TransformerAttention final : public torch::nn::Module {

@@ -40,6 +40,8 @@ void OptimizerConfig::visit(config::Visitor& v) {
   v.field("beta1", beta1, "decay of AdamW's average of gradients");
   v.field("beta2", beta2, "decay of AdamW's average of squared gradients");
   v.field("eps", eps, "added to the root of the second moment");
+  v.field("eps_uncorrected", eps_uncorrected,
+          "add eps before the bias of the second moment is corrected, as Mega's optimizer does");
   v.field("weight_decay", weight_decay, "decoupled weight decay, times the learning rate");
   v.field("decay_all", decay_all, "decay every parameter, as the published optimizer does, instead of matrices alone");
   v.field("clip", clip, "largest global norm of the gradient; 0: no clipping");
@@ -76,7 +78,10 @@ void AdamW::step(double lr, double norm) {
   for (const Slot& slot : slots_)
     if (slot.parameter.grad().defined())  // else it took no part in the loss
       list.push_back({slot.parameter, slot.parameter.grad(), slot.exp_avg, slot.exp_avg_sq, slot.decay});
-  ops::adamw(list, {lr, config_.beta1, config_.beta2, config_.eps, updates_, factor});
+  // m̂ / (√v̂ + ε/s) = s m̂ / (√v + ε) with s = √(1 − β2^t).
+  const double correction = std::sqrt(1 - std::pow(config_.beta2, static_cast<double>(updates_)));
+  const double eps = config_.eps_uncorrected ? config_.eps / correction : config_.eps;
+  ops::adamw(list, {lr, config_.beta1, config_.beta2, eps, updates_, factor});
 }
 
 void AdamW::zero_grad() {

@@ -13,7 +13,7 @@ namespace megalodon {
 
 struct OptimizerConfig {
   double lr = 1e-3, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.1, clip = 1.0;
-  bool decay_all = false;
+  bool decay_all = false, eps_uncorrected = false;
   void visit(config::Visitor& visitor);
   void validate() const;
 };

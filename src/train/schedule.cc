@@ -22,6 +22,7 @@ void check_ratio(const char* name, double value) {
 void ScheduleConfig::visit(config::Visitor& v) {
   v.field("kind", kind, "shape after the warm-up: cosine, linear, constant, or wsd (constant, then a linear decay)");
   v.field("warmup", warmup, "steps over which the rate rises linearly to its peak");
+  v.field("warmup_power", warmup_power, "exponent of the rise: 1 is a straight line");
   v.field("init_ratio", init_ratio, "rate of the first step, as a fraction of the peak");
   v.field("end_ratio", end_ratio, "rate at the end, as a fraction of the peak (not for constant)");
   v.field("cycles", cycles, "half periods of the cosine");
@@ -35,6 +36,7 @@ void ScheduleConfig::validate() const {
   check_ratio("init_ratio", init_ratio);
   check_ratio("end_ratio", end_ratio);
   check_ratio("decay_fraction", decay_fraction);
+  if (!(warmup_power > 0)) fail_usage("[optim.schedule.warmup_power] expected a number above 0, got {}", warmup_power);
   if (!(cycles > 0)) fail_usage("[optim.schedule.cycles] expected a number above 0, got {}", cycles);
 }
 
@@ -42,7 +44,8 @@ double lr_multiplier(const ScheduleConfig& schedule, int64_t step, int64_t total
   const auto at = static_cast<double>(step), end_step = static_cast<double>(total);
   const auto warmup = static_cast<double>(schedule.warmup);
   const double end = schedule.end_ratio;
-  if (step < schedule.warmup) return schedule.init_ratio + at * (1 - schedule.init_ratio) / warmup;
+  if (step < schedule.warmup)
+    return schedule.init_ratio + (1 - schedule.init_ratio) * std::pow(at / warmup, schedule.warmup_power);
   if (schedule.kind == "constant") return 1;
   // The second condition only matters where the warm-up takes the whole run and s would be 0 / 0.
   if (step > total || total <= schedule.warmup) return end;

@@ -1,6 +1,6 @@
 // Learning-rate schedules as multipliers of the peak rate.
 //
-//   warmup (step < warmup)   init + step (1 − init) / warmup
+//   warmup (step < warmup)   init + (1 − init) (step / warmup)^power
 //   linear                   s · end + (1 − s)                            s = (step − warmup) / (total − warmup)
 //   cosine                   end + (1 − end) (cos(π s cycles) + 1) / 2
 //   constant                 1
@@ -15,7 +15,7 @@ namespace megalodon {
 struct ScheduleConfig {
   std::string kind = "cosine";
   int64_t warmup = 100;
-  double init_ratio = 1e-4, end_ratio = 0.01, cycles = 1.0, decay_fraction = 0.2;
+  double init_ratio = 1e-4, end_ratio = 0.01, cycles = 1.0, decay_fraction = 0.2, warmup_power = 1;
   void visit(config::Visitor& visitor);
   void validate() const;
 };

@@ -66,7 +66,10 @@ Case::Case(const fs::path& stem)
 }
 
 std::string Case::kind() const {
-  return (json_.contains("kind") ? json_.at("kind") : config().at("op")).get<std::string>();
+  if (json_.contains("kind")) return json_.at("kind").get<std::string>();
+  const auto op = config().at("op").get<std::string>();
+  const bool mega = json_.value("family", "") == "mega" && !starts_with(op, "mega_");
+  return mega ? "mega_" + op : op;
 }
 
 bool Case::has_prefix(const std::string& prefix) const {

@@ -29,7 +29,8 @@ class Case {
   /// tensors.
   explicit Case(const fs::path& stem);
 
-  /// What selects the function that runs the case: "kind", or "op" of the configuration.
+  /// What selects the function that runs the case: "kind", or "op" of the configuration, which begins
+  /// with mega_ in the family of Mega.
   std::string kind() const;
   const Json& json() const { return json_; }
   const Json& config() const { return json_.at("config"); }

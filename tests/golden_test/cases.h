@@ -36,6 +36,21 @@ void run_mpt_block(Pass& pass);
 void run_hub_model(Pass& pass);
 void run_torch_stack(Pass& pass);
 
+void run_moving_average(Pass& pass);
+void run_moving_average_in_pieces(Pass& pass);
+void run_mega_norm(Pass& pass);
+void run_mega_ffn(Pass& pass);
+void run_relative_bias(Pass& pass);
+void run_score_function(Pass& pass);
+void run_gated_attention(Pass& pass);
+void run_gated_attention_in_pieces(Pass& pass);
+void run_cross_attention(Pass& pass);
+void run_mega_layer(Pass& pass);
+void run_mega_model(Pass& pass);
+void run_mega_classifier(Pass& pass);
+void run_mega_encoder_decoder(Pass& pass);
+void run_mega_optimizer(Pass& pass);
+
 void run_model(Pass& pass);
 void run_model_bf16(Pass& pass);
 void run_long_inference(Pass& pass);

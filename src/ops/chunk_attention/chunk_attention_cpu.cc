@@ -217,10 +217,10 @@ inline void delta_task(const ChunkAttentionGradArgs& g, int64_t b, int64_t h, in
   }
 }
 
-/// s: scores -> probabilities; dp: Σ_e dy v -> gradient of q·k. lse and delta run along the queries.
+/// s: scores -> probabilities; dp: Σ_e dy v -> gradient of q·k. lse, delta and scale run along the queries.
 template <bool kColumnsAreQueries>
 void gradient_tile(int64_t rows, int64_t columns, const VisibleColumns& visible, const float* factor, const float* lse,
-                   const float* delta, float scale, float* s, float* dp) {
+                   const float* delta, const float* scale, float* s, float* dp) {
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t c = 0; c < columns; c += kLanes) {
       const RowVector seen = look(visible, r, c);
@@ -230,18 +230,26 @@ void gradient_tile(int64_t rows, int64_t columns, const VisibleColumns& visible,
       if (!seen.none()) {
         const Vec lse_here = kColumnsAreQueries ? hn::Load(d, lse + c) : hn::Set(d, lse[r]);
         const Vec delta_here = kColumnsAreQueries ? hn::Load(d, delta + c) : hn::Set(d, delta[r]);
+        const Vec scale_here = kColumnsAreQueries ? hn::Load(d, scale + c) : hn::Set(d, scale[r]);
         p = exp_nonpositive(d, hn::Sub(hn::Load(d, s + at), lse_here));
         Vec dy_v = hn::Load(d, dp + at), dropped = p;
         if (factor != nullptr) {
           dy_v = hn::Mul(dy_v, hn::Load(d, factor + at));
           dropped = hn::Mul(p, hn::Load(d, factor + at));
         }
-        ds = where_seen(seen, hn::Mul(hn::Mul(p, hn::Set(d, scale)), hn::Sub(dy_v, delta_here)), zero);
+        ds = where_seen(seen, hn::Mul(hn::Mul(p, scale_here), hn::Sub(dy_v, delta_here)), zero);
         p = where_seen(seen, dropped, zero);
       }
       hn::Store(p, d, s + at);
       hn::Store(ds, d, dp + at);
     }
+}
+
+/// Of the gradients of the queries' scores. A query that sees one key weighs it with 1 whatever the score is: its
+/// gradient is 0, where dy·v − delta would leave the rounding errors of two sums.
+inline void fill_scales(const ChunkAttentionArgs& a, int64_t b, const Side& queries, float* scale) {
+  const int64_t* begin = a.begin + b * a.L + queries.first;
+  for (int64_t i = 0; i < queries.count; ++i) scale[i] = begin[i] == a.T + queries.first + i ? 0 : a.scale;
 }
 
 /// Gradients of one outer tile: of queries (dx = dq) or of keys (dx = dk, dz = dv) against all they see.
@@ -251,7 +259,7 @@ void gradient_tiles(const ChunkAttentionGradArgs& g, int64_t b, int64_t h, const
   const ChunkAttentionArgs& a = g.forward;
   const int64_t K = k_elements(a), V = v_elements(a), x_row = a.H * K, z_row = a.H * V;
   HWY_ALIGN float s[kTile * kTile], dp[kTile * kTile], pairs[P::kPairs ? kTile * kTile / 2 : 1];
-  HWY_ALIGN float lse[kTile] = {}, delta[kTile] = {};
+  HWY_ALIGN float lse[kTile] = {}, delta[kTile] = {}, scale[kTile] = {};
   const auto factor = hwy::AllocateAligned<float>(a.dropout > 0 ? kTile * kTile : 1);
   VisibleColumns visible;
   const auto x = hwy::AllocateAligned<float>(packed_size(outer.count, K));
@@ -265,12 +273,13 @@ void gradient_tiles(const ChunkAttentionGradArgs& g, int64_t b, int64_t h, const
     const Side& queries = kColumnsAreQueries ? outer : inner;
     std::copy_n(head_lse + queries.first, queries.count, lse);
     std::copy_n(head_delta + queries.first, queries.count, delta);
+    fill_scales(a, b, queries, scale);
     find_visible<kColumnsAreQueries>(a.begin + b * a.L, a.T, outer, inner, visible);
     score_product<P>(inner.count, outer.count, K, inner.x, x_row, x.get(), visible, s);
     score_product<P>(inner.count, outer.count, V, inner.z, z_row, z.get(), visible, dp);
     if (a.dropout > 0) fill_factors<kColumnsAreQueries>(a, b, h, outer, inner, factor.get());
     gradient_tile<kColumnsAreQueries>(inner.count, outer.count, visible, a.dropout > 0 ? factor.get() : nullptr, lse,
-                                      delta, a.scale, s, dp);
+                                      delta, scale, s, dp);
     const float* beta = at == lo ? nullptr : kOnes.data();
     output_product<P>(inner.count, outer.count, a.K, as_factor<P>(inner.count, outer.count, dp, pairs), inner.x, x_row,
                       visible, dx, a.H * a.K, beta);

@@ -269,6 +269,14 @@ TEST(ChunkAttention, GradientsMatchFiniteDifferences) {
       make_inputs(c));
 }
 
+TEST(ChunkAttention, TheScoreOfALoneKeyHasNoGradient) {
+  const Case c = {2, 70, 2, 8, 24, 1};
+  const auto alone = run(make_inputs(c), make_options(c), torch::randn({c.B, c.L, c.H, c.V}));
+  EXPECT_EQ(alone[1].abs().max().item<float>(), 0) << "q";
+  EXPECT_EQ(alone[2].abs().max().item<float>(), 0) << "k";
+  EXPECT_GT(alone[3].abs().max().item<float>(), 0) << "v";
+}
+
 TEST(ChunkAttention, StreamingEqualsOnePass) {
   torch::manual_seed(5);
   std::mt19937 random(5);

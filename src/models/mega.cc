@@ -1,0 +1,776 @@
+// Mega (Ma et al., 2023), a layer:
+//
+//   x' = norm(x)                                      prenorm; otherwise x' = x and y = norm(y)
+//   m  = silu(EMA(x') + ω x')                         v = act(Wv x' + bv)
+//   [u | z | r | hx] = Wm m + bm                      z = silu(z)
+//   q, k = z ⊙ γ_i + β_i                              i = 0, 1
+//   h  = act(hx + Wh (attention(q, k, v) ⊙ silu(r)) + bh)
+//   y  = x + σ(u) ⊙ (h − x)
+//   out = y + W2 act(W1 norm(y) + b1) + b2
+//
+// Attention is that of ops::relative_attention inside chunks of C steps (Mega-chunk), or full.
+//
+// Departures from the published code: a stream with a truncated average gives what one pass gives (there, streams do
+// not truncate); any split of a sequence into calls is allowed; documents may follow one another in a row.
+//
+// Shapes: B batch · L time · D model · N EMA order · Z shared query/key · E value · C chunk · F ffn.
+#include "models/mega.h"
+
+#include <charconv>
+#include <cmath>
+
+#include "base/philox.h"
+#include "models/config_checks.h"
+#include "nn/adaptive_vocabulary.h"
+#include "nn/dropout.h"
+#include "nn/init.h"
+#include "nn/parameters.h"
+#include "ops/cached_attention/cached_attention.h"
+#include "ops/chunk_attention/chunk_attention.h"
+#include "ops/gated_silu/gated_silu.h"
+#include "ops/linear_recurrence/linear_recurrence.h"
+#include "ops/rotary/rotary.h"
+#include "ops/row_norm/row_norm.h"
+
+namespace megalodon {
+
+using nn::activation_type;
+using nn::drop;
+using nn::register_at;
+
+// ---- configuration --------------------------------------------------------------------------------------------------
+
+ops::Scores MegaLayerConfig::scores() const {
+  if (attention == "softmax") return ops::Scores::kSoftmax;
+  return attention == "laplace" ? ops::Scores::kLaplace : ops::Scores::kRelu2;
+}
+
+void MegaConfig::visit(config::Visitor& v) {
+  v.field("num_layers", num_layers, "layers");
+  v.field("model_dim", layer.model_dim, "D, width of the residual stream");
+  v.field("z_dim", layer.z_dim, "Z, width of queries and keys");
+  v.field("value_dim", layer.value_dim, "E, width of the values");
+  v.field("ffn_hidden_dim", layer.ffn_hidden_dim, "F, hidden width of the feed-forward blocks; 0: none");
+  v.field("ema_ndim", layer.ema_ndim, "N, order of the moving average");
+  v.field("truncation", layer.truncation, "steps that the moving average sees; 0: all");
+  v.field("chunk_size", layer.chunk_size, "C, steps per attention chunk; 0: no chunks");
+  v.field("attention", layer.attention, "what scores become: softmax, laplace or relu2");
+  v.field("position", layer.position, "bias of attention by distance: rotary, or simple (a table)");
+  v.field("max_positions", layer.max_positions, "steps that the table of a simple bias reaches without chunks");
+  v.field("activation", layer.activation, "of values, outputs and feed-forward blocks: silu, gelu or relu");
+  v.field("norm", layer.norm, "layer, rms or scale (one weight for all features); of encoders also batch");
+  v.field("prenorm", layer.prenorm, "norms before attention and feed-forward blocks; false: behind the sums");
+  v.field("norm_eps", layer.norm_eps, "added to variances");
+  v.field("norm_emb", norm_emb, "a norm on the embedding");
+  v.field("final_norm_affine", final_norm_affine, "weight and bias in the last norm (prenorm)");
+  v.field("scale_emb", scale_emb, "multiply embeddings by √D");
+  v.field("vocab_size", vocab_size, "tokens");
+  v.field("output_size", output_size, "classes of the output layer; -1: vocab_size");
+  v.field("share_emb", share_emb, "the output matrix is the embedding");
+  v.field("adaptive_cutoffs", adaptive_cutoffs,
+          "where bands of rarer tokens begin, such as 20000,60000: those get narrower embeddings and a softmax of "
+          "their own; empty: one band");
+  v.field("adaptive_factor", adaptive_factor, "how much narrower each band is than the one before");
+  v.field("adaptive_dropout", adaptive_dropout, "on the features of all bands but the first");
+  v.field("dropout", layer.dropout, "on the embedding, the moving average and the outputs of layers");
+  v.field("hidden_dropout", layer.hidden_dropout, "on the values");
+  v.field("activation_dropout", layer.activation_dropout, "on the feed-forward hidden layer");
+  v.field("attention_dropout", layer.attention_dropout, "on attention weights");
+}
+
+std::vector<int64_t> MegaConfig::cutoffs() const {
+  std::vector<int64_t> list;
+  const char *at = adaptive_cutoffs.data(), *const end = at + adaptive_cutoffs.size();
+  while (at != end) {
+    int64_t value = 0;
+    const auto [next, error] = std::from_chars(at, end, value);
+    if (error != std::errc() || value <= (list.empty() ? 0 : list.back()) || value >= vocab_size ||
+        (next != end && (*next != ',' || next + 1 == end)))
+      fail_usage(
+          "[model.adaptive_cutoffs] expected rising numbers below vocab_size = {} with commas between, got \"{}\"",
+          vocab_size, adaptive_cutoffs);
+    list.push_back(value);
+    at = next == end ? end : next + 1;
+  }
+  return list;
+}
+
+void MegaConfig::validate() const {
+  for (const auto& [name, value] :
+       std::initializer_list<std::pair<const char*, int64_t>>{{"num_layers", num_layers},
+                                                              {"model_dim", layer.model_dim},
+                                                              {"z_dim", layer.z_dim},
+                                                              {"value_dim", layer.value_dim},
+                                                              {"ema_ndim", layer.ema_ndim},
+                                                              {"max_positions", layer.max_positions},
+                                                              {"adaptive_factor", adaptive_factor}})
+    check_size(name, value);
+  for (const auto& [name, value] :
+       std::initializer_list<std::pair<const char*, int64_t>>{{"ffn_hidden_dim", layer.ffn_hidden_dim},
+                                                              {"truncation", layer.truncation},
+                                                              {"chunk_size", layer.chunk_size}})
+    check_size(name, value, 0);
+  check_one_of("attention", layer.attention, {"softmax", "laplace", "relu2"});
+  check_one_of("position", layer.position, {"rotary", "simple"});
+  check_one_of("activation", layer.activation, {"silu", "gelu", "relu"});
+  check_one_of("norm", layer.norm, {"layer", "rms", "scale", "batch"});
+  if (layer.position == "rotary" && layer.z_dim % 2 != 0)
+    fail_usage("[model.z_dim] must be even (rotary pairs), got {}", layer.z_dim);
+  check_positive("norm_eps", layer.norm_eps);
+  for (const auto& [name, value] :
+       std::initializer_list<std::pair<const char*, double>>{{"dropout", layer.dropout},
+                                                             {"hidden_dropout", layer.hidden_dropout},
+                                                             {"activation_dropout", layer.activation_dropout},
+                                                             {"attention_dropout", layer.attention_dropout},
+                                                             {"adaptive_dropout", adaptive_dropout}})
+    check_probability(name, value);
+  check_vocabulary(vocab_size, output_size, share_emb);
+  const auto bands = static_cast<int64_t>(cutoffs().size());
+  if (bands > 0 && (!share_emb || outputs() != vocab_size))
+    fail_usage(
+        "[model.share_emb] the output of an adaptive vocabulary is its embedding: share_emb = true, output_size = -1");
+  if (nn::AdaptiveVocabulary::width(layer.model_dim, adaptive_factor, bands) == 0)
+    fail_usage("[model.adaptive_factor] model_dim {} divided {} times by {} leaves no feature", layer.model_dim, bands,
+               adaptive_factor);
+}
+
+std::unique_ptr<ModelConfig> make_mega_config() {
+  return std::make_unique<MegaConfig>();
+}
+
+std::vector<Preset> mega_presets() {
+  std::vector<Preset> presets;
+  const auto add = [&](const char* name, const char* note, MegaConfig config) {
+    presets.push_back({name, note, std::make_shared<MegaConfig>(std::move(config))});
+  };
+  const auto sized = [](int64_t layers, int64_t dim, int64_t z, int64_t value, int64_t ffn, int64_t chunk) {
+    MegaConfig c;
+    c.num_layers = layers, c.layer.model_dim = dim, c.layer.z_dim = z, c.layer.value_dim = value;
+    c.layer.ffn_hidden_dim = ffn, c.layer.chunk_size = chunk, c.share_emb = true;
+    return c;
+  };
+  MegaConfig enwik8 = sized(12, 512, 128, 1024, 1024, 2048);
+  enwik8.layer.truncation = 8192, enwik8.final_norm_affine = false, enwik8.layer.dropout = 0.1;
+  enwik8.vocab_size = 256;
+  add("mega_chunk-enwik8", "the paper's model of enwik8, on bytes", enwik8);
+  MegaConfig wikitext = sized(16, 1024, 256, 2048, 2048, 1024);
+  wikitext.layer.truncation = 8192, wikitext.final_norm_affine = false, wikitext.vocab_size = 267744;
+  wikitext.adaptive_cutoffs = "20000,60000", wikitext.adaptive_dropout = 0.2;
+  wikitext.layer.dropout = 0.3;
+  wikitext.layer.attention_dropout = wikitext.layer.hidden_dropout = wikitext.layer.activation_dropout = 0.1;
+  add("mega_chunk-wikitext103", "the paper's model of WikiText-103", wikitext);
+
+  MegaConfig small = sized(6, 384, 96, 768, 768, 512);
+  small.vocab_size = 8192;
+  add("mega_chunk-11M", "for comparisons: 11 million parameters", small);
+  MegaConfig medium = sized(10, 768, 128, 1536, 1536, 512);
+  medium.vocab_size = 8192;
+  add("mega_chunk-45M", "for comparisons: 45 million parameters", medium);
+
+  MegaConfig tiny = sized(2, 16, 8, 24, 20, 8);
+  tiny.vocab_size = 256, tiny.layer.ema_ndim = 4;
+  add("mega_chunk-tiny", "a toy for trying things out and for tests", tiny);
+  MegaConfig other = tiny;
+  other.layer.chunk_size = 0, other.layer.attention = "laplace", other.layer.position = "simple";
+  other.layer.max_positions = 128, other.layer.truncation = 10, other.layer.norm = "scale";
+  other.layer.prenorm = false, other.norm_emb = true, other.share_emb = false;
+  add("mega-tiny", "the same without chunks and with Mega's other switches", other);
+  MegaConfig bands = tiny;
+  bands.layer.attention = "relu2", bands.layer.norm = "rms", bands.layer.activation = "gelu", bands.scale_emb = false;
+  bands.adaptive_cutoffs = "32,96", bands.adaptive_factor = 2;
+  add("mega_adaptive-tiny", "the same with an adaptive vocabulary", bands);
+  return presets;
+}
+
+// ---- state ----------------------------------------------------------------------------------------------------------
+
+State MegaLayerState::pack() const {
+  State state = {ema_BDN};
+  if (window_BTD.defined()) state.insert(state.end(), {dropped_BDN, window_BTD});
+  if (position_B.defined()) state.insert(state.end(), {k_BTHK, v_BTHV, position_B});
+  return state;
+}
+
+MegaLayerState MegaLayerState::unpack(const State& state, bool truncated) {
+  MegaLayerState s;
+  if (state.empty()) return s;
+  const size_t own = truncated ? 3 : 1;
+  check(state.size() == own || state.size() == own + 3, "[mega] a layer's state has {} or {} tensors, got {}", own,
+        own + 3, state.size());
+  s.ema_BDN = state[0];
+  if (truncated) s.dropped_BDN = state[1], s.window_BTD = state[2];
+  if (state.size() > own) s.k_BTHK = state[own], s.v_BTHV = state[own + 1], s.position_B = state[own + 2];
+  return s;
+}
+
+namespace {
+
+enum MegaSite : uint64_t {
+  kOnMegaAverage,
+  kOnMegaValues,
+  kOnMegaWeights,
+  kOnMegaHidden,
+  kOnMegaCrossWeights,
+  kOnMegaCrossHidden,
+  kOnMegaFfnHidden,
+  kOnMegaFfnOutput,
+  kOnMegaEmbedding,
+  kOnMegaBands
+};
+
+Tensor activate(const std::string& name, const Tensor& x) {
+  if (name == "silu") return ops::gated_silu(x.contiguous(), {});
+  return name == "gelu" ? torch::gelu(x) : torch::relu(x);
+}
+
+void init_linear_layers(const std::vector<nn::Linear*>& layers, uint64_t key) {
+  uint64_t stream = 0;
+  for (const nn::Linear* layer : layers) {
+    nn::init_linear(layer->weight, "bert", derive_key(key, stream++));
+    layer->bias.zero_();
+  }
+}
+
+/// y = x + σ(u) ⊙ (h − x)
+Tensor gated_update(const Tensor& x, const Tensor& u, const Tensor& h) {
+  return x + torch::sigmoid(u) * (h - x);
+}
+
+}  // namespace
+
+// ---- norm -----------------------------------------------------------------------------------------------------------
+
+MegaNorm::MegaNorm(const std::string& type, int64_t dim, double eps, bool affine) : type_(type), eps_(eps) {
+  if (affine) weight_ = type == "scale" ? register_at(*this, "scalar", {1}) : register_at(*this, "weight", {dim});
+  if (affine && (type == "layer" || type == "batch")) bias_ = register_at(*this, "bias", {dim});
+  if (type != "batch") return;
+  running_mean_ = register_buffer("running_mean", torch::zeros({dim}));
+  running_var_ = register_buffer("running_var", torch::ones({dim}));
+  batches_ = register_buffer("num_batches_tracked", torch::zeros({}, torch::kInt64));
+}
+
+Tensor MegaNorm::forward(const Tensor& x_BLD) {
+  if (type_ == "layer") return ops::layer_norm(x_BLD, weight_, bias_, eps_);
+  if (type_ != "batch")
+    return ops::rms_norm(x_BLD, weight_.defined() ? weight_.expand({x_BLD.size(-1)}) : weight_, eps_);
+  return batch_norm(x_BLD);
+}
+
+/// In float64: what follows a batch norm has gradients that cancel over the batch.
+Tensor MegaNorm::batch_norm(const Tensor& x_BLD) {
+  const Tensor x_ND = x_BLD.flatten(0, -2).to(torch::kFloat64);
+  Tensor mean_D = running_mean_.to(torch::kFloat64), var_D = running_var_.to(torch::kFloat64);
+  if (is_training()) {
+    const int64_t N = x_ND.size(0);
+    check(N > 1, "[mega] a batch norm in training wants more than one step");
+    mean_D = x_ND.mean(0), var_D = x_ND.var(0, /*unbiased=*/false);
+    torch::NoGradGuard no_grad;
+    running_mean_.lerp_(mean_D.to(running_mean_.scalar_type()), 0.1);
+    running_var_.lerp_((var_D * N / (N - 1)).to(running_var_.scalar_type()), 0.1);
+    batches_.add_(1);
+  }
+  Tensor y_ND = (x_ND - mean_D) * torch::rsqrt(var_D + eps_);
+  if (weight_.defined()) y_ND = y_ND * (weight_ + 1) + bias_;
+  return y_ND.to(x_BLD.scalar_type()).view(x_BLD.sizes());
+}
+
+void MegaNorm::init_weights() {
+  torch::NoGradGuard no_grad;
+  for (const Tensor& zero : {weight_, bias_, running_mean_, batches_})
+    if (zero.defined()) zero.zero_();
+  if (running_var_.defined()) running_var_.fill_(1);
+}
+
+// ---- relative bias --------------------------------------------------------------------------------------------------
+
+RelativeBias::RelativeBias(const std::string& position, int64_t max_positions, int64_t z_dim) {
+  if (position == "simple") {
+    table_ = register_at(*this, "rel_pos_bias", {2 * max_positions - 1});
+  } else {
+    alpha_ = register_at(*this, "alpha", {1, z_dim});
+    beta_ = register_at(*this, "beta", {1, z_dim});
+  }
+}
+
+Tensor RelativeBias::table(int64_t positions) const {
+  if (table_.defined()) return table_;
+  // <R_i a, R_j b> = <a, R_(j−i) b>
+  const int64_t half = alpha_.size(1) / 2;
+  const auto type = alpha_.options().requires_grad(false);
+  const Tensor frequency_Z = torch::pow(10000.0, torch::arange(half, type.dtype(torch::kFloat64)) / -half);
+  const Tensor offset_O1 = torch::arange(1 - positions, positions, type.dtype(torch::kFloat64)).unsqueeze(1);
+  const Tensor angle_OZ = offset_O1 * frequency_Z;
+  const Tensor a = alpha_[0], b = beta_[0];
+  const Tensor a0 = a.narrow(0, 0, half), a1 = a.narrow(0, half, half);
+  const Tensor b0 = b.narrow(0, 0, half), b1 = b.narrow(0, half, half);
+  return torch::matmul(torch::cos(angle_OZ).to(type.dtype()), a0 * b0 + a1 * b1) +
+         torch::matmul(torch::sin(angle_OZ).to(type.dtype()), a1 * b0 - a0 * b1);
+}
+
+Tensor RelativeBias::rotated(const Tensor& position_BL) const {
+  const int64_t Z = alpha_.size(1);
+  // Halves become adjacent pairs, which is how ops::rotary() turns them.
+  const Tensor pairs_2Z = torch::cat({alpha_, beta_}).view({2, 2, Z / 2}).transpose(1, 2).reshape({2, Z});
+  return ops::rotary(pairs_2Z.expand({position_BL.size(0), position_BL.size(1), 2, Z}).contiguous(), position_BL,
+                     10000);
+}
+
+void RelativeBias::init_weights(uint64_t key) {
+  torch::NoGradGuard no_grad;
+  uint64_t stream = 0;
+  for (const Tensor& t : {table_, alpha_, beta_})
+    if (t.defined()) nn::normal(t, 0.02, derive_key(key, stream++));
+}
+
+// ---- moving average -------------------------------------------------------------------------------------------------
+
+MovingAverage::MovingAverage(const MegaLayerConfig& config)
+    : dim_(config.model_dim), truncation_(config.truncation), bidirectional_(config.bidirectional) {
+  const int64_t rows = bidirectional_ ? 2 * dim_ : dim_, N = config.ema_ndim;
+  delta_ = register_at(*this, "delta", {rows, N, 1});
+  alpha_ = register_at(*this, "alpha", {rows, N, 1});
+  beta_ = register_at(*this, "beta", {rows, N, 1});
+  gamma_ = register_at(*this, "gamma", {rows, N});
+  omega_ = register_at(*this, "omega", {dim_});
+}
+
+MovingAverage::Coefficients MovingAverage::recurrence() const {
+  const nn::EmaCoefficients ema = coefficients();
+  const auto complex = [](const Tensor& real) { return torch::complex(real, torch::zeros_like(real)); };
+  Coefficients result = {complex(ema.q_DN), complex(ema.c_DN), {}};
+  if (truncation_ > 0) result.dropped_RN = complex(ema.c_DN * ema.q_DN.pow(truncation_));
+  return result;
+}
+
+/// The average of all steps, less that of the steps beyond the truncation: those, weighed with c q^truncation, are a
+/// recurrence of the inputs of so many steps ago.
+Tensor MovingAverage::one_direction(const Tensor& x_BLD, const Tensor& skip_D, const Coefficients& rows,
+                                    const Tensor& starts_BL, const MegaLayerState& before,
+                                    MegaLayerState* after) const {
+  const int64_t B = x_BLD.size(0), L = x_BLD.size(1);
+  const auto all =
+      ops::linear_recurrence(x_BLD, rows.q_RN, rows.c_RN, skip_D, {before.ema_BDN, starts_BL, after != nullptr});
+  if (after != nullptr) after->ema_BDN = all.h_BDN;
+  const bool streams = after != nullptr || before.ema_BDN.defined();
+  if (truncation_ == 0 || (!streams && L <= truncation_)) return all.y_BLD;
+
+  const Tensor window_BTD = before.window_BTD.defined() ? before.window_BTD.to(x_BLD.scalar_type())
+                                                        : x_BLD.new_zeros({B, truncation_, x_BLD.size(2)});
+  const Tensor steps_BTD = torch::cat({window_BTD, x_BLD}, 1);
+  Tensor delayed_BLD = steps_BTD.narrow(1, 0, L), last_BTD = steps_BTD.narrow(1, L, truncation_);
+  if (starts_BL.defined()) {  // what another document left behind is 0
+    const Tensor document_BT = torch::constant_pad_nd(starts_BL.to(torch::kInt64).cumsum(1), {truncation_, 0}, 0);
+    const auto of_document = [&](const Tensor& steps, int64_t begin, const Tensor& document) {
+      return steps * (document_BT.narrow(1, begin, steps.size(1)) == document).unsqueeze(-1).to(steps.scalar_type());
+    };
+    delayed_BLD = of_document(delayed_BLD, 0, document_BT.narrow(1, truncation_, L));
+    last_BTD = of_document(last_BTD, L, document_BT.narrow(1, truncation_ + L - 1, 1));
+  }
+  const auto dropped =
+      ops::linear_recurrence(delayed_BLD.contiguous(), rows.q_RN, rows.dropped_RN, torch::zeros_like(skip_D),
+                             {before.dropped_BDN, starts_BL, after != nullptr});
+  if (after != nullptr) after->dropped_BDN = dropped.h_BDN, after->window_BTD = last_BTD.contiguous();
+  return all.y_BLD - dropped.y_BLD;
+}
+
+Tensor MovingAverage::forward(const Tensor& x_BLD, const ModelInput& input, const MegaLayerState& before,
+                              MegaLayerState* after) {
+  check(!bidirectional_ || (!before.ema_BDN.defined() && after == nullptr && !input.starts_BL.defined()),
+        "[mega] averages of both directions read whole sequences, not streams or documents");
+  const Coefficients c = kept_.of({delta_, alpha_, beta_, gamma_}, [&] { return recurrence(); });
+  const Tensor real_BLD = zero_padding(x_BLD, input.padding_BL);
+  const auto rows = [&](int64_t begin) {
+    const auto part = [&](const Tensor& t) { return t.defined() ? t.narrow(0, begin, dim_) : t; };
+    return Coefficients{part(c.q_RN), part(c.c_RN), part(c.dropped_RN)};
+  };
+  Tensor y_BLD = one_direction(real_BLD, omega_, rows(0), input.starts_BL, before, after);
+  if (bidirectional_)
+    y_BLD = y_BLD + one_direction(real_BLD.flip(1), torch::zeros_like(omega_), rows(dim_), {}, {}, nullptr).flip(1);
+  if (input.padding_BL.defined()) y_BLD = y_BLD + omega_ * (x_BLD - real_BLD);
+  return ops::gated_silu(y_BLD, {});
+}
+
+// ---- gated attention ------------------------------------------------------------------------------------------------
+
+GatedAttention::GatedAttention(const MegaLayerConfig& config) : config_(config) {
+  const int64_t D = config.model_dim, Z = config.z_dim, E = config.value_dim;
+  norm_ = register_module("norm", std::make_shared<MegaNorm>(config.norm, D, config.norm_eps));
+  move_ = register_module("move", std::make_shared<MovingAverage>(config));
+  v_proj_ = nn::Linear(*this, "v_proj", D, E, /*with_bias=*/true);
+  mx_proj_ = nn::Linear(*this, "mx_proj", D, 2 * D + Z + E, true);
+  h_proj_ = nn::Linear(*this, "h_proj", E, D, true);
+  gamma_ = register_at(*this, "gamma", {2, Z});
+  beta_ = register_at(*this, "beta", {2, Z});
+  const int64_t reach = config.chunk_size > 0 ? config.chunk_size : config.max_positions;
+  bias_ = register_module("rel_pos_bias", std::make_shared<RelativeBias>(config.position, reach, Z));
+}
+
+void GatedAttention::init_weights(uint64_t key) {
+  torch::NoGradGuard no_grad;
+  init_linear_layers(linears(), derive_key(key, 0));
+  move_->init_weights(derive_key(key, 1));
+  bias_->init_weights(derive_key(key, 2));
+  nn::normal(gamma_, 0.02, derive_key(key, 3));
+  beta_.zero_();
+  norm_->init_weights();
+}
+
+GatedAttention::Projected GatedAttention::project(const Tensor& x_BLD, const ModelInput& input,
+                                                  const MegaLayerState& before, MegaLayerState* after,
+                                                  uint64_t dropout_key) {
+  const Tensor normed_BLD = config_.prenorm ? norm_->forward(x_BLD) : x_BLD;
+  const Tensor m_BLD = drop(move_->forward(normed_BLD, input, before, after), config_.dropout, dropout_key,
+                            kOnMegaAverage, is_training())
+                           .to(activation_type(x_BLD, precision_));
+  const int64_t D = config_.model_dim;
+  const auto parts = mx_proj_(m_BLD, precision_).split_with_sizes({D, config_.z_dim, config_.value_dim, D}, -1);
+  return {normed_BLD, parts[0], activate("silu", parts[1]), parts[2].contiguous(), parts[3].contiguous()};
+}
+
+Tensor GatedAttention::attend(const Tensor& z_BLZ, const Tensor& v_BLE, const ModelInput& input,
+                              const ops::KeyValueRows* caches, const MegaLayerState& before, MegaLayerState* after,
+                              uint64_t dropout_key) {
+  const int64_t B = z_BLZ.size(0), L = z_BLZ.size(1), Z = z_BLZ.size(2);
+  const Tensor position_B = caches != nullptr ? torch::tensor(caches->position) : before.position_B;
+  const auto positions = ops::chunk_positions(B, L, config_.chunk_size, input.starts_BL, position_B, z_BLZ.device());
+  Tensor q_BLZ = z_BLZ * gamma_[0] + beta_[0], k_BLZ = z_BLZ * gamma_[1] + beta_[1];
+  const bool tiled = config_.is_tiled() && !input.padding_BL.defined();
+  if (tiled) {  // q·k/√Z + <R_i α, R_j β> is one product
+    const bool same = !input.starts_BL.defined() && !position_B.defined();
+    const Tensor position_BL = same ? positions.position_BL.narrow(0, 0, 1) : positions.position_BL;
+    const auto bias = bias_->rotated(position_BL).to(q_BLZ.scalar_type()).expand({B, L, 2, Z}).unbind(2);
+    q_BLZ = torch::cat({q_BLZ / std::sqrt(static_cast<double>(Z)), bias[0]}, -1);
+    k_BLZ = torch::cat({k_BLZ, bias[1]}, -1);
+  }
+  const Tensor k_BLHK = k_BLZ.unsqueeze(2), v_BLHV = v_BLE.unsqueeze(2);
+  if (caches != nullptr) {
+    check(!input.starts_BL.defined() && tiled, "[mega] a stream with caches is one document without padding");
+    return ops::cached_attention(q_BLZ.unsqueeze(2), k_BLHK, v_BLHV, *caches, precision_).squeeze(2);
+  }
+  if (after != nullptr) {
+    const auto open = positions.next_B.max().item<int64_t>();
+    after->k_BTHK = last_steps(before.k_BTHK, k_BLHK, open), after->v_BTHV = last_steps(before.v_BTHV, v_BLHV, open);
+    after->position_B = positions.next_B;
+  }
+  const double dropout = is_training() ? config_.attention_dropout : 0;
+  const uint64_t key = derive_key(dropout_key, kOnMegaWeights);
+  if (tiled) {
+    ops::ChunkAttentionOptions options;
+    options.chunk_size = config_.chunk_size, options.starts_BL = input.starts_BL, options.precision = precision_;
+    options.prior_k_BTHK = before.k_BTHK, options.prior_v_BTHV = before.v_BTHV, options.position_B = position_B;
+    options.dropout = dropout, options.dropout_key = key;
+    return ops::chunk_attention(q_BLZ.unsqueeze(2), k_BLHK, v_BLHV, options).squeeze(2);
+  }
+  ops::RelativeAttentionOptions options;
+  options.scores = config_.scores(), options.causal = !config_.bidirectional, options.chunk_size = config_.chunk_size;
+  options.padding_BJ = input.padding_BL, options.starts_BL = input.starts_BL, options.position_B = position_B;
+  const bool has_prior = before.k_BTHK.defined() && before.k_BTHK.size(1) > 0;
+  if (has_prior) options.prior_k_BTZ = before.k_BTHK.squeeze(2), options.prior_v_BTE = before.v_BTHV.squeeze(2);
+  const int64_t keys = L + (has_prior ? before.k_BTHK.size(1) : 0);
+  options.bias_O = bias_->table(config_.chunk_size > 0 ? std::min(keys, config_.chunk_size) : keys);
+  options.dropout = dropout, options.dropout_key = key;
+  return ops::relative_attention(q_BLZ, k_BLZ, v_BLE.to(q_BLZ.scalar_type()), options);
+}
+
+Tensor GatedAttention::forward(const Tensor& x_BLD, const ModelInput& input, Carry& carry, int64_t slot,
+                               uint64_t dropout_key) {
+  const MegaLayerState before = MegaLayerState::unpack(carry.before(slot), config_.truncation > 0);
+  MegaLayerState after;
+  MegaLayerState* const wanted = carry.wants_after() ? &after : nullptr;
+  check(!input.padding_BL.defined() || (wanted == nullptr && !before.ema_BDN.defined()),
+        "[mega] a stream is read without padding");
+  const Projected p = project(x_BLD, input, before, wanted, dropout_key);
+  const Tensor v_BLE =
+      drop(activate(config_.activation, v_proj_(p.normed_BLD.to(activation_type(x_BLD, precision_)), precision_)),
+           config_.hidden_dropout, dropout_key, kOnMegaValues, is_training());
+  const Tensor attention_BLE = attend(p.z_BLZ, v_BLE, input, carry.caches(slot), before, wanted, dropout_key);
+  const Tensor gated_BLE = ops::gated_silu(p.r_BLE, attention_BLE.contiguous());
+  const Tensor h_BLD = drop(activate(config_.activation, h_proj_(gated_BLE, precision_, p.hx_BLD)), config_.dropout,
+                            dropout_key, kOnMegaHidden, is_training());
+  const Tensor y_BLD = gated_update(x_BLD, p.u_BLD, h_BLD);
+  if (wanted != nullptr) carry.after(slot, after.pack());
+  return config_.prenorm ? y_BLD : norm_->forward(y_BLD);
+}
+
+// ---- cross-attention ------------------------------------------------------------------------------------------------
+
+GatedCrossAttention::GatedCrossAttention(const MegaLayerConfig& config) : config_(config) {
+  const int64_t D = config.model_dim, Z = config.z_dim;
+  norm_ = register_module("norm", std::make_shared<MegaNorm>(config.norm, D, config.norm_eps));
+  k_proj_ = nn::Linear(*this, "k_proj", D, Z, /*with_bias=*/true);
+  v_proj_ = nn::Linear(*this, "v_proj", D, D, true);
+  q_proj_ = nn::Linear(*this, "q_proj", D, 2 * D + Z, true);
+  h_proj_ = nn::Linear(*this, "h_proj", D, D, true);
+  bias_ = register_module("rel_pos_bias", std::make_shared<RelativeBias>(config.position, config.max_positions, Z));
+}
+
+void GatedCrossAttention::init_weights(uint64_t key) {
+  torch::NoGradGuard no_grad;
+  init_linear_layers(linears(), derive_key(key, 0));
+  bias_->init_weights(derive_key(key, 1));
+  norm_->init_weights();
+}
+
+GatedCrossAttention::Projected GatedCrossAttention::project(const Tensor& x_BLD) {
+  const Tensor normed_BLD = config_.prenorm ? norm_->forward(x_BLD) : x_BLD;
+  const int64_t D = config_.model_dim;
+  const auto parts = q_proj_(normed_BLD, precision_).split_with_sizes({D, D, config_.z_dim}, -1);
+  return {parts[0], parts[1].contiguous(), parts[2]};
+}
+
+Tensor GatedCrossAttention::attend(const Tensor& q_BLZ, const Tensor& v_BJE, const Memory& memory, int64_t first,
+                                   uint64_t dropout_key) {
+  ops::RelativeAttentionOptions options;
+  options.scores = config_.scores(), options.causal = false, options.padding_BJ = memory.padding_BJ;
+  options.first_query = first;
+  options.bias_O = bias_->table(std::max(first + q_BLZ.size(1), v_BJE.size(1)));
+  options.dropout = is_training() ? config_.attention_dropout : 0;
+  options.dropout_key = derive_key(dropout_key, kOnMegaCrossWeights);
+  return ops::relative_attention(q_BLZ, k_proj_(memory.x_BJD, precision_), v_BJE, options);
+}
+
+Tensor GatedCrossAttention::forward(const Tensor& x_BLD, const Memory& memory, int64_t first, uint64_t dropout_key) {
+  check(memory.x_BJD.defined(), "[mega] cross-attention has no memory to read");
+  const Projected p = project(x_BLD);
+  const Tensor v_BJE = drop(activate(config_.activation, v_proj_(memory.x_BJD, precision_)), config_.hidden_dropout,
+                            dropout_key, kOnMegaValues, is_training());
+  const Tensor gated_BLD = ops::gated_silu(p.r_BLD, attend(p.q_BLZ, v_BJE, memory, first, dropout_key).contiguous());
+  const Tensor h_BLD = drop(activate(config_.activation, h_proj_(gated_BLD, precision_)), config_.dropout, dropout_key,
+                            kOnMegaCrossHidden, is_training());
+  const Tensor y_BLD = gated_update(x_BLD, p.u_BLD, h_BLD);
+  return config_.prenorm ? y_BLD : norm_->forward(y_BLD);
+}
+
+// ---- feed-forward block ---------------------------------------------------------------------------------------------
+
+MegaFfn::MegaFfn(const MegaLayerConfig& config) : config_(config) {
+  norm_ = register_module("norm", std::make_shared<MegaNorm>(config.norm, config.model_dim, config.norm_eps));
+  fc1_ = nn::Linear(*this, "fc1", config.model_dim, config.ffn_hidden_dim, /*with_bias=*/true);
+  fc2_ = nn::Linear(*this, "fc2", config.ffn_hidden_dim, config.model_dim, true);
+}
+
+void MegaFfn::init_weights(uint64_t key) {
+  torch::NoGradGuard no_grad;
+  init_linear_layers(linears(), key);
+  norm_->init_weights();
+}
+
+Tensor MegaFfn::forward(const Tensor& x_BLD, uint64_t dropout_key) {
+  const Tensor u_BLD = (config_.prenorm ? norm_->forward(x_BLD) : x_BLD).to(activation_type(x_BLD, precision_));
+  const Tensor hidden_BLF = drop(activate(config_.activation, fc1_(u_BLD, precision_)), config_.activation_dropout,
+                                 dropout_key, kOnMegaFfnHidden, is_training());
+  const bool drops = is_training() && config_.dropout > 0;
+  const Tensor y_BLD =
+      drops ? x_BLD + drop(fc2_(hidden_BLF, precision_), config_.dropout, dropout_key, kOnMegaFfnOutput, true)
+            : fc2_(hidden_BLF, precision_, x_BLD);
+  return config_.prenorm ? y_BLD : norm_->forward(y_BLD);
+}
+
+// ---- layer ----------------------------------------------------------------------------------------------------------
+
+MegaLayer::MegaLayer(const MegaLayerConfig& config) {
+  attention_ = register_module("mega_layer", std::make_shared<GatedAttention>(config));
+  if (config.cross) cross_ = register_module("cross_attn", std::make_shared<GatedCrossAttention>(config));
+  if (config.ffn_hidden_dim > 0) ffn_ = register_module("nffn", std::make_shared<MegaFfn>(config));
+}
+
+Tensor MegaLayer::forward(const Tensor& x_BLD, const ModelInput& input, const Memory& memory, int64_t first,
+                          Carry& carry, int64_t slot, uint64_t dropout_key) {
+  Tensor y_BLD = attention_->forward(x_BLD, input, carry, slot, dropout_key);
+  if (cross_ != nullptr) y_BLD = cross_->forward(y_BLD, memory, first, dropout_key);
+  return ffn_ != nullptr ? ffn_->forward(y_BLD, dropout_key) : y_BLD;
+}
+
+void MegaLayer::init_weights(uint64_t key) {
+  attention_->init_weights(derive_key(key, 0));
+  if (cross_ != nullptr) cross_->init_weights(derive_key(key, 1));
+  if (ffn_ != nullptr) ffn_->init_weights(derive_key(key, 2));
+}
+
+void MegaLayer::set_precision(nn::Precision precision) {
+  attention_->set_precision(precision);
+  if (cross_ != nullptr) cross_->set_precision(precision);
+  if (ffn_ != nullptr) ffn_->set_precision(precision);
+}
+
+std::vector<nn::Linear*> MegaLayer::linears() {
+  std::vector<nn::Linear*> list = attention_->linears();
+  const auto add = [&](const std::vector<nn::Linear*>& more) { list.insert(list.end(), more.begin(), more.end()); };
+  if (cross_ != nullptr) add(cross_->linears());
+  if (ffn_ != nullptr) add(ffn_->linears());
+  return list;
+}
+
+// ---- language model -------------------------------------------------------------------------------------------------
+
+namespace {
+
+class Mega final : public LayerStack {
+ public:
+  explicit Mega(const MegaConfig& config)
+      : LayerStack(config.cutoffs().empty() ? config.vocab_size : config.cutoffs()[0], config.layer.model_dim),
+        config_(config) {
+    const MegaLayerConfig& c = config.layer;
+    if (config.norm_emb)
+      embed_norm_ = register_module("embed_norm", std::make_shared<MegaNorm>(c.norm, c.model_dim, c.norm_eps));
+    for (int64_t i = 0; i < config.num_layers; ++i) add_layer(std::make_shared<MegaLayer>(c));
+    if (c.prenorm)
+      final_norm_ = register_module(
+          "final_norm", std::make_shared<MegaNorm>(c.norm, c.model_dim, c.norm_eps, config.final_norm_affine));
+    add_output(config.outputs(), config.share_emb);
+    if (const auto cutoffs = config.cutoffs(); !cutoffs.empty())
+      bands_.emplace(*this, cutoffs, config.vocab_size, c.model_dim, config.adaptive_factor);
+  }
+
+  const ModelConfig& config() const override { return config_; }
+
+  void init_weights(uint64_t seed) override {
+    torch::NoGradGuard no_grad;
+    LayerStack::init_weights(seed);
+    for (const auto& norm : {embed_norm_, final_norm_})
+      if (norm != nullptr) norm->init_weights();
+    if (bands_) bands_->init_weights(derive_key(seed, 2 + depth()));
+  }
+
+  Tensor logits_of(const Tensor& hidden, std::optional<nn::Precision> precision) const override {
+    if (!bands_) return LayerStack::logits_of(hidden, precision);
+    return bands_->log_probabilities(hidden, embedding(), precision.value_or(precision_));
+  }
+
+  void check_state(int64_t /*slot*/, const State& state, int64_t tokens) const override {
+    const MegaLayerState layer = MegaLayerState::unpack(state, config_.layer.truncation > 0);
+    if (!layer.position_B.defined()) return;  // it is in the caches
+    const auto position = layer.position_B.item<int64_t>();
+    check(position == open(tokens), "the position in a chunk is {}, of {} tokens it is {}", position, tokens,
+          open(tokens));
+  }
+
+  std::optional<int64_t> state_steps(int64_t /*slot*/, size_t tensor, int64_t tokens) const override {
+    const size_t keys = config_.layer.truncation > 0 ? 3 : 1;
+    if (tensor != keys && tensor != keys + 1) return {};
+    return open(tokens);
+  }
+
+  ModelInfo info() const override {
+    const MegaLayerConfig& c = config_.layer;
+    ModelInfo info;
+    info.chunk_size = c.chunk_size;
+    for (const Tensor& parameter : parameters()) info.parameters += parameter.numel();
+    const int64_t D = c.model_dim, E = c.value_dim, Z = c.z_dim;
+    const int64_t layer = D * E + D * (2 * D + Z + E) + E * D + 2 * D * c.ffn_hidden_dim;
+    info.matrix_parameters = config_.num_layers * layer + embedding().numel() * (config_.share_emb ? 1 : 0);
+    if (!config_.share_emb) info.matrix_parameters += config_.outputs() * D;
+    // The average: 6 multiply-adds per (feature, order), twice with a truncation; attention: scores and values.
+    const int64_t averages = c.truncation > 0 ? 2 : 1;
+    info.flops = 2.0 * info.matrix_parameters + 12.0 * averages * config_.num_layers * D * c.ema_ndim;
+    const int64_t key = c.is_tiled() ? 2 * Z : Z;
+    info.flops_per_key = 2.0 * config_.num_layers * (key + E);
+    info.state_bytes_fixed = config_.num_layers * (averages * 8 * D * c.ema_ndim + 4 * c.truncation * D + 8);
+    const int64_t a_token = config_.num_layers * 4 * (key + E);
+    info.state_bytes_full = info.state_bytes_fixed + std::max<int64_t>(c.chunk_size - 1, 0) * a_token;
+    info.state_bytes_a_token = c.chunk_size > 0 ? 0 : a_token;
+    if (c.is_tiled()) info.cache = {config_.num_layers, c.chunk_size, 1, key, E};
+    return info;
+  }
+
+ protected:
+  Tensor rows(const Tensor& tokens_BL) const override {
+    return bands_ ? bands_->embed(tokens_BL, embedding(), precision_) : LayerStack::rows(tokens_BL);
+  }
+
+  Tensor embedded(const Tensor& rows_BLD, const ModelInput& input, Carry&) override {
+    Tensor x_BLD = config_.scale_emb ? rows_BLD * std::sqrt(static_cast<double>(config_.layer.model_dim)) : rows_BLD;
+    if (embed_norm_ != nullptr) x_BLD = embed_norm_->forward(x_BLD);
+    return zero_padding(drop(x_BLD, config_.layer.dropout, dropout_key_, kOnMegaEmbedding, is_training()),
+                        input.padding_BL);
+  }
+
+  Tensor final_norm(const Tensor& x_BLD, const ModelInput& input, Carry&) override {
+    return zero_padding(final_norm_ != nullptr ? final_norm_->forward(x_BLD) : x_BLD, input.padding_BL);
+  }
+
+  Tensor nll_of(const Tensor& hidden_BLD, const Tensor& targets_BL) const override {
+    if (!bands_) return LayerStack::nll_of(hidden_BLD, targets_BL);
+    return bands_->nll(hidden_BLD, targets_BL, embedding(), precision_, is_training() ? config_.adaptive_dropout : 0,
+                       derive_key(dropout_key_, kOnMegaBands));
+  }
+
+ private:
+  int64_t open(int64_t tokens) const {
+    return config_.layer.chunk_size > 0 ? tokens % config_.layer.chunk_size : tokens;
+  }
+
+  MegaConfig config_;
+  std::shared_ptr<MegaNorm> embed_norm_, final_norm_;
+  std::optional<nn::AdaptiveVocabulary> bands_;
+};
+
+}  // namespace
+
+std::unique_ptr<Model> MegaConfig::build() const {
+  validate();
+  if (layer.norm == "batch") fail_usage("[model.norm] batch norms see the steps to come; they are for encoders");
+  return std::make_unique<Mega>(*this);
+}
+
+std::unique_ptr<Encoder> MegaConfig::build_encoder() const {
+  validate();
+  MegaStackConfig stack = {layer, num_layers, norm_emb, final_norm_affine};
+  stack.layer.bidirectional = true;
+  return std::make_unique<MegaStack>(stack);
+}
+
+// ---- stacks ---------------------------------------------------------------------------------------------------------
+
+MegaStack::MegaStack(const MegaStackConfig& config) : config_(config) {
+  const MegaLayerConfig& c = config.layer;
+  if (config.norm_emb)
+    embed_norm_ = register_module("embed_norm", std::make_shared<MegaNorm>(c.norm, c.model_dim, c.norm_eps));
+  const auto list = register_module("layers", std::make_shared<torch::nn::Module>());
+  for (int64_t i = 0; i < config.num_layers; ++i)
+    layers_.push_back(list->register_module(std::to_string(i), std::make_shared<MegaLayer>(c)));
+  if (c.prenorm)
+    final_norm_ = register_module(
+        "final_norm", std::make_shared<MegaNorm>(c.norm, c.model_dim, c.norm_eps, config.final_norm_affine));
+}
+
+void MegaStack::init_weights(uint64_t seed) {
+  for (size_t i = 0; i < layers_.size(); ++i) layers_[i]->init_weights(derive_key(seed, i));
+  for (const auto& norm : {embed_norm_, final_norm_})
+    if (norm != nullptr) norm->init_weights();
+}
+
+void MegaStack::set_precision(nn::Precision precision) {
+  for (const auto& layer : layers_) layer->set_precision(precision);
+}
+
+Tensor MegaStack::forward(const Tensor& x_BLD, const Tensor& padding_BL, const Memory& memory, Carry& carry,
+                          uint64_t dropout_key) {
+  const int64_t B = x_BLD.size(0), L = x_BLD.size(1), C = config_.layer.chunk_size;
+  const auto slot_of_count = static_cast<int64_t>(layers_.size());
+  const bool counts = config_.layer.cross;
+  const State count = counts ? carry.before(slot_of_count) : State();
+  const int64_t first = count.empty() ? 0 : count[0].max().item<int64_t>();
+  if (counts && carry.wants_after()) carry.after(slot_of_count, {torch::full({B}, first + L, torch::kInt64)});
+
+  Tensor x = x_BLD, padding = padding_BL;
+  if (config_.layer.bidirectional && C > 0 && L > C && L % C != 0) {
+    const int64_t more = C - L % C;
+    x = torch::constant_pad_nd(x, {0, 0, 0, more}, 0);
+    padding = torch::constant_pad_nd(
+        padding.defined() ? padding : torch::zeros({B, L}, x.options().dtype(torch::kBool).requires_grad(false)),
+        {0, more}, 1);
+  }
+  if (embed_norm_ != nullptr) x = embed_norm_->forward(x);
+  x = zero_padding(drop(x, config_.layer.dropout, dropout_key, kOnMegaEmbedding, is_training()), padding);
+  if (observer_) observer_(-1, x);
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const auto slot = static_cast<int64_t>(i);
+    x = layers_[i]->forward(x, {{}, {}, padding}, memory, first, carry, slot, derive_key(dropout_key, 64 + i));
+    if (observer_) observer_(slot, x);
+  }
+  if (final_norm_ != nullptr) x = final_norm_->forward(x);
+  return zero_padding(x, padding).narrow(1, 0, L);
+}
+
+}  // namespace megalodon
