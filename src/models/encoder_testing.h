@@ -2,6 +2,7 @@
 #pragma once
 
 #include "models/encoder.h"
+#include "models/mega.h"
 #include "models/s4.h"
 #include "models/testing.h"
 
@@ -47,6 +48,13 @@ inline std::vector<NamedEncoder> tiny_encoders() {
   vanilla.layer.bias = true;
   add("transformer_vanilla", vanilla);
   add("transformer_learned", tiny_transformer("learned"));
+  MegaConfig mega;
+  mega.num_layers = 2, mega.layer.model_dim = 16, mega.layer.z_dim = 8, mega.layer.value_dim = 24;
+  mega.layer.ffn_hidden_dim = 20, mega.layer.ema_ndim = 4;
+  add("mega", mega);
+  mega.layer.chunk_size = 8, mega.layer.attention = "laplace", mega.layer.position = "simple";
+  mega.layer.truncation = 6, mega.layer.norm = "scale", mega.layer.prenorm = false, mega.norm_emb = true;
+  add("mega_chunk", mega);
   return all;
 }
 

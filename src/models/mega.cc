@@ -171,14 +171,14 @@ std::vector<Preset> mega_presets() {
   tiny.vocab_size = 256, tiny.layer.ema_ndim = 4;
   add("mega_chunk-tiny", "a toy for trying things out and for tests", tiny);
   MegaConfig other = tiny;
-  other.layer.chunk_size = 0, other.layer.attention = "laplace", other.layer.position = "simple";
+  other.layer.chunk_size = 0, other.layer.position = "simple";
   other.layer.max_positions = 128, other.layer.truncation = 10, other.layer.norm = "scale";
   other.layer.prenorm = false, other.norm_emb = true, other.share_emb = false;
   add("mega-tiny", "the same without chunks and with Mega's other switches", other);
-  MegaConfig bands = tiny;
-  bands.layer.attention = "relu2", bands.layer.norm = "rms", bands.layer.activation = "gelu", bands.scale_emb = false;
-  bands.adaptive_cutoffs = "32,96", bands.adaptive_factor = 2;
-  add("mega_adaptive-tiny", "the same with an adaptive vocabulary", bands);
+  MegaConfig laplace = tiny;
+  laplace.layer.attention = "laplace", laplace.layer.norm = "rms", laplace.layer.activation = "gelu";
+  laplace.scale_emb = false;
+  add("mega_laplace-tiny", "the same with other scores", laplace);
   return presets;
 }
 
@@ -433,7 +433,8 @@ Tensor GatedAttention::attend(const Tensor& z_BLZ, const Tensor& v_BLE, const Mo
   const int64_t B = z_BLZ.size(0), L = z_BLZ.size(1), Z = z_BLZ.size(2);
   const Tensor position_B = caches != nullptr ? torch::tensor(caches->position) : before.position_B;
   const auto positions = ops::chunk_positions(B, L, config_.chunk_size, input.starts_BL, position_B, z_BLZ.device());
-  Tensor q_BLZ = z_BLZ * gamma_[0] + beta_[0], k_BLZ = z_BLZ * gamma_[1] + beta_[1];
+  const Tensor z_wide_BLZ = z_BLZ.to(v_BLE.scalar_type());
+  Tensor q_BLZ = z_wide_BLZ * gamma_[0] + beta_[0], k_BLZ = z_wide_BLZ * gamma_[1] + beta_[1];
   const bool tiled = config_.is_tiled() && !input.padding_BL.defined();
   if (tiled) {  // q·k/√Z + <R_i α, R_j β> is one product
     const bool same = !input.starts_BL.defined() && !position_B.defined();
@@ -469,7 +470,7 @@ Tensor GatedAttention::attend(const Tensor& z_BLZ, const Tensor& v_BLE, const Mo
   const int64_t keys = L + (has_prior ? before.k_BTHK.size(1) : 0);
   options.bias_O = bias_->table(config_.chunk_size > 0 ? std::min(keys, config_.chunk_size) : keys);
   options.dropout = dropout, options.dropout_key = key;
-  return ops::relative_attention(q_BLZ, k_BLZ, v_BLE.to(q_BLZ.scalar_type()), options);
+  return ops::relative_attention(q_BLZ, k_BLZ, v_BLE, options);
 }
 
 Tensor GatedAttention::forward(const Tensor& x_BLD, const ModelInput& input, Carry& carry, int64_t slot,
@@ -480,9 +481,8 @@ Tensor GatedAttention::forward(const Tensor& x_BLD, const ModelInput& input, Car
   check(!input.padding_BL.defined() || (wanted == nullptr && !before.ema_BDN.defined()),
         "[mega] a stream is read without padding");
   const Projected p = project(x_BLD, input, before, wanted, dropout_key);
-  const Tensor v_BLE =
-      drop(activate(config_.activation, v_proj_(p.normed_BLD.to(activation_type(x_BLD, precision_)), precision_)),
-           config_.hidden_dropout, dropout_key, kOnMegaValues, is_training());
+  const Tensor v_BLE = drop(activate(config_.activation, v_proj_(p.normed_BLD, precision_)), config_.hidden_dropout,
+                            dropout_key, kOnMegaValues, is_training());
   const Tensor attention_BLE = attend(p.z_BLZ, v_BLE, input, carry.caches(slot), before, wanted, dropout_key);
   const Tensor gated_BLE = ops::gated_silu(p.r_BLE, attention_BLE.contiguous());
   const Tensor h_BLD = drop(activate(config_.activation, h_proj_(gated_BLE, precision_, p.hx_BLD)), config_.dropout,

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "models/megalodon.h"
+#include "models/transformer.h"
 
 namespace megalodon::testing {
 
@@ -17,6 +18,13 @@ inline MegalodonConfig tiny_config() {
   config.ffn_hidden_dim = 20, config.cema_ndim = 4, config.chunk_size = 8, config.vocab_size = 19,
   config.norm_num_groups = 4;
   config.swiglu = config.rescale_nffn = config.scale_emb = true;
+  return config;
+}
+
+inline TransformerConfig tiny_transformer(const std::string& position) {
+  TransformerConfig config;
+  config.num_layers = 2, config.layer.model_dim = 16, config.layer.num_heads = 4, config.layer.ffn_hidden_dim = 20;
+  config.vocab_size = 19, config.max_positions = 64, config.layer.position = position;
   return config;
 }
 

@@ -17,13 +17,7 @@ using testing::Architecture;
 using testing::noisy_model;
 using testing::one_pass;
 using testing::random_tokens;
-
-TransformerConfig tiny_transformer(const std::string& position) {
-  TransformerConfig config;
-  config.num_layers = 2, config.layer.model_dim = 16, config.layer.num_heads = 4, config.layer.ffn_hidden_dim = 20;
-  config.vocab_size = 19, config.max_positions = 64, config.layer.position = position;
-  return config;
-}
+using testing::tiny_transformer;
 
 /// What the presets leave off.
 std::vector<Preset> transformer_variants() {

@@ -43,7 +43,6 @@ Tensor AdaptiveVocabulary::embed(const Tensor& tokens, const Tensor& first_VD, P
   Tensor rows = torch::zeros({flat.size(0), first_VD.size(1)}, first_VD.options().requires_grad(false));
   for (int64_t i = 0; i < bands(); ++i) {
     const Tensor where = (flat >= begin_[i]).logical_and(flat < begin_[i + 1]).nonzero().squeeze(1);
-    if (where.size(0) == 0) continue;
     const Tensor& weight = i == 0 ? first_VD : weight_VF_[i - 1];
     const Tensor x = torch::embedding(weight, flat.index_select(0, where) - begin_[i]);
     rows = rows.index_add(0, where, ops::linear(x, map_DF_[i], {}, precision).to(rows.scalar_type()));
@@ -76,7 +75,6 @@ Tensor AdaptiveVocabulary::nll(const Tensor& f, const Tensor& targets, const Ten
   Tensor total = ops::linear_cross_entropy(rows, head(first_VD), of_head, precision);
   for (int64_t i = 1; i < bands(); ++i) {
     const Tensor where = (flat >= begin_[i]).logical_and(flat < begin_[i + 1]).nonzero().squeeze(1);
-    if (where.size(0) == 0) continue;
     const Tensor u = drop(ops::linear(rows.index_select(0, where), map_DF_[i].t().contiguous(), {}, precision), dropout,
                           dropout_key, static_cast<uint64_t>(i), dropout > 0);
     total = total.index_add(

@@ -41,6 +41,19 @@ void check_inputs(const Tensor& q, const Tensor& k, const Tensor& v, const Relat
         "[relative_attention] expected a bias for each of an odd number of distances, got {}", text_of(o.bias_O));
 }
 
+/// Of distances that a table has to have.
+void check_reach(int64_t reach, int64_t lowest, int64_t highest) {
+  check(-reach <= lowest && highest <= reach,
+        "[relative_attention] a table of {} positions has no bias for distances from {} to {}; raise max_positions or "
+        "use rotary positions",
+        reach + 1, lowest, highest);
+}
+
+/// b_ij = t[at − i + j]: each row is the window of the table one step further left.
+Tensor toeplitz(const Tensor& table, int64_t at, int64_t rows, int64_t columns) {
+  return table.slice(0, at - rows + 1, at + columns).unfold(0, columns, 1).flip(0);
+}
+
 /// Of one tile: which keys its queries see and how many those are.
 struct Sight {
   Tensor visible_BRJ;  // bool, broadcast; undefined: all
@@ -122,6 +135,22 @@ class Run {
     return sight;
   }
 
+  /// A tile holds pairs that are of different chunks, or in the wrong order: the table need not reach those.
+  Tensor bias(const Tile& t, torch::ScalarType type) const {
+    Tensor bias_O = o_.bias_O.to(type);
+    const int64_t row = o_.first_query + prior_ + t.row, columns = t.end - t.begin, reach = bias_O.size(0) / 2;
+    if (o_.causal) {
+      const Tensor own_R = torch::arange(row, row + t.rows, first_BL_.options());
+      const auto furthest = (own_R - first_BL_.narrow(1, t.row, t.rows)).max().item<int64_t>();
+      check_reach(reach, -furthest, 0);
+      bias_O = torch::constant_pad_nd(bias_O, {std::max<int64_t>(row + t.rows - 1 - t.begin - reach, 0),
+                                               std::max<int64_t>(t.end - 1 - row - reach, 0)});
+      const int64_t before = std::max<int64_t>(row + t.rows - 1 - t.begin, reach);
+      return toeplitz(bias_O, before + t.begin - row, t.rows, columns);
+    }
+    return offset_matrix(bias_O, row, t.rows, t.begin, columns);
+  }
+
   Tensor weights(const Tile& t) const {
     const Sight sight = this->sight(t);
     const bool softmax = o_.scores == Scores::kSoftmax;
@@ -129,9 +158,7 @@ class Run {
     Tensor scores_BRJ =
         torch::matmul(softmax ? q_BRZ / std::sqrt(static_cast<double>(q_BRZ.size(2))) : q_BRZ / sight.number_BR1,
                       k_BJZ_.slice(1, t.begin, t.end).transpose(1, 2));
-    if (o_.bias_O.defined())
-      scores_BRJ = scores_BRJ + offset_matrix(o_.bias_O.to(scores_BRJ.scalar_type()), o_.first_query + prior_ + t.row,
-                                              t.rows, t.begin, t.end - t.begin);
+    if (o_.bias_O.defined()) scores_BRJ = scores_BRJ + bias(t, scores_BRJ.scalar_type());
     if (softmax) return softmax_weights(scores_BRJ, sight.visible_BRJ);
     const Tensor weights_BRJ = score_function(o_.scores, scores_BRJ);
     return sight.visible_BRJ.defined() ? weights_BRJ * sight.visible_BRJ.to(weights_BRJ.scalar_type()) : weights_BRJ;
@@ -153,13 +180,9 @@ Tensor score_function(Scores scores, const Tensor& x) {
 }
 
 Tensor offset_matrix(const Tensor& bias_O, int64_t row, int64_t rows, int64_t column, int64_t columns) {
-  const int64_t reach = bias_O.size(0) / 2, lowest = column - (row + rows - 1), highest = column + columns - 1 - row;
-  check(-reach <= lowest && highest <= reach,
-        "[relative_attention] a table of {} positions has no bias for keys {} to {} steps behind a query; raise "
-        "max_positions or use rotary positions",
-        reach + 1, -highest, -lowest);
-  // Row i is the window of the table that begins at distance column − i: one step further left for each row.
-  return bias_O.slice(0, reach + lowest, reach + highest + 1).unfold(0, columns, 1).flip(0);
+  const int64_t reach = bias_O.size(0) / 2;
+  check_reach(reach, column - (row + rows - 1), column + columns - 1 - row);
+  return toeplitz(bias_O, reach + column - row, rows, columns);
 }
 
 Tensor relative_attention(const Tensor& q_BLZ, const Tensor& k_BJZ, const Tensor& v_BJE,
