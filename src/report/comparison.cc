@@ -51,6 +51,13 @@ std::string whole(double number) {
   return with_commas(std::llround(number));
 }
 
+/// Whose losses are compared: the set is the same for all.
+std::string headline_of(const std::vector<System>& systems) {
+  for (const System& one : systems)
+    if (!one.run.held_out.empty()) return one.run.held_out.front().name;
+  return "none was evaluated yet";
+}
+
 Line line_of(const System& system, Curve curve, bool has_marks) {
   return {system.name, std::move(curve), has_marks};
 }
@@ -174,8 +181,11 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px; }
   page += R"(</div>
 <ul>
 <li>All systems read the same text in the same order, with the same optimizer, schedule and tokens a step.</li>
-<li>Losses in the table are those of held-out text, at the most tokens and at the most seconds that all systems have had when they were
-evaluated; between two evaluations they are read off the straight line, and before the first there is none (-).</li>
+)";
+  page += fmt::format("<li>Held-out text: {}.</li>\n", escape_html(headline_of(systems)));
+  page +=
+      R"(<li>Losses in the table are those of held-out text, at the most tokens and at the most seconds that all systems have had when
+they were evaluated; between two evaluations they are read off the straight line, and before the first there is none (-).</li>
 <li>Seconds are those of training steps, without evaluations and saving; tokens/s is the median of all steps. Systems train in turns, so that
 a slow time of the machine is everybody's.</li>
 <li>Peak memory is the resident memory of the process, each system in one of its own. The state of a stream is float32, at most, with what

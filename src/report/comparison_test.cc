@@ -92,9 +92,10 @@ TEST(Comparison, SizesAreToldBeforeAnythingIsTrained) {
 TEST(Comparison, ThePageIsWholeAndNeedsNothingElse) {
   const std::string page = comparison_page(
       {"megalodon 1", "a <fast> machine", "today", "megalodon compare 'a&b.toml'", "x = \"<tag>\"\n"}, kSystems);
-  expect_contains(page, {"<!DOCTYPE html>", "</html>", "a &lt;fast&gt; machine", "compare &#39;a&amp;b.toml&#39;",
-                         "x = &quot;&lt;tag&gt;&quot;", "loss after 300 tokens", "Held-out loss by tokens",
-                         "Training loss, smoothed, by seconds of training", "prefers-color-scheme: dark"});
+  expect_contains(
+      page, {"<!DOCTYPE html>", "</html>", "a &lt;fast&gt; machine", "compare &#39;a&amp;b.toml&#39;",
+             "x = &quot;&lt;tag&gt;&quot;", "loss after 300 tokens", "Held-out text: valid.", "Held-out loss by tokens",
+             "Training loss, smoothed, by seconds of training", "prefers-color-scheme: dark"});
   for (const char* part : {"http", "src=", "href=", "<script", "@import", "url("})
     EXPECT_EQ(page.find(part), std::string::npos) << part;
 }
