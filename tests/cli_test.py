@@ -353,7 +353,7 @@ class Program(ProgramTest):
 
     def test_wrong_command_lines(self):
         cases = [
-            ([], 2, "expected a command: train, generate, chat"), (["data"], 2, "prepare, get"), (["trian", "run.toml"], 2, "'trian'; did you mean 'train'?"),
+            ([], 2, "expected a command: train, compare, generate, chat"), (["data"], 2, "prepare, get"), (["trian", "run.toml"], 2, "'trian'; did you mean 'train'?"),
             (["eval", "pl"], 2, "did you mean 'ppl'?"), (["eval", "nonsense"], 2, "there are ppl"), (["generate", "--modle", "x"], 2, "'--modle'; did you mean '--model'?"),
             (["generate", "--model", "x", "--temprature=1"], 2, "'--temprature=1'; did you mean '--temperature'?"), (["data", "info", "x", "y"], 2, "did not expect 'y'"),
             (["train", "--data.batch=2"], 2, "run_file is required"), (["generate"], 2, "--model"), (["generate", "--model", "nowhere", "--prompt", "x"], 1, "nowhere"),

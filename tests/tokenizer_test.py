@@ -113,6 +113,33 @@ def compare_trained(folder):
     compare("bpe, long lines", folder / "bpe0.model", [text[:200_000] for text in long_texts()])
 
 
+def compare_script(folder):
+    """scripts/train_tokenizer.py, on text and on the same text as a corpus of bytes."""
+    text = "".join(f"The meaning of word {i * i}\tis {i % 7}, nœud.\n" for i in range(3000))
+    (folder / "words.txt").write_text(text, encoding="utf-8", newline="\n")
+    subprocess.run([PROGRAM, "data", "prepare", str(folder / "words.txt"), "--output", str(folder / "words")],
+                   stdout=subprocess.DEVNULL, check=True)
+    script = [sys.executable, str(pathlib.Path(__file__).resolve().parents[1] / "scripts" / "train_tokenizer.py")]
+    models = []
+    for name in ("words.txt", "words"):
+        models.append(folder / f"trained_{name}.model")
+        subprocess.run([*script, str(folder / name), "--output", str(models[-1]), "--vocabulary", "320"],
+                       stdout=subprocess.DEVNULL, check=True)
+    expect_equal("models of text and of its corpus", ["bytes"], [models[0].read_bytes()], [models[1].read_bytes()])
+    compare("a model of the script", models[0], made_texts())
+    texts = [*made_texts(), text]
+    expect_equal("text there and back", texts, [t.replace("\u2581", " ") for t in texts],
+                 decode(models[0], encode(models[0], texts)))
+    size = sentencepiece.SentencePieceProcessor(model_file=str(models[0])).vocab_size()
+    expect_equal("pieces", ["320"], [320], [size])
+
+    subprocess.run([PROGRAM, "data", "prepare", str(folder / "words.txt"), "--output", str(folder / "pieces"),
+                    "--tokenizer", str(models[0])], stdout=subprocess.DEVNULL, check=True)
+    refused = subprocess.run([*script, str(folder / "pieces"), "--output", str(folder / "x.model")], capture_output=True, text=True)
+    if refused.returncode != 1 or "expected bytes" not in refused.stderr:
+        sys.exit(f"a corpus of pieces was taken for bytes: {refused}")
+
+
 def unpacked(path):
     return subprocess.run(["zstd", "-dcq", str(path)], stdout=subprocess.PIPE, check=True).stdout
 
@@ -150,6 +177,7 @@ def compare_corpora(data):
 def main():
     with tempfile.TemporaryDirectory() as folder:
         compare_trained(pathlib.Path(folder))
+        compare_script(pathlib.Path(folder))
     data = find_data()
     if data is None:
         print("no folder of data: the recorded cases and corpora were left out (MEGALODON_DATA_DIR)")

@@ -19,6 +19,7 @@ struct Common {
 };
 
 void add_train(CLI::App& app, Common& common);
+void add_compare(CLI::App& app, Common& common);
 void add_generate(CLI::App& app, Common& common);
 void add_chat(CLI::App& app, Common& common);
 void add_eval(CLI::App& app, Common& common);

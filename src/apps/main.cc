@@ -75,6 +75,7 @@ int run(int argc, char** argv) {
   add_threads(app, common);
   app.fallthrough();
   add_train(app, common);
+  add_compare(app, common);
   add_generate(app, common);
   add_chat(app, common);
   add_eval(app, common);

@@ -1,0 +1,58 @@
+#!/usr/bin/python3
+"""Trains a SentencePiece tokenizer on text: BPE with byte fallback, which gives back every byte of what it encodes.
+
+    train_tokenizer.py INPUT... --output FOLDER/NAME.model [--vocabulary 8192]
+
+An INPUT is a file of text in UTF-8, or the prefix of a corpus whose tokens are bytes (corpora/gcide/train, as
+`megalodon data get` and `megalodon data prepare` write it). Needs Debian's python3-sentencepiece.
+"""
+import argparse
+import io
+import json
+import pathlib
+import sys
+
+import sentencepiece
+
+LONGEST = 1000  # characters of a line that the trainer sees at once
+
+
+def read(name):
+    """The bytes of a file of text or of a corpus."""
+    described = pathlib.Path(name + ".json")
+    if not pathlib.Path(name + ".bin").is_file():
+        return pathlib.Path(name).read_bytes()
+    tokenizer = json.loads(described.read_text())["tokenizer"] if described.is_file() else {"type": "unknown"}
+    if tokenizer["type"] != "bytes":
+        sys.exit(f"{name}: the tokens of this corpus are of a tokenizer of type {tokenizer['type']}, expected bytes")
+    return pathlib.Path(name + ".bin").read_bytes()
+
+
+def lines(texts):
+    for text in texts:
+        for line in text.decode(errors="replace").splitlines():
+            for begin in range(0, len(line), LONGEST):
+                yield line[begin:begin + LONGEST]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("inputs", nargs="+", metavar="INPUT")
+    parser.add_argument("--output", required=True, type=pathlib.Path, help="the .model file")
+    parser.add_argument("--vocabulary", type=int, default=8192, help="number of pieces (default: %(default)s)")
+    arguments = parser.parse_args()
+    if arguments.output.suffix != ".model":
+        parser.error(f"--output: expected a name that ends in .model, got {arguments.output}")
+    texts = [read(name) for name in arguments.inputs]
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=lines(texts), model_writer=model, model_type="bpe", vocab_size=arguments.vocabulary,
+        byte_fallback=True, character_coverage=0.9995, normalization_rule_name="identity", remove_extra_whitespaces=False,
+        split_digits=True, max_sentence_length=4 * LONGEST, minloglevel=1)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_bytes(model.getvalue())
+    print(f"{arguments.output}: {arguments.vocabulary} pieces")
+
+
+if __name__ == "__main__":
+    main()
