@@ -125,11 +125,16 @@ std::string nearest(std::string_view key, const std::vector<std::string>& candid
   constexpr size_t kLongest = 128;  // no key is longer, and the search takes quadratic time
   if (key.size() > kLongest) return "";
   const size_t near = std::max<size_t>(1, key.size() / 3);
+  // "model.dim" is "model.model_dim" rather than "model.z_dim", however near that is spelled.
+  const size_t name_at = key.size() - last_part(key).size();
+  const std::string_view section = last_part(key.substr(0, name_at == 0 ? 0 : name_at - 1));
+  const std::string in_full = fmt::format("{}{}_{}", key.substr(0, name_at), section, last_part(key));
   // The right name in the wrong section, or in none, comes after any near spelling of the whole key.
   constexpr size_t kElsewhere = 1000;
   size_t best = SIZE_MAX;
   std::string found;
   for (const std::string& candidate : candidates) {
+    if (candidate == in_full) return candidate;
     const size_t distance = edit_distance(key, candidate);
     if (distance > near && last_part(candidate) != last_part(key)) continue;
     const size_t rank = distance > near ? kElsewhere + distance : distance;

@@ -237,6 +237,8 @@ TEST(Config, Nearest) {
   EXPECT_EQ(nearest("mgea", known), "mega") << "two neighbours swapped are one slip";
   EXPECT_EQ(nearest("transfomer", known), "transformer");
   EXPECT_EQ(nearest("rnn", known), "");
+  EXPECT_EQ(nearest("model.dim", {"model.z_dim", "model.model_dim"}), "model.model_dim");
+  EXPECT_EQ(nearest("data.model.dim", {"data.model.z_dim", "data.model.model_dim"}), "data.model.model_dim");
   EXPECT_EQ(nearest("", {}), "");
   EXPECT_EQ(nearest(std::string(100000, 'm'), known), "");
 }
