@@ -59,4 +59,11 @@ double lr_multiplier(const ScheduleConfig& schedule, int64_t step, int64_t total
   return end + 0.5 * (1 - end) * (std::cos(std::numbers::pi * s * schedule.cycles) + 1);
 }
 
+std::string schedule_warning(const ScheduleConfig& schedule, int64_t total) {
+  if (schedule.warmup < total) return "";
+  return fmt::format(
+      "warning: optim.schedule.warmup = {} steps do not end within the run's {}: the rate rises to {:.2g} of its peak",
+      schedule.warmup, total, lr_multiplier(schedule, total - 1, total));
+}
+
 }  // namespace megalodon

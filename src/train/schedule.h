@@ -23,4 +23,7 @@ struct ScheduleConfig {
 /// Multiplier at optimizer step `step`, 0 for the first update, of `total` steps.
 double lr_multiplier(const ScheduleConfig& schedule, int64_t step, int64_t total);
 
+/// Where a run of so many steps ends before the rate has reached its peak: a line that says so. "" elsewhere.
+std::string schedule_warning(const ScheduleConfig& schedule, int64_t total);
+
 }  // namespace megalodon

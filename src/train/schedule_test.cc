@@ -81,6 +81,11 @@ TEST(Schedule, WarmupLongerThanTheRun) {
   const ScheduleConfig schedule{.kind = "cosine", .warmup = 10};
   expect_points(schedule, 4, {{0, 0.0001}, {3, 0.30007}});
   expect_points(schedule, 10, {{10, 0.01}, {11, 0.01}});
+  EXPECT_EQ(
+      schedule_warning(schedule, 4),
+      "warning: optim.schedule.warmup = 10 steps do not end within the run's 4: the rate rises to 0.3 of its peak");
+  EXPECT_NE(schedule_warning(schedule, 10), "");
+  EXPECT_EQ(schedule_warning(schedule, 11), "");
 }
 
 TEST(Schedule, ValidateNamesTheField) {

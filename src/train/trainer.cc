@@ -188,6 +188,8 @@ std::string Trainer::overview() const {
                   at::get_num_threads(), model_->device().is_cuda() ? ", " + describe_machine(model_->device()) : "");
   for (const std::string& note : notes_)
     if (!note.empty()) text += note + "\n";
+  const std::string warning = schedule_warning(config_.schedule, config_.train.steps);
+  if (!warning.empty()) text += warning + "\n";
   return text;
 }
 
