@@ -131,10 +131,6 @@ class Chat {
   };
   static const std::vector<Command>& commands();
 
-  static void show(std::string_view text) {
-    std::fwrite(text.data(), 1, text.size(), stdout);
-    std::fflush(stdout);
-  }
   void prompt() const {
     if (at_terminal_) show(first_prefix(config_.user_prefix));
   }

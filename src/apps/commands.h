@@ -61,6 +61,9 @@ CLI::Validator at_least(int64_t smallest);
 /// one).
 void use_threads(int threads);
 
+/// To standard output, at once.
+void show(std::string_view text);
+
 /// Declares one option --name per visited field (underscores become dashes), with the field's help and default.
 void add_fields(CLI::App& command, const config::Visit& visit);
 

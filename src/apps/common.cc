@@ -61,6 +61,11 @@ void use_threads(int threads) {
   at::set_num_threads(threads > 0 ? threads : available_cores());
 }
 
+void show(std::string_view text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
 namespace {
 
 /// Turns the fields of a config struct into options of a command.

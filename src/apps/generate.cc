@@ -128,10 +128,6 @@ void run_generate(const GenerateOptions& options) {
     fail_usage("[generate] the prompt is empty; at least one token is needed to predict the next");
 
   Reporter reporter(options.report);
-  const auto show = [](const std::string& piece) {
-    std::fwrite(piece.data(), 1, piece.size(), stdout);
-    std::fflush(stdout);
-  };
   const auto write = [&](std::string_view bytes) { show(text.utf8.push(bytes)); };
   if (options.echo)
     write(prompt);  // through the same stream: a character may begin in the prompt and end in its continuation
