@@ -90,6 +90,9 @@ class Program(ProgramTest):
         (self.path / "text.txt").write_text("entry one\n" * 40)
         text = json.loads(self.run_program("eval", "ppl", "--model", "run", "--text", "text.txt", "--json").stdout)
         self.assertEqual((text["documents"], text["tokens"]), (1, 399))
+        (self.path / "text.txt").write_text("x")
+        refusal = self.run_program("eval", "ppl", "--model", "run", "--text", "text.txt", code=1).stderr.decode()
+        self.assertIn("nothing to predict", refusal)
 
         first = self.run_program("generate", "--model", "run", "--prompt", "entry", "--tokens", "80", "--seed", "3").stdout
         first.decode("utf-8")  # strict

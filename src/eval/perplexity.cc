@@ -27,7 +27,7 @@ std::vector<std::pair<int64_t, int64_t>> choose(const data::TokenFile& file, con
     if (options.max_tokens > 0) length = std::min(length, options.max_tokens + 1);
     if (length >= 2) usable.emplace_back(d, length);
   }
-  check(!usable.empty(), "[eval] {} has no document of two tokens or more", file.prefix().string());
+  check(!usable.empty(), "[eval] no document has two tokens or more: there is nothing to predict");
   const auto count = static_cast<int64_t>(usable.size());
   const int64_t wanted = options.documents > 0 ? std::min(options.documents, count) : count;
   std::vector<std::pair<int64_t, int64_t>> chosen;

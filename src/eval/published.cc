@@ -22,7 +22,7 @@ PublishedReport published_perplexity(Model& model, const data::TokenFile& file, 
   std::vector<int64_t> documents;
   for (int64_t d = 0; d < file.documents(); ++d)
     if (streams.length(d) >= 2) documents.push_back(d);
-  check(!documents.empty(), "[eval] {} has no text with a token to predict", file.prefix().string());
+  check(!documents.empty(), "[eval] no text has a token to predict");
 
   double sum = 0;
   for (size_t first = 0; first < documents.size(); first += static_cast<size_t>(options.batch)) {
