@@ -109,7 +109,8 @@ class Program(ProgramTest):
             self.assertEqual([len(line["top"]), line["top"][0]["logprob"] >= line["top"][1]["logprob"]], [2, True])
         scored = self.run_program("generate", "--model", "run", "--tokens", "0", "--logprobs", "0", stdin="entry").stderr
         self.assertEqual([json.loads(line)["text"] for line in scored.splitlines()], list("ntry"))
-        self.assertIn("parameters", self.run_program("inspect", "run").stdout.decode())
+        told = json.loads(self.run_program("inspect", "run", "--json").stdout)
+        self.assertEqual([told["step"], told["tokenizer"], told["matrices"]], [20, {"type": "bytes"}, "F32"])
 
     def test_a_quantized_folder_generates_as_its_source_does(self):
         self.prepare()
@@ -129,7 +130,7 @@ class Program(ProgramTest):
                 self.assertEqual(*ppl)
                 speed = [json.loads(self.run_program("bench", case, "--model", kind, "--json", option, "1").stdout) for case, option in (("decode", "--gen"), ("prefill", "--prompt"))]
                 self.assertEqual([case["type"] for case in speed], [long, long])
-        self.assertIn("parameters", self.run_program("inspect", "q8").stdout.decode())
+        self.assertRegex(self.run_program("inspect", "q8").stdout.decode(), r"matrices +q8\n")
         refusals = [
             (["generate", "--model", "q8", "--prompt", "x", "--type", "q4"], 2, "stored as q8"), (["quantize", "q8", "x", "--type", "q8"], 1, "stored as q8"),
             (["convert", "q8", "x"], 1, "stored as q8"), (["train", "run.toml", "--train.out=fresh", "--resume", "q8"], 1, "no checkpoint"), (["bench", "decode", "--model", "q8", "--type", "f32"], 2, "stored as q8"),
