@@ -3,9 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include "base/check.h"
 #include "models/encoder_testing.h"
-#include "models/megalodon.h"
 #include "nn/cema.h"
 #include "ops/rotary/rotary.h"
 #include "ops/testing.h"
@@ -14,29 +12,19 @@ namespace megalodon {
 namespace {
 
 using testing::close;
-using testing::NamedEncoder;
-using testing::noisy_encoder;
+using testing::Encoders;
 using testing::padding_of;
 using testing::tiny_encoder_config;
-using testing::tiny_encoders;
+using testing::with_noise;
 
 Tensor randn(torch::IntArrayRef sizes, int64_t seed) {
   torch::manual_seed(seed);
   return torch::randn(sizes, torch::kFloat64);
 }
 
-class Encoders : public ::testing::TestWithParam<NamedEncoder> {
- protected:
-  /// In float64, which tells a wrong equation from rounding.
-  std::unique_ptr<Encoder> encoder() const {
-    auto encoder = noisy_encoder(*GetParam().config);
-    encoder->to(torch::kFloat64);
-    return encoder;
-  }
-};
-
 TEST_P(Encoders, GradientsMatchFiniteDifferences) {
-  const auto encoder = this->encoder();
+  const auto encoder = noisy_encoder();
+  encoder->to(torch::kFloat64);
   const int64_t D = encoder->model_dim();
   Tensor x_BLD = randn({2, 11, D}, 1).set_requires_grad(true);
   const Tensor padding_BL = padding_of({11, 7}, 11), dy_BLD = randn({2, 11, D}, 2);
@@ -64,7 +52,7 @@ TEST_P(Encoders, GradientsMatchFiniteDifferences) {
 TEST_P(Encoders, APaddedRowGivesWhatItGivesAlone) {
   torch::NoGradGuard no_grad;
   for (const auto type : {torch::kFloat64, torch::kFloat32}) {
-    const auto encoder = this->encoder();
+    const auto encoder = noisy_encoder();
     encoder->to(type);
     const std::vector<int64_t> lengths = {23, 9, 1};
     const Tensor padding_BL = padding_of(lengths, 23);
@@ -81,7 +69,8 @@ TEST_P(Encoders, APaddedRowGivesWhatItGivesAlone) {
 
 TEST_P(Encoders, TheFirstStepSeesTheLastOfItsChunkAndTheLastTheFirst) {
   torch::NoGradGuard no_grad;
-  const auto encoder = this->encoder();
+  const auto encoder = noisy_encoder();
+  encoder->to(torch::kFloat64);
   const Tensor x_BLD = randn({1, 8, encoder->model_dim()}, 4), y_BLD = encoder->forward(x_BLD, {}, 0);
   for (const auto& [changed, seen] : {std::pair<int64_t, int64_t>{0, 7}, {7, 0}}) {
     Tensor other = x_BLD.clone();
@@ -92,7 +81,7 @@ TEST_P(Encoders, TheFirstStepSeesTheLastOfItsChunkAndTheLastTheFirst) {
 }
 
 TEST_P(Encoders, InitIsAFunctionOfTheSeedAndDropoutOfTheKey) {
-  const auto a = GetParam().config->build_encoder(), b = GetParam().config->build_encoder();
+  const auto a = encoder(), b = encoder();
   a->init_weights(5), b->init_weights(5);
   for (const auto& [name, parameter] : a->named_parameters().pairs()) {
     EXPECT_TRUE(torch::equal(parameter, b->named_parameters()[name])) << name;
@@ -105,9 +94,9 @@ TEST_P(Encoders, InitIsAFunctionOfTheSeedAndDropoutOfTheKey) {
   EXPECT_TRUE(differs);
 
   config::Overrides drops = {{"dropout", "0.5"}};
-  const auto config = GetParam().config->clone();
-  config::read(*config, config::Tree::object(), drops, "test");
-  const auto dropping = config->build_encoder();
+  const auto with_dropout = config().clone();
+  config::read(*with_dropout, config::Tree::object(), drops, "test");
+  const auto dropping = with_dropout->build_encoder();
   dropping->init_weights(5);
   const Tensor x_BLD = randn({2, 5, a->model_dim()}, 5).to(torch::kFloat32);
   const auto y = [&](uint64_t key) { return dropping->forward(x_BLD, {}, key); };
@@ -119,7 +108,7 @@ TEST_P(Encoders, InitIsAFunctionOfTheSeedAndDropoutOfTheKey) {
 
 TEST_P(Encoders, Bfloat16ComesClose) {
   torch::NoGradGuard no_grad;
-  const auto encoder = noisy_encoder(*GetParam().config);
+  const auto encoder = noisy_encoder();
   const Tensor x_BLD = randn({2, 20, encoder->model_dim()}, 6).to(torch::kFloat32);
   const Tensor expected = encoder->forward(x_BLD, {}, 0);
   encoder->set_precision(nn::Precision::kBfloat16);
@@ -129,17 +118,14 @@ TEST_P(Encoders, Bfloat16ComesClose) {
 }
 
 TEST_P(Encoders, AreMadeOfANameAndATree) {
-  const auto config = GetParam().config->clone();
-  const config::Tree tree = config::write(config::Visit([&](config::Visitor& v) { config->visit(v); }));
-  const auto again = make_config(config->architecture());
-  config::read(*again, tree, {}, "test");
-  const auto expected = config->build_encoder()->named_parameters(), got = again->build_encoder()->named_parameters();
+  const auto given = config().clone(), again = make_config(given->architecture());
+  config::read(*again, config::write(config::Visit([&](config::Visitor& v) { given->visit(v); })), {}, "test");
+  const auto expected = given->build_encoder()->named_parameters(), got = again->build_encoder()->named_parameters();
   ASSERT_EQ(got.keys(), expected.keys());
   for (const auto& [name, parameter] : expected.pairs()) EXPECT_EQ(got[name].sizes(), parameter.sizes()) << name;
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Encoders, ::testing::ValuesIn(tiny_encoders()),
-                         [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(All, Encoders, ::testing::ValuesIn(testing::tiny_encoders()), testing::name_of_preset);
 
 // ---- both directions ------------------------------------------------------------------------------------------------
 
@@ -194,7 +180,7 @@ TEST(TwoWayAverage, BackwardsIsTheOtherDirectionsForwards) {
 TEST(MegalodonEncoder, ReadsBackwardsWhatItReadsForwards) {
   torch::NoGradGuard no_grad;
   const auto config = tiny_encoder_config();
-  const auto forwards = noisy_encoder(config), backwards = noisy_encoder(config);
+  const auto forwards = with_noise(config.build_encoder(), 1), backwards = with_noise(config.build_encoder(), 1);
   for (const auto& encoder : {forwards.get(), backwards.get()})
     for (auto& [name, parameter] : encoder->named_parameters().pairs()) {
       if (name.ends_with("beta") || name.find("wz") != std::string::npos) Tensor(parameter).zero_();
@@ -291,7 +277,7 @@ TEST(MegalodonEncoder, IsItsEquations) {
   for (const int64_t chunk : {0, 8, 64}) {
     MegalodonConfig config = tiny_encoder_config();
     config.chunk_size = chunk;
-    const auto encoder = noisy_encoder(config);
+    const auto encoder = with_noise(config.build_encoder(), 1);
     encoder->to(torch::kFloat64);
     WrittenOut written_out(config, *encoder);
     const Tensor x_BLD = randn({2, 21, config.model_dim}, 14);
@@ -318,7 +304,8 @@ TEST(MegalodonEncoder, RefusesStreamsAndDocumentsAndLanguageModelsRefuseItsFullA
 }
 
 TEST(TransformerEncoder, RefusesWhatLooksBackwardsOnly) {
-  TransformerConfig config = testing::tiny_transformer("alibi");
+  TransformerConfig config;
+  config.layer.position = "alibi";
   EXPECT_THROW(config.build_encoder(), UsageError);
   config.layer.position = "rotary", config.layer.window = 3;
   EXPECT_THROW(config.build_encoder(), UsageError);

@@ -1,65 +1,58 @@
-// Small encoders of every architecture, for the tests of encoders and classifiers.
+// What encoders and classifiers are tested on: the small presets that make an encoder, of whatever architecture, and
+// variants that have what those leave off. A TEST_P(Encoders, …) anywhere runs on all of them.
 #pragma once
 
+#include "base/check.h"
+#include "models/architecture_testing.h"
 #include "models/encoder.h"
 #include "models/mega.h"
+#include "models/megalodon.h"
 #include "models/s4.h"
 #include "models/testing.h"
+#include "models/transformer.h"
 
 namespace megalodon::testing {
 
-struct NamedEncoder {
-  std::string name;
-  std::shared_ptr<const ModelConfig> config;
+class Encoders : public Architecture {
+ protected:
+  std::unique_ptr<Encoder> encoder() const { return config().build_encoder(); }
+  std::unique_ptr<Encoder> noisy_encoder() const { return with_noise(encoder(), /*seed=*/1); }
 };
 
-inline void PrintTo(const NamedEncoder& encoder, std::ostream* out) {
-  *out << encoder.name;
-}
-
-/// Megalodon's with full attention.
+/// tiny_config() with full attention.
 inline MegalodonConfig tiny_encoder_config() {
   MegalodonConfig config = tiny_config();
   config.chunk_size = 0;
   return config;
 }
 
-/// Every architecture's, with every switch that changes what an encoder is.
-inline std::vector<NamedEncoder> tiny_encoders() {
-  std::vector<NamedEncoder> all;
-  const auto add = [&](const char* name, const auto& config) {
-    all.push_back({name, std::make_shared<std::decay_t<decltype(config)>>(config)});
-  };
-  add("megalodon", tiny_encoder_config());
-  add("megalodon_in_chunks", tiny_config());
-  S4Config s4d;
-  s4d.num_layers = 2, s4d.model_dim = 16, s4d.state_dim = 8;
-  add("s4d", s4d);
-  S4Config s4 = s4d;
-  s4.kernel = "s4", s4.init = "legs", s4.discretization = "bilinear", s4.kernel_length = 16, s4.prenorm = false;
-  add("s4_postnorm", s4);
-  TransformerConfig rotary = tiny_transformer("rotary");
-  rotary.layer.num_kv_heads = 2;
-  add("transformer", rotary);
-  rotary.layer.chunk_size = 8;
-  add("transformer_in_chunks", rotary);
-  TransformerConfig vanilla = tiny_transformer("sinusoidal");
-  vanilla.layer.norm = "layer", vanilla.layer.activation = "relu", vanilla.layer.prenorm = false;
-  vanilla.layer.bias = true;
-  add("transformer_vanilla", vanilla);
-  add("transformer_learned", tiny_transformer("learned"));
-  MegaConfig mega;
-  mega.num_layers = 2, mega.layer.model_dim = 16, mega.layer.z_dim = 8, mega.layer.value_dim = 24;
-  mega.layer.ffn_hidden_dim = 20, mega.layer.ema_ndim = 4;
-  add("mega", mega);
-  mega.layer.chunk_size = 8, mega.layer.attention = "laplace", mega.layer.position = "simple";
-  mega.layer.truncation = 6, mega.layer.norm = "scale", mega.layer.prenorm = false, mega.norm_emb = true;
-  add("mega_chunk", mega);
+inline std::vector<Preset> tiny_encoders() {
+  std::vector<Preset> all;
+  for (const Preset& preset : tiny_presets()) {
+    try {
+      preset.config->build_encoder();
+      all.push_back(preset);
+    } catch (const UsageError&) {  // it reads from left to right only
+    }
+  }
+  all.push_back({"megalodon_full", "", tiny_encoder_config().clone()});
+  MegaConfig laplace;
+  laplace.num_layers = 2, laplace.layer.model_dim = 16, laplace.layer.z_dim = 8, laplace.layer.value_dim = 24;
+  laplace.layer.ffn_hidden_dim = 20, laplace.layer.ema_ndim = 4, laplace.layer.chunk_size = 8;
+  laplace.layer.attention = "laplace", laplace.layer.position = "simple", laplace.layer.truncation = 6;
+  laplace.layer.norm = "scale", laplace.layer.prenorm = false, laplace.norm_emb = true;
+  all.push_back({"mega_laplace", "", laplace.clone()});
+  S4Config postnorm;
+  postnorm.num_layers = 2, postnorm.model_dim = 16, postnorm.state_dim = 8, postnorm.prenorm = false;
+  all.push_back({"s4_postnorm", "", postnorm.clone()});
+  TransformerConfig chunked;
+  chunked.num_layers = 2, chunked.layer.model_dim = 32, chunked.layer.num_heads = 4, chunked.layer.num_kv_heads = 2;
+  chunked.layer.ffn_hidden_dim = 64, chunked.layer.chunk_size = 8;
+  TransformerConfig learned = chunked;
+  learned.layer.position = "learned", learned.max_positions = 64, learned.layer.chunk_size = 0;
+  all.push_back({"transformer_chunked", "", chunked.clone()});
+  all.push_back({"transformer_learned", "", learned.clone()});
   return all;
-}
-
-inline std::unique_ptr<Encoder> noisy_encoder(const ModelConfig& config, int64_t seed = 1) {
-  return with_noise(config.build_encoder(), seed);
 }
 
 /// Of rows with so many steps, [B,length].
