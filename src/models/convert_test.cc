@@ -157,6 +157,29 @@ TEST_F(Convert, LargeModelsAreWrittenInShards) {
   EXPECT_TRUE(fs::exists(at("back") / "model.safetensors.index.json"));
 }
 
+TEST_F(Convert, ATokenizerGoesAlong) {
+  save(*noisy_model(hub_models()["llama"]), "ours");
+  ConvertOptions options;
+  options.tokenizer = {.description = {{"type", "sentencepiece"}, {"vocabulary", 19}},
+                       .files = {{"tokenizer.model", "content"}},
+                       .bos = 1,
+                       .eos = 2};
+  convert(at("ours"), at("hub"), options);
+  EXPECT_EQ(bytes_of(at("hub"), "tokenizer.model"), "content");
+  const Json tree = Json::parse(bytes_of(at("hub"), "config.json"));
+  EXPECT_EQ(tree["bos_token_id"], 1);
+  EXPECT_EQ(tree["eos_token_id"], 2);
+  convert(at("hub"), at("back"), options);
+  EXPECT_EQ(load_config(at("back")).tokenizer, options.tokenizer->description);
+  EXPECT_EQ(bytes_of(at("back"), "tokenizer.model"), "content");
+
+  save(*noisy_model(tiny_config()), "ours");
+  options.format = "megalodon-jax";
+  convert(at("ours"), at("jax"), options);
+  expect_contains(io::read_safetensors(at("jax") / "model.safetensors").metadata().at("config_json"),
+                  {R"("bos_token_id":1,)", R"("eos_token_id":2,)", R"("pad_token_id":null,)"});
+}
+
 TEST_F(Convert, WhatHuggingFaceCannotSayIsRefusedByName) {
   using Change = std::function<void(TransformerConfig&)>;
   const std::vector<std::tuple<const char*, Change, std::vector<const char*>>> cases = {
@@ -278,6 +301,19 @@ TEST_F(Convert, LogitsBesideTheSourceMustAgree) {
   expect_contains(refusal("hub"), {"tokens in [0, 19)"});
   store(tokens.narrow(1, 0, 5).contiguous(), logits);
   expect_contains(refusal("hub"), {"out.logits [B,L,V]"});
+}
+
+TEST_F(Convert, SizesThatNoPublishedCheckpointHasAreRefusedBeforeAnythingIsMade) {
+  save(*noisy_model(tiny_config()), "ours");
+  convert(at("ours"), at("published"));
+  const Json whole = Json::parse(bytes_of(at("published"), "config.json"));
+  for (const char* key :
+       {"num_layers", "z_dim", "value_dim", "ffn_hidden_dim", "cema_ndim", "vocab_size", "output_size"}) {
+    Json tree = whole;
+    tree["model"][key] = 1 << 30;
+    write_file_atomically(at("published") / "config.json", tree.dump());
+    expect_contains(refusal("published"), {"1073741824"});
+  }
 }
 
 TEST_F(Convert, FormatsAreChosenByWhatAModelIs) {

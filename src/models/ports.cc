@@ -20,24 +20,13 @@ namespace {
 
 constexpr int64_t kDefaultLayers = 12;  // of both ports
 
-/// Which have between them every size that the configuration says.
-NamedShapes telling_shapes(const MegalodonConfig& c) {
-  NamedShapes shapes = {{"embed.weight", {c.vocab_size, c.model_dim}},
-                        {"layers.0.mega.wz.weight", {c.z_dim, c.model_dim}},
-                        {"layers.0.mega.wv.weight", {c.value_dim, c.model_dim}},
-                        {"layers.0.mega.cema.alpha", {c.model_dim, c.cema_ndim, 1}},
-                        {"layers.0.nffn.fc1.weight", {c.ffn_hidden_dim, c.model_dim}}};
-  if (!c.share_emb) shapes.push_back({"output.output.weight", {c.outputs(), c.model_dim}});
-  return shapes;
-}
-
 std::string surplus(const io::TensorView& view) {
   return fmt::format("surplus {} {}", view.name, io::shape_text(view.shape));
 }
 
 ModelContents contents_of(const MegalodonConfig& config, PublishedNames names, const io::TensorFile& file,
                           const ProblemOfSurplus& problem_of_surplus) {
-  check_sizes(file, names, config, config.num_layers, telling_shapes(config));
+  check_megalodon_sizes(file, names, config);
   const auto model = config.build();
   return {config.clone(), our_tensors(*model, names, config, file, problem_of_surplus)};
 }

@@ -30,6 +30,17 @@ MegalodonConfig config_from_published(Json tree, std::initializer_list<const cha
   return config;
 }
 
+void check_megalodon_sizes(const io::TensorFile& file, PublishedNames names, const MegalodonConfig& config) {
+  const int64_t D = config.model_dim;
+  NamedShapes shapes = {{"embed.weight", {config.vocab_size, D}},
+                        {"layers.0.mega.wz.weight", {config.z_dim, D}},
+                        {"layers.0.mega.wv.weight", {config.value_dim, D}},
+                        {"layers.0.mega.cema.alpha", {D, config.cema_ndim, 1}},
+                        {"layers.0.nffn.fc1.weight", {config.ffn_hidden_dim, D}}};
+  if (!config.share_emb) shapes.push_back({"output.output.weight", {config.outputs(), D}});
+  check_sizes(file, names, config, config.num_layers, shapes);
+}
+
 bool is_published(const fs::path& folder) {
   return fs::exists(folder / "consolidated.pth") || fs::exists(folder / "consolidated.00.pth");
 }
@@ -45,7 +56,9 @@ ModelContents read_published(const fs::path& folder) {
   // These choose kernels and memory, not functions.
   auto config = std::make_unique<MegalodonConfig>(
       config_from_published(tree["model"], {"efficient_attn", "layerwise_ckpt"}, path.string()));
-  io::TensorFile weights = parameters_of(*config, io::read_torch_file(folder / "consolidated.pth"));
+  const io::TensorFile file = io::read_torch_file(folder / "consolidated.pth");
+  check_megalodon_sizes(file, PublishedNames::kMegalodon, *config);
+  io::TensorFile weights = parameters_of(*config, file);
   ModelContents contents{std::move(config), std::move(weights)};
   if (tree.contains("tokenizer") && tree["tokenizer"].is_object() && tree["tokenizer"].contains("path"))
     contents.tokenizer.description["published_path"] = tree["tokenizer"]["path"];

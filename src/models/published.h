@@ -2,8 +2,8 @@
 // hyperparameters under "model", consolidate_config.json.
 #pragma once
 
-#include "models/megalodon.h"
 #include "models/model_contents.h"
+#include "models/published_names.h"
 
 namespace megalodon {
 
@@ -11,6 +11,9 @@ namespace megalodon {
 /// Throws UsageError for a key that is none of both.
 MegalodonConfig config_from_published(nlohmann::ordered_json tree, std::initializer_list<const char*> others,
                                       const std::string& source);
+
+/// check_sizes() of every size that the configuration says.
+void check_megalodon_sizes(const io::TensorFile& file, PublishedNames names, const MegalodonConfig& config);
 
 bool is_published(const fs::path& folder);
 /// In the dtype of the source. The published form does not say what the tokens are; where its SentencePiece model is,

@@ -100,6 +100,7 @@ const Naming& naming(PublishedNames names) {
          {"feed_forward.w2.", "ffn.down_proj."}}}},
       {PublishedNames::kTorchEncoder, {"layers.", {{"norm.", "norm.", kNorm}}, torch_layer("norm2.")}},
       {PublishedNames::kTorchDecoder, {"layers.", {{"norm.", "norm.", kNorm}}, torch_layer("norm3.")}},
+      {PublishedNames::kMegalodon, {"layers.", {{"", ""}}, {{"", ""}}}},
       {PublishedNames::kMegalodonHf, port(port_layer({{"mega.wz.", "attn.wz.", kRotated},
                                                       {"mega.gamma", "attn.gamma", {.half_rotated = 1}},
                                                       {"mega.beta", "attn.beta", {.half_rotated = 1}},

@@ -18,6 +18,7 @@ enum class PublishedNames {
   kHubMpt,        // transformer.blocks.0.attn.Wqkv.weight
   kTorchEncoder,  // torch.nn.TransformerEncoder: layers.0.self_attn.in_proj_weight
   kTorchDecoder,  // torch.nn.TransformerDecoder, which has multihead_attn too
+  kMegalodon,     // the published code, whose names and layouts are ours
   kMegalodonHf,   // the Hugging Face port of Megalodon: model.layers.0.attn.wz.weight
   kMegalodonJax,  // the JAX port, which names them alike and lays them out as the published code does
 };
