@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/philox.h"
+#include "models/config_checks.h"
 #include "nn/dropout.h"
 #include "nn/init.h"
 #include "nn/parameters.h"
@@ -32,25 +33,14 @@ void ClassifierConfig::visit(config::Visitor& v) {
 }
 
 void ClassifierConfig::validate() const {
-  // Above is no network but a slip of the pen; below, sizes of matrices cannot overflow.
-  static constexpr int64_t kLargest = int64_t{1} << 31;
-  const auto at_least = [](int64_t least, const char* name, int64_t value) {
-    if (value < least || value > kLargest)
-      fail_usage("[classifier.{}] expected at least {} and at most {}, got {}", name, least, kLargest, value);
-  };
-  if (input != "tokens" && input != "vectors")
-    fail_usage("[classifier.input] expected tokens or vectors, got \"{}\"", input);
-  if (pooling != "mean" && pooling != "first")
-    fail_usage("[classifier.pooling] expected mean or first, got \"{}\"", pooling);
-  at_least(1, "vocab_size", vocab_size);
-  at_least(1, "input_dim", input_dim);
-  at_least(1, "classes", classes);
-  at_least(0, "head_layers", head_layers);
-  at_least(0, "head_dim", head_dim);
+  check_one_of("classifier.input", input, {"tokens", "vectors"});
+  check_one_of("classifier.pooling", pooling, {"mean", "first"});
+  check_sizes(
+      {{"classifier.vocab_size", vocab_size}, {"classifier.input_dim", input_dim}, {"classifier.classes", classes}});
+  check_sizes({{"classifier.head_layers", head_layers}, {"classifier.head_dim", head_dim}}, 0);
   if ((head_layers == 0) != (head_dim == 0))
     fail_usage("[classifier.head_dim] is the width of head_layers = {} hidden layers, got {}", head_layers, head_dim);
-  if (!(dropout >= 0 && dropout < 1))
-    fail_usage("[classifier.dropout] expected a probability in [0, 1), got {}", dropout);
+  check_probability("classifier.dropout", dropout);
 }
 
 SequenceClassifier::SequenceClassifier(const ClassifierConfig& config, std::shared_ptr<Encoder> encoder)

@@ -96,34 +96,32 @@ std::vector<int64_t> MegaConfig::cutoffs() const {
 }
 
 void MegaConfig::validate() const {
-  for (const auto& [name, value] :
-       std::initializer_list<std::pair<const char*, int64_t>>{{"num_layers", num_layers},
-                                                              {"model_dim", layer.model_dim},
-                                                              {"z_dim", layer.z_dim},
-                                                              {"value_dim", layer.value_dim},
-                                                              {"ema_ndim", layer.ema_ndim},
-                                                              {"max_positions", layer.max_positions},
-                                                              {"adaptive_factor", adaptive_factor}})
-    check_size(name, value);
-  for (const auto& [name, value] :
-       std::initializer_list<std::pair<const char*, int64_t>>{{"ffn_hidden_dim", layer.ffn_hidden_dim},
-                                                              {"truncation", layer.truncation},
-                                                              {"chunk_size", layer.chunk_size}})
-    check_size(name, value, 0);
-  check_one_of("attention", layer.attention, {"softmax", "laplace", "relu2"});
-  check_one_of("position", layer.position, {"rotary", "simple"});
-  check_one_of("activation", layer.activation, {"silu", "gelu", "relu"});
-  check_one_of("norm", layer.norm, {"layer", "rms", "scale", "batch"});
-  if (layer.position == "rotary" && layer.z_dim % 2 != 0)
-    fail_usage("[model.z_dim] must be even (rotary pairs), got {}", layer.z_dim);
-  check_positive("norm_eps", layer.norm_eps);
-  for (const auto& [name, value] :
-       std::initializer_list<std::pair<const char*, double>>{{"dropout", layer.dropout},
-                                                             {"hidden_dropout", layer.hidden_dropout},
-                                                             {"activation_dropout", layer.activation_dropout},
-                                                             {"attention_dropout", layer.attention_dropout},
-                                                             {"adaptive_dropout", adaptive_dropout}})
-    check_probability(name, value);
+  const MegaLayerConfig& c = layer;
+  check_sizes({{"model.num_layers", num_layers},
+               {"model.model_dim", c.model_dim},
+               {"model.z_dim", c.z_dim},
+               {"model.value_dim", c.value_dim},
+               {"model.ema_ndim", c.ema_ndim},
+               {"model.max_positions", c.max_positions},
+               {"model.adaptive_factor", adaptive_factor}});
+  check_sizes({{"model.ffn_hidden_dim", c.ffn_hidden_dim},
+               {"model.truncation", c.truncation},
+               {"model.chunk_size", c.chunk_size}},
+              0);
+  check_factor("model.ema_ndim", c.ema_ndim, "model_dim", c.model_dim);
+  check_size("model.model_dim, doubled, with z_dim and value_dim", 2 * c.model_dim + c.z_dim + c.value_dim);
+  check_one_of("model.attention", c.attention, {"softmax", "laplace", "relu2"});
+  check_one_of("model.position", c.position, {"rotary", "simple"});
+  check_one_of("model.activation", c.activation, {"silu", "gelu", "relu"});
+  check_one_of("model.norm", c.norm, {"layer", "rms", "scale", "batch"});
+  if (c.position == "rotary" && c.z_dim % 2 != 0)
+    fail_usage("[model.z_dim] must be even (rotary pairs), got {}", c.z_dim);
+  check_positive("model.norm_eps", c.norm_eps);
+  check_probability("model.dropout", c.dropout);
+  check_probability("model.hidden_dropout", c.hidden_dropout);
+  check_probability("model.activation_dropout", c.activation_dropout);
+  check_probability("model.attention_dropout", c.attention_dropout);
+  check_probability("model.adaptive_dropout", adaptive_dropout);
   check_vocabulary(vocab_size, output_size, share_emb);
   const auto bands = static_cast<int64_t>(cutoffs().size());
   if (bands > 0 && (!share_emb || outputs() != vocab_size))

@@ -20,6 +20,7 @@
 
 #include "base/check.h"
 #include "base/philox.h"
+#include "models/config_checks.h"
 #include "nn/cema.h"
 #include "nn/dropout.h"
 #include "nn/init.h"
@@ -69,48 +70,30 @@ void MegalodonConfig::visit(config::Visitor& v) {
 }
 
 void MegalodonConfig::validate() const {
-  // Above is no network but a slip of the pen; below, sizes of matrices cannot overflow.
-  static constexpr int64_t kLargest = int64_t{1} << 31;
-  const auto positive = [](const char* name, int64_t value) {
-    if (value < 1 || value > kLargest)
-      fail_usage("[model.{}] expected at least 1 and at most {}, got {}", name, kLargest, value);
-  };
   const auto divides = [](const char* name, int64_t value, const char* by, int64_t divisor) {
     if (value % divisor != 0) fail_usage("[model.{}] {} must be divisible by {} = {}", name, value, by, divisor);
   };
-  const auto probability = [](const char* name, double value) {
-    if (!(value >= 0 && value < 1)) fail_usage("[model.{}] expected a probability in [0, 1), got {}", name, value);
-  };
-  for (const auto& [name, value] :
-       std::initializer_list<std::pair<const char*, int64_t>>{{"num_layers", num_layers},
-                                                              {"model_dim", model_dim},
-                                                              {"z_dim", z_dim},
-                                                              {"value_dim", value_dim},
-                                                              {"num_heads", num_heads},
-                                                              {"cema_ndim", cema_ndim},
-                                                              {"vocab_size", vocab_size},
-                                                              {"ffn_hidden_dim", ffn_hidden_dim},
-                                                              {"norm_num_groups", norm_num_groups}})
-    positive(name, value);
-  if (chunk_size != 0) positive("chunk_size", chunk_size);
+  check_sizes({{"model.num_layers", num_layers},
+               {"model.model_dim", model_dim},
+               {"model.z_dim", z_dim},
+               {"model.value_dim", value_dim},
+               {"model.num_heads", num_heads},
+               {"model.cema_ndim", cema_ndim},
+               {"model.ffn_hidden_dim", ffn_hidden_dim},
+               {"model.norm_num_groups", norm_num_groups}});
+  check_size("model.chunk_size", chunk_size, 0);
   divides("z_dim", z_dim, "num_heads", num_heads);
   divides("value_dim", value_dim, "num_heads", num_heads);
   divides("model_dim", model_dim, "norm_num_groups", norm_num_groups);
   if (z_dim / num_heads % 2 != 0)
     fail_usage("[model.z_dim] z_dim / num_heads must be even (rotary pairs), got {} / {}", z_dim, num_heads);
-  if (output_size == 0 || output_size < -1 || output_size > kLargest)
-    fail_usage("[model.output_size] expected -1 or at least 1 and at most {}, got {}", kLargest, output_size);
-  if (share_emb && outputs() != vocab_size)
-    fail_usage("[model.share_emb] the output matrix can be the embedding only if output_size ({}) is vocab_size ({})",
-               output_size, vocab_size);
-  if (!(norm_eps > 0)) fail_usage("[model.norm_eps] expected a positive number, got {}", norm_eps);
+  check_vocabulary(vocab_size, output_size, share_emb);
+  check_positive("model.norm_eps", norm_eps);
   if (!(rope_base > 1)) fail_usage("[model.rope_base] expected a number above 1, got {}", rope_base);
-  probability("dropout", dropout);
-  probability("hidden_dropout", hidden_dropout);
-  probability("attention_dropout", attention_dropout);
-  if (init_mode != "he" && init_mode != "bert" && init_mode != "xavier" && init_mode != "gaussian" &&
-      init_mode != "none")
-    fail_usage("[model.init_mode] expected he, bert, xavier, gaussian or none, got \"{}\"", init_mode);
+  check_probability("model.dropout", dropout);
+  check_probability("model.hidden_dropout", hidden_dropout);
+  check_probability("model.attention_dropout", attention_dropout);
+  check_one_of("model.init_mode", init_mode, nn::init_modes());
 }
 
 std::unique_ptr<ModelConfig> make_megalodon_config() {

@@ -18,6 +18,7 @@
 
 #include "base/check.h"
 #include "base/philox.h"
+#include "models/config_checks.h"
 #include "nn/dropout.h"
 #include "nn/hippo.h"
 #include "nn/init.h"
@@ -188,41 +189,27 @@ void S4Config::visit(config::Visitor& v) {
 }
 
 void S4Config::validate() const {
-  // Above is no network but a slip of the pen; below, sizes of matrices cannot overflow.
-  static constexpr int64_t kLargest = int64_t{1} << 31;
-  for (const auto& [name, value] :
-       std::initializer_list<std::pair<const char*, int64_t>>{{"num_layers", num_layers},
-                                                              {"model_dim", model_dim},
-                                                              {"state_dim", state_dim},
-                                                              {"channels", channels},
-                                                              {"kernel_length", kernel_length},
-                                                              {"vocab_size", vocab_size}})
-    if (value < 1 || value > kLargest)
-      fail_usage("[model.{}] expected at least 1 and at most {}, got {}", name, kLargest, value);
-  for (const auto& [name, factor] :
-       std::initializer_list<std::pair<const char*, int64_t>>{{"channels", channels}, {"state_dim", state_dim}})
-    if (factor > kLargest / model_dim)
-      fail_usage("[model.{}] times model_dim = {} expected at most {}, got {}", name, model_dim, kLargest, factor);
+  check_sizes({{"model.num_layers", num_layers},
+               {"model.model_dim", model_dim},
+               {"model.state_dim", state_dim},
+               {"model.channels", channels},
+               {"model.kernel_length", kernel_length}});
+  check_factor("model.channels", channels, "model_dim", model_dim);
+  check_factor("model.state_dim", state_dim, "model_dim", model_dim);
   if (state_dim % 2 != 0) fail_usage("[model.state_dim] expected pairs of states, got {}", state_dim);
   if (num_matrices < 0 || (num_matrices > 0 && model_dim % num_matrices != 0))
     fail_usage("[model.num_matrices] expected 0 or a divisor of model_dim = {}, got {}", model_dim, num_matrices);
-  if (kernel != "s4d" && kernel != "s4") fail_usage("[model.kernel] expected s4d or s4, got \"{}\"", kernel);
-  if (discretization != "zoh" && discretization != "bilinear")
-    fail_usage("[model.discretization] expected zoh or bilinear, got \"{}\"", discretization);
+  check_one_of("model.kernel", kernel, {"s4d", "s4"});
+  check_one_of("model.discretization", discretization, {"zoh", "bilinear"});
   if (kernel == "s4" && init != "legs") fail_usage("[model.init] kernel = \"s4\" begins as legs, got \"{}\"", init);
   if (kernel == "s4" && discretization != "bilinear")
     fail_usage("[model.discretization] kernel = \"s4\" is bilinear, got \"{}\"", discretization);
-  if (init != "lin" && init != "inv" && init != "inv2" && init != "quad" && init != "real" && init != "legs")
-    fail_usage("[model.init] expected lin, inv, inv2, quad, real or legs, got \"{}\"", init);
+  check_one_of("model.init", init, {"lin", "inv", "inv2", "quad", "real", "legs"});
   if (!(dt_min > 0 && dt_min <= dt_max))
     fail_usage("[model.dt_min] expected a positive number up to dt_max = {}, got {}", dt_max, dt_min);
-  if (!(norm_eps > 0)) fail_usage("[model.norm_eps] expected a positive number, got {}", norm_eps);
-  if (!(dropout >= 0 && dropout < 1)) fail_usage("[model.dropout] expected a probability in [0, 1), got {}", dropout);
-  if (output_size == 0 || output_size < -1 || output_size > kLargest)
-    fail_usage("[model.output_size] expected -1 or at least 1 and at most {}, got {}", kLargest, output_size);
-  if (share_emb && outputs() != vocab_size)
-    fail_usage("[model.share_emb] the output matrix can be the embedding only if output_size ({}) is vocab_size ({})",
-               output_size, vocab_size);
+  check_positive("model.norm_eps", norm_eps);
+  check_probability("model.dropout", dropout);
+  check_vocabulary(vocab_size, output_size, share_emb);
 }
 
 S4LayerConfig S4Config::layer() const {

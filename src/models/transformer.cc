@@ -18,6 +18,7 @@
 
 #include "base/check.h"
 #include "base/philox.h"
+#include "models/config_checks.h"
 #include "nn/dropout.h"
 #include "nn/init.h"
 #include "nn/parameters.h"
@@ -93,26 +94,17 @@ void TransformerConfig::visit(config::Visitor& v) {
 namespace {
 
 void validate_sizes(const TransformerConfig& c) {
-  static constexpr int64_t kLargest = int64_t{1} << 31;  // so that sizes of matrices cannot overflow
-  const auto at_least = [](int64_t least, const char* name, int64_t value) {
-    if (value < least || value > kLargest)
-      fail_usage("[model.{}] expected at least {} and at most {}, got {}", name, least, kLargest, value);
-  };
-  at_least(1, "num_layers", c.num_layers);
-  at_least(1, "model_dim", c.layer.model_dim);
-  at_least(1, "num_heads", c.layer.num_heads);
-  at_least(0, "num_kv_heads", c.layer.num_kv_heads);
-  at_least(1, "ffn_hidden_dim", c.layer.ffn_hidden_dim);
-  at_least(1, "max_positions", c.max_positions);
-  at_least(0, "chunk_size", c.layer.chunk_size);
-  at_least(0, "window", c.layer.window);
-  at_least(1, "rope_original_length", c.layer.rope.original_length);
-  at_least(1, "vocab_size", c.vocab_size);
-  if (c.output_size == 0 || c.output_size < -1 || c.output_size > kLargest)
-    fail_usage("[model.output_size] expected -1 or at least 1 and at most {}, got {}", kLargest, c.output_size);
-  if (c.share_emb && c.outputs() != c.vocab_size)
-    fail_usage("[model.share_emb] the output matrix can be the embedding only if output_size ({}) is vocab_size ({})",
-               c.output_size, c.vocab_size);
+  check_sizes({{"model.num_layers", c.num_layers},
+               {"model.model_dim", c.layer.model_dim},
+               {"model.num_heads", c.layer.num_heads},
+               {"model.ffn_hidden_dim", c.layer.ffn_hidden_dim},
+               {"model.max_positions", c.max_positions},
+               {"model.rope_original_length", c.layer.rope.original_length}});
+  check_sizes({{"model.num_kv_heads", c.layer.num_kv_heads},
+               {"model.chunk_size", c.layer.chunk_size},
+               {"model.window", c.layer.window}},
+              0);
+  check_vocabulary(c.vocab_size, c.output_size, c.share_emb);
   if (c.layer.model_dim % c.layer.num_heads != 0)
     fail_usage("[model.model_dim] {} must be divisible by num_heads = {}", c.layer.model_dim, c.layer.num_heads);
   if (c.layer.num_heads % c.layer.kv_heads() != 0)
@@ -121,35 +113,25 @@ void validate_sizes(const TransformerConfig& c) {
 }
 
 void validate_words(const TransformerLayerConfig& layer) {
-  const auto one_of = [](const char* name, const std::string& value, const std::vector<std::string>& words) {
-    if (std::find(words.begin(), words.end(), value) == words.end())
-      fail_usage("[model.{}] expected {}, got \"{}\"", name, fmt::join(words, ", "), value);
-  };
-  one_of("position", layer.position, {"rotary", "alibi", "sinusoidal", "learned", "none"});
-  one_of("rope_scaling", layer.rope.kind, nn::rope_scalings());
-  one_of("norm", layer.norm, {"rms", "layer"});
-  one_of("activation", layer.activation, {"swiglu", "gelu", "relu"});
-  one_of("init_mode", layer.init_mode, {"he", "bert", "xavier", "gaussian", "none"});
+  check_one_of("model.position", layer.position, {"rotary", "alibi", "sinusoidal", "learned", "none"});
+  check_one_of("model.rope_scaling", layer.rope.kind, nn::rope_scalings());
+  check_one_of("model.norm", layer.norm, {"rms", "layer"});
+  check_one_of("model.activation", layer.activation, {"swiglu", "gelu", "relu"});
+  check_one_of("model.init_mode", layer.init_mode, nn::init_modes());
 }
 
 void validate_numbers(const TransformerConfig& c) {
-  const auto positive = [](const char* name, double value) {
-    if (!(value > 0)) fail_usage("[model.{}] expected a positive number, got {}", name, value);
-  };
   const auto not_negative = [](const char* name, double value) {
     if (!(value >= 0)) fail_usage("[model.{}] expected 0 or a positive number, got {}", name, value);
   };
-  const auto probability = [](const char* name, double value) {
-    if (!(value >= 0 && value < 1)) fail_usage("[model.{}] expected a probability in [0, 1), got {}", name, value);
-  };
-  positive("norm_eps", c.layer.norm_eps);
-  positive("alibi_max", c.layer.alibi_max);
-  positive("logit_scale", c.logit_scale);
+  check_positive("model.norm_eps", c.layer.norm_eps);
+  check_positive("model.alibi_max", c.layer.alibi_max);
+  check_positive("model.logit_scale", c.logit_scale);
   not_negative("clip_qkv", c.layer.clip_qkv);
   not_negative("softmax_scale", c.layer.softmax_scale);
-  probability("dropout", c.layer.dropout);
-  probability("hidden_dropout", c.layer.hidden_dropout);
-  probability("attention_dropout", c.layer.attention_dropout);
+  check_probability("model.dropout", c.layer.dropout);
+  check_probability("model.hidden_dropout", c.layer.hidden_dropout);
+  check_probability("model.attention_dropout", c.layer.attention_dropout);
   if (!(c.layer.rope_base > 1)) fail_usage("[model.rope_base] expected a number above 1, got {}", c.layer.rope_base);
   if (!(c.layer.rope.factor >= 1))
     fail_usage("[model.rope_factor] expected a number of at least 1, got {}", c.layer.rope.factor);

@@ -1,6 +1,7 @@
 #include "nn/init.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <fmt/ranges.h>
 
 #include <cmath>
 
@@ -57,8 +58,13 @@ void init_linear(const Tensor& weight, const std::string& mode, uint64_t key) {
     const double bound = mode == "xavier" ? std::sqrt(6 / (in + out)) : 1 / std::sqrt(in);
     uniform(weight, -bound, bound, key);
   } else {
-    fail_usage("[model.init_mode] expected he, bert, xavier, gaussian or none, got \"{}\"", mode);
+    fail_usage("[model.init_mode] expected {}, got \"{}\"", fmt::join(init_modes(), ", "), mode);
   }
+}
+
+const std::vector<std::string>& init_modes() {
+  static const std::vector<std::string> modes = {"he", "bert", "xavier", "gaussian", "none"};
+  return modes;
 }
 
 void embedding(const Tensor& weight, uint64_t key) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "base/compat.h"
 
@@ -17,6 +18,7 @@ void truncated_normal(const Tensor& parameter, double std, double limit, uint64_
 ///   xavier    U(±sqrt(6/(in + out)))             gaussian  N(0, 1) cut off at ±3
 ///   none      U(±1/sqrt(in)), torch's own
 void init_linear(const Tensor& weight, const std::string& mode, uint64_t key);
+const std::vector<std::string>& init_modes();
 
 /// Embedding and output matrices [V,D]: N(0, 1/D) cut off at three standard deviations.
 void embedding(const Tensor& weight, uint64_t key);
