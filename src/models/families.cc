@@ -2,8 +2,8 @@
 
 #include <fmt/ranges.h>
 
-#include <algorithm>
 #include <cmath>
+#include <optional>
 #include <set>
 
 #include "base/check.h"
@@ -42,18 +42,23 @@ FittedPreset with_vocabulary(const Preset& preset, int64_t vocabulary) {
 }  // namespace
 
 FittedPreset fit_preset(const std::string& name, int64_t vocabulary, int64_t parameters) {
-  std::vector<FittedPreset> family;
+  std::optional<FittedPreset> nearest;
+  std::vector<std::string> sizes;
+  const auto distance = [&](const FittedPreset& one) { return std::abs(one.info.parameters - parameters); };
   for (const Preset& preset : presets()) {
     if (preset.name == name) return with_vocabulary(preset, vocabulary);
-    if (family_of(preset.name) == name) family.push_back(with_vocabulary(preset, vocabulary));
+    if (family_of(preset.name) != name) continue;
+    try {
+      const FittedPreset one = with_vocabulary(preset, vocabulary);
+      sizes.push_back(fmt::format("{} has {}", one.name, one.info.parameters));
+      if (!nearest || distance(one) < distance(*nearest)) nearest = one;
+    } catch (const UsageError&) {  // such as one whose output layer is made for a larger vocabulary
+      sizes.push_back(fmt::format("{} cannot have this vocabulary", preset.name));
+    }
   }
-  if (family.empty()) fail_unknown(name);
-  const auto distance = [&](const FittedPreset& one) { return std::abs(one.info.parameters - parameters); };
-  const auto nearest = std::min_element(family.begin(), family.end(),
-                                        [&](const auto& a, const auto& b) { return distance(a) < distance(b); });
-  if (static_cast<double>(distance(*nearest)) <= kTolerance * static_cast<double>(parameters)) return *nearest;
-  std::vector<std::string> sizes;
-  for (const FittedPreset& one : family) sizes.push_back(fmt::format("{} has {}", one.name, one.info.parameters));
+  if (sizes.empty()) fail_unknown(name);
+  if (nearest && static_cast<double>(distance(*nearest)) <= kTolerance * static_cast<double>(parameters))
+    return *nearest;
   fail_usage("[preset] {}: none of this family is within {:.0f} % of {} parameters with a vocabulary of {}: {}", name,
              100 * kTolerance, parameters, vocabulary, fmt::join(sizes, ", "));
 }

@@ -45,6 +45,13 @@ TEST(Families, TheVocabularyIsTheOneAskedForAndSharedAsBefore) {
   EXPECT_EQ(fit_preset("mega200M", 32000, 0).info.parameters, 220627968);
 }
 
+TEST(Families, WhatCannotHaveTheVocabularyIsPassedOver) {
+  EXPECT_EQ(fit_preset("mega_chunk", kVocabulary, 11'300'000).name, "mega_chunk-11M");
+  EXPECT_THROW(fit_preset("mega_chunk-wikitext103", kVocabulary, 0), UsageError);
+  const std::string error = error_of([] { fit_preset("mega_chunk", kVocabulary, 20'000'000); });
+  expect_contains(error, {"mega_chunk-11M has 1", "mega_chunk-wikitext103 cannot have this vocabulary"});
+}
+
 TEST(Families, ErrorsListWhatThereIs) {
   const auto error = [](const std::string& name, int64_t vocabulary, int64_t parameters) {
     return error_of([&] { fit_preset(name, vocabulary, parameters); });

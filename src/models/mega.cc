@@ -158,12 +158,14 @@ std::vector<Preset> mega_presets() {
   wikitext.layer.attention_dropout = wikitext.layer.hidden_dropout = wikitext.layer.activation_dropout = 0.1;
   add("mega_chunk-wikitext103", "the paper's model of WikiText-103", wikitext);
 
-  MegaConfig small = sized(6, 384, 96, 768, 768, 512);
-  small.vocab_size = 8192;
-  add("mega_chunk-11M", "for comparisons: 11 million parameters", small);
-  MegaConfig medium = sized(10, 768, 128, 1536, 1536, 512);
-  medium.vocab_size = 8192;
-  add("mega_chunk-45M", "for comparisons: 45 million parameters", medium);
+  const auto for_comparisons = [](MegaConfig config) {
+    config.vocab_size = 8192, config.scale_emb = false;  // see Megalodon's presets of these sizes
+    return config;
+  };
+  add("mega_chunk-11M", "of the size of the other -11M, for comparisons",
+      for_comparisons(sized(4, 384, 96, 768, 1024, 512)));
+  add("mega_chunk-45M", "of the size of the other -45M, for comparisons",
+      for_comparisons(sized(5, 768, 128, 1536, 1920, 512)));
 
   MegaConfig tiny = sized(2, 16, 8, 24, 20, 8);
   tiny.vocab_size = 256, tiny.layer.ema_ndim = 4;
