@@ -168,8 +168,8 @@ TEST_F(PerplexityTest, RefusesTokensThatTheTokenizerLacksAndCorporaWithoutText) 
   expect_contains(error_of([&] { perplexity(*model_, corpus(), tokenizer, {}); }), {"vocabulary of 10"});
   put_documents("empty", {{}, {4}}, config_.vocab_size);
   const data::TokenFile empty(folder_ / "empty");
-  expect_contains(error_of([&] { perplexity(*model_, empty, tokenizer, {}); }), {"empty", "two tokens"});
-  expect_contains(error_of([&] { published_perplexity(*model_, empty, tokenizer, {}); }), {"empty"});
+  expect_contains(error_of([&] { perplexity(*model_, empty, tokenizer, {}); }), {"two tokens"});
+  expect_contains(error_of([&] { published_perplexity(*model_, empty, tokenizer, {}); }), {"no text has a token"});
 }
 
 }  // namespace

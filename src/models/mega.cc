@@ -52,7 +52,8 @@ void MegaConfig::visit(config::Visitor& v) {
   v.field("value_dim", layer.value_dim, "E, width of the values");
   v.field("ffn_hidden_dim", layer.ffn_hidden_dim, "F, hidden width of the feed-forward blocks; 0: none");
   v.field("ema_ndim", layer.ema_ndim, "N, order of the moving average");
-  v.field("truncation", layer.truncation, "steps that the moving average sees; 0: all");
+  v.field("truncation", layer.truncation,
+          "steps that the moving average sees, and of whose inputs a stream keeps as many; 0: all");
   v.field("chunk_size", layer.chunk_size, "C, steps per attention chunk; 0: no chunks");
   v.field("attention", layer.attention, "what scores become: softmax, laplace or relu2");
   v.field("position", layer.position, "bias of attention by distance: rotary, or simple (a table)");
@@ -148,11 +149,12 @@ std::vector<Preset> mega_presets() {
     return c;
   };
   MegaConfig enwik8 = sized(12, 512, 128, 1024, 1024, 2048);
-  enwik8.layer.truncation = 8192, enwik8.final_norm_affine = false, enwik8.layer.dropout = 0.1;
+  // The published truncation of 8,192 steps is that of the longest sequences in training: it cuts nothing.
+  enwik8.final_norm_affine = false, enwik8.layer.dropout = 0.1;
   enwik8.vocab_size = 256;
   add("mega_chunk-enwik8", "the paper's model of enwik8, on bytes", enwik8);
   MegaConfig wikitext = sized(16, 1024, 256, 2048, 2048, 1024);
-  wikitext.layer.truncation = 8192, wikitext.final_norm_affine = false, wikitext.vocab_size = 267744;
+  wikitext.final_norm_affine = false, wikitext.vocab_size = 267744;
   wikitext.adaptive_cutoffs = "20000,60000", wikitext.adaptive_dropout = 0.2;
   wikitext.layer.dropout = 0.3;
   wikitext.layer.attention_dropout = wikitext.layer.hidden_dropout = wikitext.layer.activation_dropout = 0.1;
@@ -173,7 +175,7 @@ std::vector<Preset> mega_presets() {
   MegaConfig other = tiny;
   other.layer.chunk_size = 0, other.layer.position = "simple";
   other.layer.max_positions = 128, other.layer.truncation = 10, other.layer.norm = "scale";
-  other.layer.prenorm = false, other.norm_emb = true, other.share_emb = false;
+  other.norm_emb = true, other.share_emb = false;
   add("mega-tiny", "the same without chunks and with Mega's other switches", other);
   MegaConfig laplace = tiny;
   laplace.layer.attention = "laplace", laplace.layer.norm = "rms", laplace.layer.activation = "gelu";
@@ -210,6 +212,7 @@ enum MegaSite : uint64_t {
   kOnMegaValues,
   kOnMegaWeights,
   kOnMegaHidden,
+  kOnMegaCrossValues,
   kOnMegaCrossWeights,
   kOnMegaCrossHidden,
   kOnMegaFfnHidden,
@@ -292,8 +295,20 @@ RelativeBias::RelativeBias(const std::string& position, int64_t max_positions, i
   }
 }
 
-Tensor RelativeBias::table(int64_t positions) const {
+Tensor RelativeBias::table(int64_t positions) {
   if (table_.defined()) return table_;
+  if (torch::GradMode::is_enabled()) return rotary_table(positions);
+  // For twice as many: a stream that grows wants one more with every token.
+  const auto make = [&] { return rotary_table(std::max<int64_t>(2 * positions, 64)); };
+  Tensor kept = kept_.of({alpha_, beta_}, make);
+  if (kept.size(0) < 2 * positions - 1) {
+    kept_ = {};
+    kept = kept_.of({alpha_, beta_}, make);
+  }
+  return kept;
+}
+
+Tensor RelativeBias::rotary_table(int64_t positions) const {
   // <R_i a, R_j b> = <a, R_(j−i) b>
   const int64_t half = alpha_.size(1) / 2;
   const auto type = alpha_.options().requires_grad(false);
@@ -347,29 +362,33 @@ MovingAverage::Coefficients MovingAverage::recurrence() const {
 Tensor MovingAverage::one_direction(const Tensor& x_BLD, const Tensor& skip_D, const Coefficients& rows,
                                     const Tensor& starts_BL, const MegaLayerState& before,
                                     MegaLayerState* after) const {
-  const int64_t B = x_BLD.size(0), L = x_BLD.size(1);
+  const int64_t L = x_BLD.size(1);
   const auto all =
       ops::linear_recurrence(x_BLD, rows.q_RN, rows.c_RN, skip_D, {before.ema_BDN, starts_BL, after != nullptr});
   if (after != nullptr) after->ema_BDN = all.h_BDN;
   const bool streams = after != nullptr || before.ema_BDN.defined();
   if (truncation_ == 0 || (!streams && L <= truncation_)) return all.y_BLD;
 
-  const Tensor window_BTD = before.window_BTD.defined() ? before.window_BTD.to(x_BLD.scalar_type())
-                                                        : x_BLD.new_zeros({B, truncation_, x_BLD.size(2)});
-  const Tensor steps_BTD = torch::cat({window_BTD, x_BLD}, 1);
-  Tensor delayed_BLD = steps_BTD.narrow(1, 0, L), last_BTD = steps_BTD.narrow(1, L, truncation_);
-  if (starts_BL.defined()) {  // what another document left behind is 0
-    const Tensor document_BT = torch::constant_pad_nd(starts_BL.to(torch::kInt64).cumsum(1), {truncation_, 0}, 0);
-    const auto of_document = [&](const Tensor& steps, int64_t begin, const Tensor& document) {
-      return steps * (document_BT.narrow(1, begin, steps.size(1)) == document).unsqueeze(-1).to(steps.scalar_type());
-    };
-    delayed_BLD = of_document(delayed_BLD, 0, document_BT.narrow(1, truncation_, L));
-    last_BTD = of_document(last_BTD, L, document_BT.narrow(1, truncation_ + L - 1, 1));
+  const int64_t T = before.window_BTD.defined() ? before.window_BTD.size(1) : 0, S = T + L;
+  const Tensor steps_BSD = T > 0 ? torch::cat({before.window_BTD.to(x_BLD.scalar_type()), x_BLD}, 1) : x_BLD;
+  Tensor document_BS;  // 0 is the one that was open before
+  if (starts_BL.defined()) document_BS = torch::constant_pad_nd(starts_BL.to(torch::kInt64).cumsum(1), {T, 0}, 0);
+  // Steps from `begin` on, 0 where those from `reader` on, or the one there, are of other documents.
+  const auto steps = [&](int64_t begin, int64_t count, int64_t reader, int64_t readers) {
+    const Tensor part_BSD = steps_BSD.narrow(1, begin, count);
+    if (!document_BS.defined()) return part_BSD;
+    const Tensor same = document_BS.narrow(1, begin, count) == document_BS.narrow(1, reader, readers);
+    return part_BSD * same.unsqueeze(-1).to(part_BSD.scalar_type());
+  };
+  const int64_t late = std::min(truncation_ - T, L);  // steps that drop nothing yet
+  const auto dropped = ops::linear_recurrence(
+      torch::constant_pad_nd(steps(0, L - late, T + late, L - late), {0, 0, late, 0}), rows.q_RN, rows.dropped_RN,
+      torch::zeros_like(skip_D), {before.dropped_BDN, starts_BL, after != nullptr});
+  if (after != nullptr) {
+    const int64_t kept = std::min(truncation_, S);  // of fewer steps the window is not full yet
+    after->dropped_BDN = dropped.h_BDN;
+    after->window_BTD = torch::constant_pad_nd(steps(S - kept, kept, S - 1, 1), {0, 0, truncation_ - kept, 0});
   }
-  const auto dropped =
-      ops::linear_recurrence(delayed_BLD.contiguous(), rows.q_RN, rows.dropped_RN, torch::zeros_like(skip_D),
-                             {before.dropped_BDN, starts_BL, after != nullptr});
-  if (after != nullptr) after->dropped_BDN = dropped.h_BDN, after->window_BTD = last_BTD.contiguous();
   return all.y_BLD - dropped.y_BLD;
 }
 
@@ -518,23 +537,32 @@ GatedCrossAttention::Projected GatedCrossAttention::project(const Tensor& x_BLD)
   return {parts[0], parts[1].contiguous(), parts[2]};
 }
 
-Tensor GatedCrossAttention::attend(const Tensor& q_BLZ, const Tensor& v_BJE, const Memory& memory, int64_t first,
-                                   uint64_t dropout_key) {
+Tensor GatedCrossAttention::attend(const Tensor& q_BLZ, const Tensor& k_BJZ, const Tensor& v_BJE,
+                                   const Tensor& padding_BJ, int64_t first, uint64_t dropout_key) {
   ops::RelativeAttentionOptions options;
-  options.scores = config_.scores(), options.causal = false, options.padding_BJ = memory.padding_BJ;
+  options.scores = config_.scores(), options.causal = false, options.padding_BJ = padding_BJ;
   options.first_query = first;
-  options.bias_O = bias_->table(std::max(first + q_BLZ.size(1), v_BJE.size(1)));
+  options.bias_O = bias_->table(std::max(first + q_BLZ.size(1), k_BJZ.size(1)));
   options.dropout = is_training() ? config_.attention_dropout : 0;
   options.dropout_key = derive_key(dropout_key, kOnMegaCrossWeights);
-  return ops::relative_attention(q_BLZ, k_proj_(memory.x_BJD, precision_), v_BJE, options);
+  return ops::relative_attention(q_BLZ, k_BJZ, v_BJE, options);
 }
 
-Tensor GatedCrossAttention::forward(const Tensor& x_BLD, const Memory& memory, int64_t first, uint64_t dropout_key) {
+Tensor GatedCrossAttention::keys(const Memory& memory) const {
   check(memory.x_BJD.defined(), "[mega] cross-attention has no memory to read");
+  return k_proj_(memory.x_BJD, precision_);
+}
+
+Tensor GatedCrossAttention::forward(const Tensor& x_BLD, const Memory& memory, int64_t first, Carry& carry,
+                                    int64_t slot, uint64_t dropout_key) {
+  State seen = carry.before(slot);
+  if (seen.empty())
+    seen = {keys(memory), drop(activate(config_.activation, v_proj_(memory.x_BJD, precision_)), config_.hidden_dropout,
+                               dropout_key, kOnMegaCrossValues, is_training())};
+  if (carry.wants_after()) carry.after(slot, seen);
   const Projected p = project(x_BLD);
-  const Tensor v_BJE = drop(activate(config_.activation, v_proj_(memory.x_BJD, precision_)), config_.hidden_dropout,
-                            dropout_key, kOnMegaValues, is_training());
-  const Tensor gated_BLD = ops::gated_silu(p.r_BLD, attend(p.q_BLZ, v_BJE, memory, first, dropout_key).contiguous());
+  const Tensor attention_BLD = attend(p.q_BLZ, seen[0], seen[1], memory.padding_BJ, first, dropout_key);
+  const Tensor gated_BLD = ops::gated_silu(p.r_BLD, attention_BLD.contiguous());
   const Tensor h_BLD = drop(activate(config_.activation, h_proj_(gated_BLD, precision_)), config_.dropout, dropout_key,
                             kOnMegaCrossHidden, is_training());
   const Tensor y_BLD = gated_update(x_BLD, p.u_BLD, h_BLD);
@@ -574,10 +602,11 @@ MegaLayer::MegaLayer(const MegaLayerConfig& config) {
   if (config.ffn_hidden_dim > 0) ffn_ = register_module("nffn", std::make_shared<MegaFfn>(config));
 }
 
-Tensor MegaLayer::forward(const Tensor& x_BLD, const ModelInput& input, const Memory& memory, int64_t first,
-                          Carry& carry, int64_t slot, uint64_t dropout_key) {
+Tensor MegaLayer::forward(const Tensor& x_BLD, const ModelInput& input, const DecoderInput& decoder, Carry& carry,
+                          int64_t slot, uint64_t dropout_key) {
   Tensor y_BLD = attention_->forward(x_BLD, input, carry, slot, dropout_key);
-  if (cross_ != nullptr) y_BLD = cross_->forward(y_BLD, memory, first, dropout_key);
+  if (cross_ != nullptr)
+    y_BLD = cross_->forward(y_BLD, decoder.memory, decoder.first, carry, decoder.slot, dropout_key);
   return ffn_ != nullptr ? ffn_->forward(y_BLD, dropout_key) : y_BLD;
 }
 
@@ -632,9 +661,18 @@ class Mega final : public LayerStack {
     if (bands_) bands_->init_weights(derive_key(seed, 2 + depth()));
   }
 
+  std::vector<nn::Linear*> linears() override {
+    std::vector<nn::Linear*> list = LayerStack::linears();
+    if (bands_) {
+      const auto of_bands = bands_->linears();
+      list.insert(list.end() - 1, of_bands.begin(), of_bands.end());
+    }
+    return list;
+  }
+
   Tensor logits_of(const Tensor& hidden, std::optional<nn::Precision> precision) const override {
     if (!bands_) return LayerStack::logits_of(hidden, precision);
-    return bands_->log_probabilities(hidden, embedding(), precision.value_or(precision_));
+    return bands_->log_probabilities(hidden, output(), precision.value_or(precision_));
   }
 
   void check_state(int64_t /*slot*/, const State& state, int64_t tokens) const override {
@@ -658,8 +696,7 @@ class Mega final : public LayerStack {
     for (const Tensor& parameter : parameters()) info.parameters += parameter.numel();
     const int64_t D = c.model_dim, E = c.value_dim, Z = c.z_dim;
     const int64_t layer = D * E + D * (2 * D + Z + E) + E * D + 2 * D * c.ffn_hidden_dim;
-    info.matrix_parameters = config_.num_layers * layer + embedding().numel() * (config_.share_emb ? 1 : 0);
-    if (!config_.share_emb) info.matrix_parameters += config_.outputs() * D;
+    info.matrix_parameters = config_.num_layers * layer + (bands_ ? bands_->parameters() : config_.outputs() * D);
     // The average: 6 multiply-adds per (feature, order), twice with a truncation; attention: scores and values.
     const int64_t averages = c.truncation > 0 ? 2 : 1;
     info.flops = 2.0 * info.matrix_parameters + 12.0 * averages * config_.num_layers * D * c.ema_ndim;
@@ -675,7 +712,7 @@ class Mega final : public LayerStack {
 
  protected:
   Tensor rows(const Tensor& tokens_BL) const override {
-    return bands_ ? bands_->embed(tokens_BL, embedding(), precision_) : LayerStack::rows(tokens_BL);
+    return bands_ ? bands_->embed(tokens_BL, output(), precision_) : LayerStack::rows(tokens_BL);
   }
 
   Tensor embedded(const Tensor& rows_BLD, const ModelInput& input, Carry&) override {
@@ -691,7 +728,7 @@ class Mega final : public LayerStack {
 
   Tensor nll_of(const Tensor& hidden_BLD, const Tensor& targets_BL) const override {
     if (!bands_) return LayerStack::nll_of(hidden_BLD, targets_BL);
-    return bands_->nll(hidden_BLD, targets_BL, embedding(), precision_, is_training() ? config_.adaptive_dropout : 0,
+    return bands_->nll(hidden_BLD, targets_BL, output(), precision_, is_training() ? config_.adaptive_dropout : 0,
                        derive_key(dropout_key_, kOnMegaBands));
   }
 
@@ -747,11 +784,11 @@ void MegaStack::set_precision(nn::Precision precision) {
 Tensor MegaStack::forward(const Tensor& x_BLD, const Tensor& padding_BL, const Memory& memory, Carry& carry,
                           uint64_t dropout_key) {
   const int64_t B = x_BLD.size(0), L = x_BLD.size(1), C = config_.layer.chunk_size;
-  const auto slot_of_count = static_cast<int64_t>(layers_.size());
-  const bool counts = config_.layer.cross;
-  const State count = counts ? carry.before(slot_of_count) : State();
-  const int64_t first = count.empty() ? 0 : count[0].max().item<int64_t>();
-  if (counts && carry.wants_after()) carry.after(slot_of_count, {torch::full({B}, first + L, torch::kInt64)});
+  const int64_t depth = static_cast<int64_t>(layers_.size()), slot_of_count = 2 * depth;
+  const State count = config_.layer.cross ? carry.before(slot_of_count) : State();
+  const int64_t first = count.empty() ? 0 : count[0].item<int64_t>();
+  if (config_.layer.cross && carry.wants_after())
+    carry.after(slot_of_count, {torch::full({}, first + L, torch::kInt64)});
 
   Tensor x = x_BLD, padding = padding_BL;
   if (config_.layer.bidirectional && C > 0 && L > C && L % C != 0) {
@@ -766,7 +803,8 @@ Tensor MegaStack::forward(const Tensor& x_BLD, const Tensor& padding_BL, const M
   if (observer_) observer_(-1, x);
   for (size_t i = 0; i < layers_.size(); ++i) {
     const auto slot = static_cast<int64_t>(i);
-    x = layers_[i]->forward(x, {{}, {}, padding}, memory, first, carry, slot, derive_key(dropout_key, 64 + i));
+    x = layers_[i]->forward(x, {{}, {}, padding}, {memory, first, depth + slot}, carry, slot,
+                            derive_key(dropout_key, 64 + i));
     if (observer_) observer_(slot, x);
   }
   if (final_norm_ != nullptr) x = final_norm_->forward(x);

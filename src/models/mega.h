@@ -76,20 +76,23 @@ class RelativeBias final : public torch::nn::Module {
  public:
   RelativeBias(const std::string& position, int64_t max_positions, int64_t z_dim);
   /// The table for ops::offset_matrix(), for at least `positions` where it is rotary.
-  Tensor table(int64_t positions) const;
+  Tensor table(int64_t positions);
   /// "rotary": R_i alpha and R_j beta at these positions, [B,L,2,Z], pairs of halves next to each other.
   Tensor rotated(const Tensor& position_BL) const;
   void init_weights(uint64_t key);
 
  private:
+  Tensor rotary_table(int64_t positions) const;
+
   Tensor table_, alpha_, beta_;
+  nn::Kept<Tensor> kept_;
 };
 
 /// A layer's state between stretches of tokens, and how it is packed: what is undefined is left out.
 struct MegaLayerState {
   Tensor ema_BDN;         // complex; the published state divided by p β
   Tensor dropped_BDN;     // with a truncation: the average of the steps beyond it, and
-  Tensor window_BTD;      // the last `truncation` inputs, 0 where another document was
+  Tensor window_BTD;      // the last `truncation` inputs, 0 where there was none or another document
   Tensor k_BTHK, v_BTHV;  // of the open chunk, right-aligned where rows differ; undefined where the carry has caches
   Tensor position_B;      // in the open chunk, int64; undefined with caches
 
@@ -159,10 +162,14 @@ class GatedAttention final : public torch::nn::Module {
 class GatedCrossAttention final : public torch::nn::Module {
  public:
   explicit GatedCrossAttention(const MegaLayerConfig& config);
-  /// `first` is the first step's position, for the bias.
-  Tensor forward(const Tensor& x_BLD, const Memory& memory, int64_t first, uint64_t dropout_key);
-  /// What forward() weighs the memory with, of values [B,J,E].
-  Tensor attend(const Tensor& q_BLZ, const Tensor& v_BJE, const Memory& memory, int64_t first, uint64_t dropout_key);
+  /// `first` is the first step's position, for the bias. A slot's state is the memory's keys and values, which a stream
+  /// reads once.
+  Tensor forward(const Tensor& x_BLD, const Memory& memory, int64_t first, Carry& carry, int64_t slot,
+                 uint64_t dropout_key);
+  /// What queries make of the memory's keys, [B,J,Z], and of values [B,J,E].
+  Tensor attend(const Tensor& q_BLZ, const Tensor& k_BJZ, const Tensor& v_BJE, const Tensor& padding_BJ, int64_t first,
+                uint64_t dropout_key);
+  Tensor keys(const Memory& memory) const;
   /// The queries: x through norm and projection.
   struct Projected {
     Tensor u_BLD, r_BLD, q_BLZ;
@@ -196,17 +203,23 @@ class MegaFfn final : public torch::nn::Module {
   nn::Linear fc1_, fc2_;
 };
 
+/// What a decoder's layer reads besides its steps.
+struct DecoderInput {
+  Memory memory;
+  int64_t first = 0;  // the first step's position
+  int64_t slot = 0;   // of the carry, for the memory's keys and values
+};
+
 /// Parameters "mega_layer.*", "cross_attn.*" and "nffn.*".
 class MegaLayer final : public StackedLayer {
  public:
   explicit MegaLayer(const MegaLayerConfig& config);
   Tensor forward(const Tensor& x_BLD, const ModelInput& input, Carry& carry, int64_t slot,
                  uint64_t dropout_key) override {
-    return forward(x_BLD, input, {}, 0, carry, slot, dropout_key);
+    return forward(x_BLD, input, {}, carry, slot, dropout_key);
   }
-  /// `first` is the first step's position.
-  Tensor forward(const Tensor& x_BLD, const ModelInput& input, const Memory& memory, int64_t first, Carry& carry,
-                 int64_t slot, uint64_t dropout_key);
+  Tensor forward(const Tensor& x_BLD, const ModelInput& input, const DecoderInput& decoder, Carry& carry, int64_t slot,
+                 uint64_t dropout_key);
   void init_weights(uint64_t key) override;
   void set_precision(nn::Precision precision) override;
   std::vector<nn::Linear*> linears() override;
@@ -234,8 +247,8 @@ class MegaStack final : public Encoder {
     NoCarry whole;
     return forward(x_BLD, padding_BL, {}, whole, dropout_key);
   }
-  /// State in and out through the carry: a slot per layer, and with cross-attention one more, of the number of steps
-  /// that were read.
+  /// State in and out through the carry: a slot per layer; with cross-attention another per layer, of the memory, and
+  /// one of the number of steps that were read.
   Tensor forward(const Tensor& x_BLD, const Tensor& padding_BL, const Memory& memory, Carry& carry,
                  uint64_t dropout_key);
   int64_t model_dim() const override { return config_.layer.model_dim; }

@@ -1,4 +1,4 @@
-// What is special to Mega; what all architectures share is in registry_test.cc.
+// What is special to Mega; what all architectures share is in architecture_test.cc.
 #include "models/mega.h"
 
 #include <gtest/gtest.h>
@@ -34,6 +34,7 @@ TEST(Mega, TruncatedStreamsEqualOnePass) {
   torch::NoGradGuard no_grad;
   const auto config = tiny_mega("mega_chunk-tiny");
   config->layer.truncation = 6, config->layer.attention = "relu2", config->layer.position = "simple";
+  config->layer.prenorm = false, config->norm_emb = true;
   const auto model = noisy_model(*config);
   const Tensor tokens = random_tokens(*config, 2, 33);
   Tensor starts = torch::zeros({2, 33}, torch::kBool);
@@ -67,18 +68,71 @@ TEST(Mega, BothWaysOfAttendingAreOneFunction) {
   }
 }
 
-TEST(Mega, PaddingBehindASequenceChangesNothingBeforeIt) {
+/// Steps that are none, in front of a sequence: averages begin at 0 behind them, keys are not seen, and biases go by
+/// distance.
+TEST(Mega, PaddingInFrontOfASequenceIsAsIfItWereNotThere) {
   torch::NoGradGuard no_grad;
-  for (const char* preset : {"mega_chunk-tiny", "mega-tiny", "mega_laplace-tiny"}) {
-    const auto config = tiny_mega(preset);
-    const auto model = noisy_model(*config);
-    const Tensor tokens = random_tokens(*config, 1, 30);
-    Tensor padding = torch::zeros({1, 30}, torch::kBool);
-    padding.slice(1, 19) = true;
-    NoCarry none;
-    const Tensor padded = model->logits({tokens, {}, padding}, none).slice(1, 0, 19);
-    EXPECT_TRUE(close(padded, one_pass(*model, {tokens.slice(1, 0, 19), {}}), 1e-5)) << preset;
+  const auto config = tiny_mega("mega-tiny");
+  const auto model = noisy_model(*config);
+  const Tensor tokens = random_tokens(*config, 1, 30);
+  Tensor padding = torch::zeros({1, 30}, torch::kBool);
+  padding.slice(1, 0, 11) = true;
+  NoCarry none;
+  const Tensor padded = model->logits({tokens, {}, padding}, none).slice(1, 11);
+  EXPECT_TRUE(close(padded, one_pass(*model, {tokens.slice(1, 11), {}}), 1e-5));
+  EXPECT_FALSE(close(padded, one_pass(*model, {tokens, {}}).slice(1, 11), 1e-2));
+}
+
+/// Slow modes, whose recurrence remembers much more than the window that is cut out of it.
+TEST(Mega, ATruncatedAverageIsTheConvolutionWithTheCutKernel) {
+  torch::NoGradGuard no_grad;
+  MegaLayerConfig config;
+  config.model_dim = 3, config.ema_ndim = 2, config.truncation = 700;
+  MovingAverage average(config);
+  average.init_weights(1);
+  for (auto& item : average.named_parameters())
+    if (item.key() == "alpha") item.value().fill_(-9);  // q = 1 − 6e-5
+  const Tensor x = torch::randn({1, 2000, 3});
+  const nn::EmaCoefficients ema = average.coefficients();
+  const nn::EmaCoefficients wide = {ema.p_DN.to(torch::kFloat64), ema.q_DN.to(torch::kFloat64),
+                                    ema.c_DN.to(torch::kFloat64)};
+  const Tensor taps_DK = nn::ema_kernel(wide, 700),
+               past = torch::constant_pad_nd(x, {0, 0, 699, 0}).to(torch::kFloat64);
+  const Tensor sum_BLD = (past.unfold(1, 700, 1) * taps_DK.flip(1)).sum(-1);
+  const Tensor omega = average.named_parameters()["omega"].to(torch::kFloat64);
+  const Tensor expected = torch::silu(sum_BLD + omega * x);
+  EXPECT_TRUE(close(average.forward(x, {}, {}, nullptr), expected, 1e-5));
+  MegaLayerState state;
+  std::vector<Tensor> parts;
+  for (const int64_t at : {0, 300, 600, 900, 1200, 1500, 1800}) {
+    MegaLayerState after;
+    parts.push_back(average.forward(x.slice(1, at, at + 300), {}, state, &after));
+    state = after;
+    EXPECT_EQ(state.window_BTD.size(1), 700);
   }
+  EXPECT_TRUE(close(torch::cat(parts, 1), expected, 1e-5));
+}
+
+TEST(Mega, ValuesOfStepsAndOfAMemoryAreDroppedApart) {
+  MegaLayerConfig config;
+  config.model_dim = config.value_dim = 16, config.z_dim = 8, config.ffn_hidden_dim = 0, config.ema_ndim = 2;
+  config.hidden_dropout = 0.5, config.position = "simple", config.max_positions = 16;
+  config.cross = true;
+  const auto one_of_both = [&](bool cross) {
+    // The mask shows in the gradient of the bias of the values, where the other path is cut off.
+    MegaLayer layer(config);
+    layer.init_weights(1);
+    NoCarry none;
+    torch::manual_seed(2);
+    const Tensor x = torch::randn({1, 1, 16}), memory = torch::randn({1, 1, 16});
+    layer.forward(x, {}, {{memory, {}}}, none, 0, 7).sum().backward();
+    const char* name = cross ? "cross_attn.v_proj.bias" : "mega_layer.v_proj.bias";
+    return layer.named_parameters()[name].grad() == 0;
+  };
+  const Tensor steps = one_of_both(false), memory = one_of_both(true);
+  EXPECT_GT(steps.sum().item<int64_t>(), 0);
+  EXPECT_GT(memory.sum().item<int64_t>(), 0);
+  EXPECT_FALSE(torch::equal(steps, memory));
 }
 
 TEST(Mega, AnAdaptiveVocabularyIsADistribution) {
@@ -94,6 +148,27 @@ TEST(Mega, AnAdaptiveVocabularyIsADistribution) {
   EXPECT_EQ(nll[0][7].item<float>(), 0);
   const Tensor expected = -logits.gather(2, targets.clamp_min(0).unsqueeze(2)).squeeze(2);
   EXPECT_TRUE(close(nll, expected * targets.ge(0), 1e-5));
+}
+
+TEST(Mega, AnAdaptiveVocabularyStreamsInEveryPrecision) {
+  torch::NoGradGuard no_grad;
+  const auto config = tiny_mega("mega_chunk-tiny");
+  config->adaptive_cutoffs = "32,96", config->adaptive_factor = 2;
+  const auto model = noisy_model(*config);
+  const Tensor tokens = random_tokens(*config, 2, 30);
+  const Tensor expected = one_pass(*model, {tokens, {}});
+  StreamCarry carry;
+  EXPECT_TRUE(close(in_calls(*model, {tokens, {}}, {3, 1, 20, 6}, carry), expected, 1e-5));
+  model->set_precision(nn::Precision::kBfloat16);
+  const Tensor rounded = one_pass(*model, {tokens, {}});
+  EXPECT_TRUE(close(rounded, expected, 3e-2));
+  EXPECT_FALSE(close(rounded, expected, 1e-5));
+  model->set_precision(nn::Precision::kFloat32);
+  model->fix(ops::FixedType::kQ8);
+  const Tensor fixed = one_pass(*model, {tokens, {}});
+  EXPECT_TRUE(close(fixed, expected, 5e-2));
+  EXPECT_FALSE(close(fixed, expected, 1e-5));
+  EXPECT_THROW(one_pass(*model, {torch::full({1, 3}, 256, torch::kInt64), {}}), Error);
 }
 
 TEST(Mega, WhatCannotBeIsRefused) {

@@ -27,60 +27,82 @@ AdaptiveVocabulary::AdaptiveVocabulary(torch::nn::Module& module, const std::vec
           "[adaptive_vocabulary] band {} is empty: from {} to {}, of {} features", i, begin_[i], begin_[i + 1],
           width(model_dim, factor, i));
     const int64_t F = width(model_dim, factor, i);
-    map_DF_.push_back(register_at(module, fmt::format("embed.map_{}.weight", i), {model_dim, F}));
+    map_.emplace_back(register_at(module, fmt::format("embed.map_{}.weight", i), {model_dim, F}));
     if (i > 0)
-      weight_VF_.push_back(register_at(module, fmt::format("embed.band_{}.weight", i), {begin_[i + 1] - begin_[i], F}));
+      weight_.emplace_back(register_at(module, fmt::format("embed.band_{}.weight", i), {begin_[i + 1] - begin_[i], F}));
   }
-  classes_ = register_at(module, "output.classes.weight", {bands() - 1, model_dim});
+  classes_ = Linear(register_at(module, "output.classes.weight", {bands() - 1, model_dim}));
 }
 
-Tensor AdaptiveVocabulary::head(const Tensor& first_VD) const {
-  return torch::cat({first_VD, classes_.to(first_VD.scalar_type())});
+std::vector<Linear*> AdaptiveVocabulary::linears() {
+  std::vector<Linear*> list;
+  for (std::vector<Linear>* of : {&map_, &weight_})
+    for (Linear& linear : *of) list.push_back(&linear);
+  list.push_back(&classes_);
+  return list;
 }
 
-Tensor AdaptiveVocabulary::embed(const Tensor& tokens, const Tensor& first_VD, Precision precision) const {
+int64_t AdaptiveVocabulary::parameters() const {
+  int64_t total = begin_[1] * classes_.weight.size(1) + classes_.weight.numel();
+  for (const std::vector<Linear>* of : {&map_, &weight_})
+    for (const Linear& linear : *of) total += linear.weight.numel();
+  return total;
+}
+
+void AdaptiveVocabulary::check_tokens(const Tensor& tokens, const char* what) const {
+  if (tokens.is_cuda() || tokens.numel() == 0) return;  // a look at numbers of a GPU would wait for it
+  const auto least = tokens.min().item<int64_t>(), most = tokens.max().item<int64_t>();
+  check(least >= 0 && most < begin_.back(), "[adaptive_vocabulary] expected {} from 0 to {}, got {}", what,
+        begin_.back() - 1, least < 0 ? least : most);
+}
+
+Tensor AdaptiveVocabulary::embed(const Tensor& tokens, const Linear& first, Precision precision) const {
+  check_tokens(tokens, "tokens");
   const Tensor flat = tokens.reshape({-1});
-  Tensor rows = torch::zeros({flat.size(0), first_VD.size(1)}, first_VD.options().requires_grad(false));
+  Tensor rows = torch::zeros({flat.size(0), first.weight.size(1)}, first.weight.options().requires_grad(false));
   for (int64_t i = 0; i < bands(); ++i) {
     const Tensor where = (flat >= begin_[i]).logical_and(flat < begin_[i + 1]).nonzero().squeeze(1);
-    const Tensor& weight = i == 0 ? first_VD : weight_VF_[i - 1];
-    const Tensor x = torch::embedding(weight, flat.index_select(0, where) - begin_[i]);
-    rows = rows.index_add(0, where, ops::linear(x, map_DF_[i], {}, precision).to(rows.scalar_type()));
+    const Tensor x =
+        torch::embedding((i == 0 ? first : weight_[i - 1]).weight, flat.index_select(0, where) - begin_[i]);
+    rows = rows.index_add(0, where, map_[i](x, precision).to(rows.scalar_type()));
   }
   std::vector<int64_t> sizes = tokens.sizes().vec();
   sizes.push_back(rows.size(1));
   return rows.view(sizes);
 }
 
-Tensor AdaptiveVocabulary::log_probabilities(const Tensor& f, const Tensor& first_VD, Precision precision) const {
+/// P_i^T f
+Tensor AdaptiveVocabulary::mapped(const Tensor& f, int64_t band, Precision precision) const {
+  return ops::linear(f, map_[band].weight.t().contiguous(), {}, precision);
+}
+
+Tensor AdaptiveVocabulary::log_probabilities(const Tensor& f, const Linear& first, Precision precision) const {
   const auto log_softmax = [](const Tensor& scores) {
     return torch::log_softmax(scores.scalar_type() == torch::kFloat64 ? scores : scores.to(torch::kFloat32), -1);
   };
-  const Tensor of_head = log_softmax(ops::linear(f, head(first_VD), {}, precision));
+  const Tensor of_head = log_softmax(torch::cat({first(f, precision), classes_(f, precision)}, -1));
   std::vector<Tensor> parts = {of_head.slice(-1, 0, begin_[1])};
-  for (int64_t i = 1; i < bands(); ++i) {
-    const Tensor u = ops::linear(f, map_DF_[i].t().contiguous(), {}, precision);
+  for (int64_t i = 1; i < bands(); ++i)
     parts.push_back(of_head.narrow(-1, begin_[1] + i - 1, 1) +
-                    log_softmax(ops::linear(u, weight_VF_[i - 1], {}, precision)));
-  }
+                    log_softmax(weight_[i - 1](mapped(f, i, precision), precision)));
   return torch::cat(parts, -1);
 }
 
-Tensor AdaptiveVocabulary::nll(const Tensor& f, const Tensor& targets, const Tensor& first_VD, Precision precision,
+Tensor AdaptiveVocabulary::nll(const Tensor& f, const Tensor& targets, const Linear& first, Precision precision,
                                double dropout, uint64_t dropout_key) const {
   const Tensor rows = f.reshape({-1, f.size(-1)}), flat = targets.reshape({-1});
+  check_tokens(flat.masked_select(flat != -100), "targets, or -100,");
   Tensor of_head = flat;  // targets of the first softmax: tokens of band 0, classes of the others
   for (int64_t i = 1; i < bands(); ++i)
     of_head = torch::where(flat >= begin_[i], torch::full_like(flat, begin_[1] + i - 1), of_head);
-  Tensor total = ops::linear_cross_entropy(rows, head(first_VD), of_head, precision);
+  Tensor total = ops::linear_cross_entropy(rows, torch::cat({first.weight, classes_.weight}), of_head, precision);
   for (int64_t i = 1; i < bands(); ++i) {
     const Tensor where = (flat >= begin_[i]).logical_and(flat < begin_[i + 1]).nonzero().squeeze(1);
-    const Tensor u = drop(ops::linear(rows.index_select(0, where), map_DF_[i].t().contiguous(), {}, precision), dropout,
-                          dropout_key, static_cast<uint64_t>(i), dropout > 0);
-    total = total.index_add(
-        0, where,
-        ops::linear_cross_entropy(u, weight_VF_[i - 1], flat.index_select(0, where) - begin_[i], precision)
-            .to(total.scalar_type()));
+    const Tensor u = drop(mapped(rows.index_select(0, where), i, precision), dropout, dropout_key,
+                          static_cast<uint64_t>(i), dropout > 0);
+    const Tensor of_band = ops::linear_cross_entropy(u, weight_[i - 1].weight, flat.index_select(0, where) - begin_[i],
+                                                     precision, weight_[i - 1].packed);
+    total = total.index_add(0, where, of_band.to(total.scalar_type()));
   }
   return total.view(targets.sizes());
 }
@@ -88,9 +110,9 @@ Tensor AdaptiveVocabulary::nll(const Tensor& f, const Tensor& targets, const Ten
 void AdaptiveVocabulary::init_weights(uint64_t key) {
   torch::NoGradGuard no_grad;
   uint64_t stream = 0;
-  for (const Tensor& weight : weight_VF_) embedding(weight, derive_key(key, stream++));
-  for (const Tensor& map : map_DF_) init_linear(map, "xavier", derive_key(key, stream++));
-  init_linear(classes_, "xavier", derive_key(key, stream));
+  for (const Linear& band : weight_) embedding(band.weight, derive_key(key, stream++));
+  for (const Linear& map : map_) init_linear(map.weight, "xavier", derive_key(key, stream++));
+  init_linear(classes_.weight, "xavier", derive_key(key, stream));
 }
 
 }  // namespace megalodon::nn

@@ -27,25 +27,30 @@ class AdaptiveVocabulary {
   /// Features of band `i`.
   static int64_t width(int64_t model_dim, int64_t factor, int64_t band);
 
-  /// Rows [..,D] of tokens in [0, vocabulary).
-  Tensor embed(const Tensor& tokens, const Tensor& first_VD, Precision precision) const;
+  /// Rows [..,D] of tokens. Throws Error for tokens that are not in [0, vocabulary), on the CPU.
+  Tensor embed(const Tensor& tokens, const Linear& first, Precision precision) const;
   /// f [..,D] to log-probabilities [..,vocabulary], float32 or wider.
-  Tensor log_probabilities(const Tensor& f, const Tensor& first_VD, Precision precision) const;
+  Tensor log_probabilities(const Tensor& f, const Linear& first, Precision precision) const;
   /// [..]: −log p of targets; 0 where one is −100. Each band's softmax is over the steps whose targets lie in it.
   /// Dropout is on P_i^T f.
-  Tensor nll(const Tensor& f, const Tensor& targets, const Tensor& first_VD, Precision precision, double dropout,
+  Tensor nll(const Tensor& f, const Tensor& targets, const Linear& first, Precision precision, double dropout,
              uint64_t dropout_key) const;
   /// Embeddings and maps as a language model's embedding and linear layers begin.
   void init_weights(uint64_t key);
+  std::vector<Linear*> linears();
+  /// Numbers of all matrices, E_0 among them.
+  int64_t parameters() const;
 
  private:
   int64_t bands() const { return static_cast<int64_t>(begin_.size()) - 1; }
-  Tensor head(const Tensor& first_VD) const;
+  Tensor mapped(const Tensor& f, int64_t band, Precision precision) const;
+  void check_tokens(const Tensor& tokens, const char* what) const;
 
-  std::vector<int64_t> begin_;     // of each band, and the vocabulary
-  std::vector<Tensor> map_DF_;     // of each band
-  std::vector<Tensor> weight_VF_;  // of each band but the first
-  Tensor classes_;
+  // All are read in two ways, as rows and as matrices, or transposed: a product's copy does not replace them.
+  std::vector<int64_t> begin_;  // of each band, and the vocabulary
+  std::vector<Linear> map_;     // [D,D_i] of each band
+  std::vector<Linear> weight_;  // [V_i,D_i] of each band but the first
+  Linear classes_;
 };
 
 }  // namespace megalodon::nn

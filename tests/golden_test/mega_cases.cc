@@ -277,12 +277,14 @@ void run_cross_attention(Pass& pass) {
   published.load(pass);
   const Tensor x_BLD = batch_first(pass.leaf("in.query"));
   const Memory memory = {batch_first(pass.leaf("in.memory")), mask(pass, "in.key_padding_mask")};
-  pass.output("y", batch_first(attention.forward(x_BLD, memory, 0, 0)));
+  NoCarry whole;
+  pass.output("y", batch_first(attention.forward(x_BLD, memory, 0, whole, 0, 0)));
   published.finish(pass);
   const torch::NoGradGuard no_grad;
   const int64_t B = memory.x_BJD.size(0), J = memory.x_BJD.size(1);
   const Tensor step_BJJ = torch::eye(J, x_BLD.options()).expand({B, J, J}).contiguous();
-  pass.output("attn_weights", attention.attend(attention.project(x_BLD).q_BLZ, step_BJJ, memory, 0, 0));
+  pass.output("attn_weights", attention.attend(attention.project(x_BLD).q_BLZ, attention.keys(memory), step_BJJ,
+                                               memory.padding_BJ, 0, 0));
 }
 
 void run_mega_layer(Pass& pass) {
@@ -296,7 +298,7 @@ void run_mega_layer(Pass& pass) {
   const Tensor memory_BJD = layer.cross ? batch_first(pass.leaf("in.memory")) : Tensor();
   NoCarry whole;
   pass.output("y", batch_first(module.forward(batch_first(pass.leaf("in.x")), {{}, {}, mask(pass, "in.padding_mask")},
-                                              {memory_BJD, mask(pass, "in.memory_padding_mask")}, 0, whole, 0, 0)));
+                                              {{memory_BJD, mask(pass, "in.memory_padding_mask")}}, whole, 0, 0)));
   published.compare_buffers(pass);
   published.finish(pass);
 }
@@ -400,7 +402,8 @@ void run_mega_model(Pass& pass) {
               const nn::AdaptiveVocabulary vocabulary(bands, config.cutoffs(), config.vocab_size,
                                                       config.layer.model_dim, config.adaptive_factor);
               PublishedMega(bands, [&](const std::string& ours) { return name_in_model(ours, true); }).load(pass);
-              return vocabulary.embed(whole_BL, pass.get("param.decoder.embed_tokens.embeddings.0.0.weight"),
+              return vocabulary.embed(whole_BL,
+                                      nn::Linear(pass.get("param.decoder.embed_tokens.embeddings.0.0.weight")),
                                       nn::Precision::kFloat32);
             }();
   stack.forward(rows_BLD * json.at("embed_scale").get<double>(), input.padding_BL, 0);
