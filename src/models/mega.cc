@@ -340,13 +340,13 @@ void RelativeBias::init_weights(uint64_t key) {
 // ---- moving average -------------------------------------------------------------------------------------------------
 
 MovingAverage::MovingAverage(const MegaLayerConfig& config)
-    : dim_(config.model_dim), truncation_(config.truncation), bidirectional_(config.bidirectional) {
-  const int64_t rows = bidirectional_ ? 2 * dim_ : dim_, N = config.ema_ndim;
+    : truncation_(config.truncation), bidirectional_(config.bidirectional) {
+  const int64_t D = config.model_dim, rows = bidirectional_ ? 2 * D : D, N = config.ema_ndim;
   delta_ = register_at(*this, "delta", {rows, N, 1});
   alpha_ = register_at(*this, "alpha", {rows, N, 1});
   beta_ = register_at(*this, "beta", {rows, N, 1});
   gamma_ = register_at(*this, "gamma", {rows, N});
-  omega_ = register_at(*this, "omega", {dim_});
+  omega_ = register_at(*this, "omega", {D});
 }
 
 MovingAverage::Coefficients MovingAverage::recurrence() const {
@@ -359,12 +359,10 @@ MovingAverage::Coefficients MovingAverage::recurrence() const {
 
 /// The average of all steps, less that of the steps beyond the truncation: those, weighed with c q^truncation, are a
 /// recurrence of the inputs of so many steps ago.
-Tensor MovingAverage::one_direction(const Tensor& x_BLD, const Tensor& skip_D, const Coefficients& rows,
-                                    const Tensor& starts_BL, const MegaLayerState& before,
-                                    MegaLayerState* after) const {
+Tensor MovingAverage::averaged(const Tensor& x_BLD, const Tensor& skip_D, const Coefficients& c,
+                               const Tensor& starts_BL, const MegaLayerState& before, MegaLayerState* after) const {
   const int64_t L = x_BLD.size(1);
-  const auto all =
-      ops::linear_recurrence(x_BLD, rows.q_RN, rows.c_RN, skip_D, {before.ema_BDN, starts_BL, after != nullptr});
+  const auto all = ops::linear_recurrence(x_BLD, c.q_RN, c.c_RN, skip_D, {before.ema_BDN, starts_BL, after != nullptr});
   if (after != nullptr) after->ema_BDN = all.h_BDN;
   const bool streams = after != nullptr || before.ema_BDN.defined();
   if (truncation_ == 0 || (!streams && L <= truncation_)) return all.y_BLD;
@@ -382,7 +380,7 @@ Tensor MovingAverage::one_direction(const Tensor& x_BLD, const Tensor& skip_D, c
   };
   const int64_t late = std::min(truncation_ - T, L);  // steps that drop nothing yet
   const auto dropped = ops::linear_recurrence(
-      torch::constant_pad_nd(steps(0, L - late, T + late, L - late), {0, 0, late, 0}), rows.q_RN, rows.dropped_RN,
+      torch::constant_pad_nd(steps(0, L - late, T + late, L - late), {0, 0, late, 0}), c.q_RN, c.dropped_RN,
       torch::zeros_like(skip_D), {before.dropped_BDN, starts_BL, after != nullptr});
   if (after != nullptr) {
     const int64_t kept = std::min(truncation_, S);  // of fewer steps the window is not full yet
@@ -398,13 +396,14 @@ Tensor MovingAverage::forward(const Tensor& x_BLD, const ModelInput& input, cons
         "[mega] averages of both directions read whole sequences, not streams or documents");
   const Coefficients c = kept_.of({delta_, alpha_, beta_, gamma_}, [&] { return recurrence(); });
   const Tensor real_BLD = zero_padding(x_BLD, input.padding_BL);
-  const auto rows = [&](int64_t begin) {
-    const auto part = [&](const Tensor& t) { return t.defined() ? t.narrow(0, begin, dim_) : t; };
-    return Coefficients{part(c.q_RN), part(c.c_RN), part(c.dropped_RN)};
-  };
-  Tensor y_BLD = one_direction(real_BLD, omega_, rows(0), input.starts_BL, before, after);
-  if (bidirectional_)
-    y_BLD = y_BLD + one_direction(real_BLD.flip(1), torch::zeros_like(omega_), rows(dim_), {}, {}, nullptr).flip(1);
+  Tensor y_BLD;
+  if (bidirectional_) {  // one pass over x and over x from its other end, side by side
+    const Tensor skip_2D = torch::cat({omega_, torch::zeros_like(omega_)});
+    const auto halves = averaged(torch::cat({real_BLD, real_BLD.flip(1)}, 2), skip_2D, c, {}, {}, nullptr).chunk(2, 2);
+    y_BLD = halves[0] + halves[1].flip(1);
+  } else {
+    y_BLD = averaged(real_BLD, omega_, c, input.starts_BL, before, after);
+  }
   if (input.padding_BL.defined()) y_BLD = y_BLD + omega_ * (x_BLD - real_BLD);
   return ops::gated_silu(y_BLD, {});
 }

@@ -116,10 +116,10 @@ class MovingAverage final : public torch::nn::Module {
     Tensor q_RN, c_RN, dropped_RN;  // complex; the last is c q^truncation
   };
   Coefficients recurrence() const;
-  Tensor one_direction(const Tensor& x_BLD, const Tensor& skip_D, const Coefficients& rows, const Tensor& starts_BL,
-                       const MegaLayerState& before, MegaLayerState* after) const;
+  Tensor averaged(const Tensor& x_BLD, const Tensor& skip_D, const Coefficients& c, const Tensor& starts_BL,
+                  const MegaLayerState& before, MegaLayerState* after) const;
 
-  int64_t dim_, truncation_;
+  int64_t truncation_;
   bool bidirectional_;
   Tensor delta_, alpha_, beta_, gamma_, omega_;
   nn::Kept<Coefficients> kept_;
