@@ -1,6 +1,8 @@
 // Checks of attention, and how chunk_attention() serves it.
 #include "ops/attention/attention.h"
 
+#include <utility>
+
 #include "base/check.h"
 #include "ops/chunk_attention/chunk_attention.h"
 
@@ -33,15 +35,18 @@ void check_inputs(const Tensor& q, const Tensor& k, const Tensor& v, const Atten
 constexpr double kNever = -1e30;  // of a key that nobody sees: finite, for what sees none to be 0 and not NaN
 
 /// What is added to the scores of a key, as one more feature: 1 in the queries, in the keys slope · j, j counted back
-/// from the last, or kNever.
+/// from the last, or kNever. Where it makes their number odd and products of bfloat16 want pairs, another one of 0.
 class Bias {
  public:
-  Bias(const AttentionOptions& options, int64_t keys)
+  Bias(const AttentionOptions& options, int64_t keys, int64_t features, Precision precision)
       : slope_H_(options.slope_H),
         padding_BJ_(options.padding_BJ),
-        step_J_(torch::arange(1 - keys, 1, torch::kFloat32)) {}
+        step_J_(torch::arange(1 - keys, 1, torch::kFloat32)),
+        zeros_(precision == Precision::kBfloat16 && features % 2 == 0 ? 1 : 0) {}
 
-  static Tensor query(const Tensor& q_BLHK) { return torch::constant_pad_nd(q_BLHK, {0, 1}, 1); }
+  Tensor query(const Tensor& q_BLHK) const {
+    return with(q_BLHK, torch::ones(q_BLHK.sizes().slice(0, 3), q_BLHK.options()));
+  }
 
   /// Of keys `begin` …
   Tensor key(const Tensor& k_BJHK, int64_t begin) const {
@@ -50,11 +55,22 @@ class Bias {
       bias_BJH = bias_BJH + step_J_.narrow(0, begin, k_BJHK.size(1)).to(k_BJHK.options()).unsqueeze(1) *
                                 slope_H_.to(k_BJHK.options());
     if (padding_BJ_.defined()) bias_BJH = bias_BJH.masked_fill(padding_BJ_.to(k_BJHK.device()).unsqueeze(2), kNever);
-    return torch::cat({k_BJHK, bias_BJH.unsqueeze(3)}, 3);
+    return with(k_BJHK, bias_BJH);
+  }
+
+  /// As many keys as there are queries, of no weight.
+  Tensor never(const Tensor& q_BLHK) const {
+    return with(torch::zeros(q_BLHK.sizes(), q_BLHK.options()),
+                torch::full(q_BLHK.sizes().slice(0, 3), kNever, q_BLHK.options()));
   }
 
  private:
+  Tensor with(const Tensor& x_BJHK, const Tensor& feature_BJH) const {
+    return torch::constant_pad_nd(torch::cat({x_BJHK, feature_BJH.unsqueeze(3)}, 3), {0, zeros_}, 0);
+  }
+
   Tensor slope_H_, padding_BJ_, step_J_;
+  int64_t zeros_;
 };
 
 /// Each chunk as a row of its own, [B·chunks,C,..], the last one filled up with padding.
@@ -70,7 +86,7 @@ Tensor attention_in_chunks(const Tensor& q_BLHK, const Tensor& k_BLGK, const Ten
   if (options.padding_BJ.defined() || missing > 0) {
     const Tensor padding_BL =
         options.padding_BJ.defined() ? options.padding_BJ : torch::zeros({B, L}, q_BLHK.options().dtype(torch::kBool));
-    of_chunk.padding_BJ = torch::constant_pad_nd(padding_BL, {0, missing}, true).view({B * chunks, C});
+    of_chunk.padding_BJ = torch::constant_pad_nd(padding_BL, {0, missing}, true).reshape({B * chunks, C});
   }
   const Tensor y = attention(fold(q_BLHK), fold(k_BLGK), fold(v_BLGV), of_chunk);
   return y.view({B, chunks * C, y.size(2), y.size(3)}).narrow(1, 0, L);
@@ -82,11 +98,11 @@ Tensor attention(const Tensor& q_BLHK, const Tensor& k_BJGK, const Tensor& v_BJG
   check_inputs(q_BLHK, k_BJGK, v_BJGV, options);
   if (!options.causal && options.chunk_size > 0 && options.chunk_size < q_BLHK.size(1))
     return attention_in_chunks(q_BLHK, k_BJGK, v_BJGV, options);
-  const bool biased = options.slope_H.defined() || options.padding_BJ.defined() || !options.causal;
+  const bool sloped = options.slope_H.defined(), biased = sloped || options.padding_BJ.defined() || !options.causal;
   const bool has_prior = options.prior_k_BTGK.defined();
   const int64_t groups = q_BLHK.size(2) / k_BJGK.size(2);
   const auto wide = [&](const Tensor& t) {
-    return biased && t.scalar_type() == torch::kBFloat16 ? t.to(torch::kFloat32) : t;
+    return sloped && t.scalar_type() == torch::kBFloat16 ? t.to(torch::kFloat32) : t;
   };
   const auto of_heads = [&](const Tensor& t) { return groups > 1 ? wide(t).repeat_interleave(groups, 2) : wide(t); };
   Tensor q = options.scale == 1 ? wide(q_BLHK) : wide(q_BLHK) * options.scale;
@@ -95,22 +111,21 @@ Tensor attention(const Tensor& q_BLHK, const Tensor& k_BJGK, const Tensor& v_BJG
   chunks.chunk_size = options.causal ? options.chunk_size : 0, chunks.window = options.window;
   chunks.starts_BL = options.starts_BL, chunks.position_B = options.position_B;
   chunks.dropout = options.dropout, chunks.dropout_key = options.dropout_key;
-  chunks.precision = biased ? Precision::kFloat32 : options.precision;
+  chunks.precision = sloped ? Precision::kFloat32 : options.precision;
   if (has_prior)
     chunks.prior_k_BTHK = of_heads(options.prior_k_BTGK), chunks.prior_v_BTHV = of_heads(options.prior_v_BTGV);
+  if (options.padding_BJ.defined()) v = v.masked_fill(options.padding_BJ.to(v.device()).unsqueeze(2).unsqueeze(3), 0);
   if (biased) {
     const int64_t prior = has_prior ? options.prior_k_BTGK.size(1) : 0;
-    const Bias bias(options, prior + k.size(1));
-    q = Bias::query(q), k = bias.key(k, prior);
+    const Bias bias(options, prior + k.size(1), q.size(3), chunks.precision);
     if (has_prior) chunks.prior_k_BTHK = bias.key(chunks.prior_k_BTHK, 0);
-  }
-  if (options.padding_BJ.defined()) v = v.masked_fill(options.padding_BJ.to(v.device()).unsqueeze(2).unsqueeze(3), 0);
-  if (!options.causal) {
-    // All keys are prior ones, which every query sees; behind them stand as many as queries, of no weight.
-    chunks.prior_k_BTHK = k, chunks.prior_v_BTHV = v;
-    k = torch::zeros(q.sizes(), q.options());
-    k.select(3, -1).fill_(kNever);
-    v = torch::zeros({q.size(0), q.size(1), q.size(2), v.size(3)}, v.options());
+    k = bias.key(k, prior);
+    if (!options.causal) {
+      // All keys are prior ones, which every query sees; behind them stand as many as queries, of no weight.
+      chunks.prior_k_BTHK = std::exchange(k, bias.never(q)), chunks.prior_v_BTHV = v;
+      v = torch::zeros({q.size(0), q.size(1), q.size(2), v.size(3)}, v.options());
+    }
+    q = bias.query(q);
   }
   return chunk_attention(q, k, v, chunks).to(q_BLHK.scalar_type());
 }

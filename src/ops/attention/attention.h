@@ -27,8 +27,8 @@ struct AttentionOptions {
   Tensor position_B;
   double dropout = 0.0;
   uint64_t dropout_key = 0;
-  Precision precision = Precision::kFloat32;  // of causal products without ALiBi and padding: what those two add
-                                              // to scores, bfloat16 does not hold
+  Precision precision = Precision::kFloat32;  // of products without ALiBi: what that adds to scores, bfloat16 does
+                                              // not hold
 };
 
 /// Runs on chunk_attention(). Throws Error for shapes and options that do not go together.

@@ -3,6 +3,8 @@
 #include "ops/attention/attention.h"
 
 #include "base/check.h"
+#include "ops/chunk_attention/chunk_attention_kernel.h"
+#include "ops/device.h"
 #include "ops/testing.h"
 
 namespace megalodon::ops::attention_test {
@@ -152,6 +154,38 @@ TEST(Attention, NobodySeesPaddingNorTheFuture) {
     EXPECT_TRUE(torch::equal(y.slice(1, 0, 4), other.slice(1, 0, 4))) << causal;
     EXPECT_EQ(torch::equal(y.select(1, 4), other.select(1, 4)), !causal);
   }
+}
+
+TEST(Attention, PaddingOfChunksMayLieAnyhow) {
+  torch::manual_seed(5);
+  const auto x = make_inputs({2, 8, 2, 2, 4, 4});
+  AttentionOptions options;
+  options.causal = false, options.chunk_size = 4;
+  const Tensor padding_LB = torch::tensor({{0, 0}, {0, 0}, {0, 1}, {0, 1}, {0, 0}, {0, 0}, {1, 0}, {1, 1}}) == 1;
+  options.padding_BJ = padding_LB.t();
+  const Tensor y = attention(x[0], x[1], x[2], options);
+  EXPECT_TRUE(close(y, ref::attention(x[0], x[1], x[2], options), 1e-13));
+}
+
+/// Keys that nobody sees, and the further feature that says so, take no precision away; biases do.
+TEST(Attention, ProductsAreOfTheCallersPrecisionWithoutAlibi) {
+  torch::manual_seed(7);
+  for (const bool causal : {false, true})
+    for (const bool padded : {false, true})
+      for (const bool biased : {false, true}) {
+        Case c{2, 40, 2, 2, 8, 8, biased, 0, 0, 0, causal, padded ? 9 : 0};
+        AttentionOptions options = make_options(c);
+        const Tensor dy = torch::randn({c.B, c.L, c.H, c.V});
+        const auto inputs = make_inputs(c);
+        const auto full = run(attention, inputs, options, dy);
+        options.precision = Precision::kBfloat16;
+        const auto got = run(attention, inputs, options, dy);
+        const bool narrow = !biased && chunk_attention_has_pairs() && !use_reference();
+        for (size_t i = 0; i < got.size(); ++i) {
+          EXPECT_EQ(torch::equal(got[i], full[i]), !narrow) << causal << padded << biased << " " << i;
+          EXPECT_TRUE(close(got[i], full[i], 5e-2, 5e-2)) << causal << padded << biased << " " << i;
+        }
+      }
 }
 
 TEST(Attention, WrongInputsAreNamed) {
