@@ -10,7 +10,8 @@
 // seen; a softmax that would see nothing at all ignores the padding. A causal n_i counts padding too.
 //
 // Shapes: q [B,L,Z] · k [B,J,Z] · v [B,J,E] · y [B,L,E]; J = L unless there is one chunk and nothing is causal
-// (cross-attention). Runs as a composition of tensor operators, tile by tile of queries, that autograd differentiates.
+// (cross-attention). Runs as a composition of tensor operators, tile by tile of queries: scores are never held for more
+// than a tile, and the backward pass of several tiles computes them again.
 #pragma once
 
 #include "base/compat.h"
@@ -32,7 +33,7 @@ struct RelativeAttentionOptions {
   int64_t chunk_size = 0;   // 0: no chunks
   Tensor bias_O;            // table for offset_matrix(); undefined: none
   Tensor padding_BJ;        // bool, true at keys that nobody sees; undefined: none
-  int64_t first_query = 0;  // where bias and cross-attention count the queries from
+  int64_t first_query = 0;  // where cross-attention counts the queries from, for the bias; 0 where causal
   // Of causal attention, as in chunk_attention().
   Tensor starts_BL, prior_k_BTZ, prior_v_BTE, position_B;
   double dropout = 0.0;  // on the weights, inverted

@@ -27,6 +27,7 @@ const std::vector<Case> kCases = {
     {Scores::kSoftmax, true, 8, 21, 21, true},
     {Scores::kSoftmax, false, 8, 24, 24, true},
     {Scores::kSoftmax, false, 0, 9, 14, true},
+    {Scores::kSoftmax, false, 600, 1100, 1100, true},  // tiles inside chunks
     {Scores::kLaplace, true, 8, 20, 20, false, true},
     {Scores::kLaplace, true, 0, 12, 12, true},
     {Scores::kLaplace, false, 8, 24, 24, true},
@@ -113,13 +114,24 @@ TEST(RelativeAttention, GradientsAreThoseOfTheFunction) {
     if (c.L > 24) continue;
     const Inputs in = make_inputs(c);
     const Tensor dy = torch::randn({2, c.L, 5}, torch::kFloat64);
-    const auto function = [&](const std::vector<Tensor>& x) {
-      RelativeAttentionOptions o = options_of(c, in);
-      o.bias_O = x[3];
-      return (relative_attention(x[0], x[1], x[2], o) * dy).sum();
-    };
-    check_gradients(function, {in.q, in.k, in.v, in.bias.slice(0, 700 - 30, 700 + 29)});
+    for (const double dropout : {0.0, 0.3}) {
+      const auto function = [&](const std::vector<Tensor>& x) {
+        RelativeAttentionOptions o = options_of(c, in);
+        o.bias_O = x[3], o.dropout = dropout;
+        return (relative_attention(x[0], x[1], x[2], o) * dy).sum();
+      };
+      check_gradients(function, {in.q, in.k, in.v, in.bias.slice(0, 700 - 30, 700 + 29)});
+    }
   }
+}
+
+/// Several tiles hold their weights one after the other, in both passes: what the graph keeps does not grow with them.
+TEST(RelativeAttention, TilesAreNotKeptForTheBackwardPass) {
+  const Case c = {Scores::kLaplace, true, 8, 24, 24};
+  const Inputs in = make_inputs(c);
+  const Tensor y = relative_attention(in.q.set_requires_grad(true), in.k, in.v, options_of(c, in));
+  for (const auto& edge : y.grad_fn()->next_edges())
+    EXPECT_TRUE(edge.function == nullptr || edge.function->next_edges().empty());  // inputs, nothing in between
 }
 
 /// Rows that stand at different places in their chunks go on with what they kept.
@@ -171,6 +183,11 @@ TEST(RelativeAttention, WhatDoesNotFitIsAnError) {
   o = options_of(c, in);
   o.padding_BJ = torch::zeros({2, 19}, torch::kBool);
   EXPECT_THROW(attend(o), Error);
+  o = options_of(c, in);
+  o.first_query = 1;
+  EXPECT_THROW(attend(o), Error);
+  o.causal = false;
+  EXPECT_NO_THROW(attend(o));
   o = options_of(c, in);
   o.causal = false, o.starts_BL = torch::zeros({2, 20}, torch::kBool);
   EXPECT_THROW(attend(o), Error);
