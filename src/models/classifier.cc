@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "base/philox.h"
 #include "models/config_checks.h"
+#include "models/to_device.h"
 #include "nn/dropout.h"
 #include "nn/init.h"
 #include "nn/parameters.h"
@@ -14,8 +15,7 @@ using nn::register_at;
 
 namespace {
 
-enum ClassifierSite : uint64_t { kOfFirst, kOfSecond, kOnHead };          // of the classifier
-enum SequenceSite : uint64_t { kOnClassifierEmbedding, kInsideEncoder };  // of each of its sequences
+enum ClassifierSite : uint64_t { kOfFirst, kOfSecond, kOnHead };
 
 }  // namespace
 
@@ -29,7 +29,7 @@ void ClassifierConfig::visit(config::Visitor& v) {
   v.field("head_dim", head_dim, "their width");
   v.field("output_bias", output_bias, "a bias in the logits");
   v.field("two_inputs", two_inputs, "classify pairs of sequences");
-  v.field("dropout", dropout, "on the embedding and in the hidden layers of the head");
+  v.field("dropout", dropout, "in the hidden layers of the head; the encoder has its own, on the embedding too");
 }
 
 void ClassifierConfig::validate() const {
@@ -80,7 +80,8 @@ void SequenceClassifier::init_weights(uint64_t seed) {
 }
 
 Tensor SequenceClassifier::pooled(const Sequences& sequences, uint64_t dropout_key) {
-  const auto& [x, padding_BL] = sequences;
+  const Tensor x = to_device(sequences.x, embed_weight_.device());
+  const Tensor padding_BL = to_device(sequences.padding_BL, embed_weight_.device());
   const bool tokens = config_.input == "tokens";
   check(x.defined() && (tokens ? x.dim() == 2 && x.scalar_type() == torch::kInt64
                                : x.dim() == 3 && x.size(2) == config_.input_dim && x.is_floating_point()),
@@ -96,10 +97,9 @@ Tensor SequenceClassifier::pooled(const Sequences& sequences, uint64_t dropout_k
     check(!nothing_B.any().item<bool>(), "[classifier] pooling = \"{}\" reads a step that row {} does not have",
           config_.pooling, nothing_B.to(torch::kInt64).argmax().item<int64_t>());
   }
-  const Tensor x_BLD = tokens ? torch::embedding(embed_weight_, x) : torch::linear(x, embed_weight_, embed_bias_);
-  const Tensor y_BLD =
-      encoder_->forward(drop(x_BLD, config_.dropout, dropout_key, kOnClassifierEmbedding, is_training()), padding_BL,
-                        derive_key(dropout_key, kInsideEncoder));
+  const Tensor x_BLD = tokens ? torch::embedding(embed_weight_, x)
+                              : torch::linear(x.to(embed_weight_.scalar_type()), embed_weight_, embed_bias_);
+  const Tensor y_BLD = encoder_->forward(x_BLD, padding_BL, dropout_key);
   if (config_.pooling == "first") return y_BLD.select(1, 0);
   return padding_BL.defined() ? y_BLD.sum(1) / padding_BL.logical_not().sum(1, /*keepdim=*/true) : y_BLD.mean(1);
 }

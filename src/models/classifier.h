@@ -30,10 +30,11 @@ struct ClassifierConfig {
   void validate() const;
 };
 
-/// Sequences of one length, the shorter ones padded.
+/// Sequences of one length, the shorter ones padded; on any device.
 struct Sequences {
-  Tensor x;           // tokens int64 [B,L], or vectors [B,L,I]
-  Tensor padding_BL;  // bool, true where a row has no step; undefined: nowhere. What x holds there changes nothing
+  Tensor x;           // tokens int64 [B,L], or vectors [B,L,I] of any floating type
+  Tensor padding_BL;  // bool, true where a row has no step; undefined: nowhere. What x holds there changes nothing, nor
+                      // does it that padding is there but for batch norms in training: see Encoder
 };
 
 /// Parameters "embed.weight" (tokens: [V,D], vectors: [D,I]), "embed.bias" of vectors, "encoder.*", "head.<i>.*",

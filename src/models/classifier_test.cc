@@ -94,8 +94,33 @@ TEST(SequenceClassifier, DropsInTrainingAsItsKeySays) {
   model->train();
   EXPECT_TRUE(torch::equal(logits(1), logits(1)));
   EXPECT_FALSE(torch::equal(logits(1), logits(2)));
-  const auto halves = model->representation(input, input).chunk(2, 1);
-  EXPECT_FALSE(torch::equal(halves[0], halves[1]));  // each sequence has masks of its own
+}
+
+/// The encoder does, and not the classifier too; each sequence has masks of its own.
+TEST(SequenceClassifier, ItsEmbeddingIsDroppedOnce) {
+  TransformerLayerConfig layer;
+  layer.model_dim = 64, layer.dropout = 0.5;
+  ClassifierConfig config = of_tokens();
+  config.two_inputs = true, config.pooling = "first", config.dropout = 0.5;
+  SequenceClassifier model(config, std::make_shared<TransformerStack>(layer, /*num_layers=*/0, /*final_norm=*/false));
+  torch::NoGradGuard no_grad;
+  model.named_parameters()["embed.weight"].fill_(1);
+  const Sequences input = {torch::zeros({2, 3}, torch::kInt64), {}};
+  const Tensor dropped = model.representation(input, input);
+  EXPECT_TRUE((dropped.eq(0) | dropped.eq(2)).all().item<bool>());
+  const auto halves = dropped.chunk(2, 1);
+  EXPECT_FALSE(torch::equal(halves[0], halves[1]));
+}
+
+/// Whatever type they have.
+TEST(SequenceClassifier, TakesVectorsOfAnyFloatingType) {
+  ClassifierConfig config;
+  config.input = "vectors", config.input_dim = 2;
+  const auto model = of_next_added(config);
+  const Tensor x = torch::randn({2, 4, 2}).to(torch::kBFloat16);
+  const Tensor expected = model->logits({x.to(torch::kFloat32), {}});
+  for (const auto type : {torch::kBFloat16, torch::kFloat64})
+    EXPECT_TRUE(torch::equal(model->logits({x.to(type), {}}), expected));
 }
 
 TEST(SequenceClassifier, RefusesWhatDoesNotFit) {

@@ -1,6 +1,7 @@
 #include "models/encoder.h"
 
 #include "base/philox.h"
+#include "nn/dropout.h"
 
 namespace megalodon {
 
@@ -8,8 +9,10 @@ Tensor zero_padding(const Tensor& x_BLD, const Tensor& padding_BL) {
   return padding_BL.defined() ? x_BLD.masked_fill(padding_BL.unsqueeze(2), 0) : x_BLD;
 }
 
-LayeredEncoder::LayeredEncoder(int64_t model_dim)
-    : model_dim_(model_dim), list_(register_module("layers", std::make_shared<torch::nn::Module>())) {}
+LayeredEncoder::LayeredEncoder(int64_t model_dim, double dropout)
+    : model_dim_(model_dim),
+      dropout_(dropout),
+      list_(register_module("layers", std::make_shared<torch::nn::Module>())) {}
 
 void LayeredEncoder::add_layer(std::shared_ptr<StackedLayer> layer) {
   layers_.push_back(list_->register_module(std::to_string(layers_.size()), std::move(layer)));
@@ -17,7 +20,7 @@ void LayeredEncoder::add_layer(std::shared_ptr<StackedLayer> layer) {
 
 Tensor LayeredEncoder::forward(const Tensor& x_BLD, const Tensor& padding_BL, uint64_t dropout_key) {
   NoCarry whole;
-  Tensor y_BLD = zero_padding(x_BLD, padding_BL);
+  Tensor y_BLD = nn::drop(zero_padding(x_BLD, padding_BL), dropout_, dropout_key, layers_.size(), is_training());
   for (size_t i = 0; i < layers_.size(); ++i)
     y_BLD = layers_[i]->forward(y_BLD, {{}, {}, padding_BL}, whole, 0, derive_key(dropout_key, i));
   return zero_padding(final_norm(y_BLD, padding_BL), padding_BL);

@@ -11,7 +11,9 @@ Tensor zero_padding(const Tensor& x_BLD, const Tensor& padding_BL);
 class Encoder : public torch::nn::Module {
  public:
   /// [B,L,D] to [B,L,D]. padding_BL: bool, true where a row has no step; undefined: nowhere. What x holds there changes
-  /// nothing, and the result is zero there.
+  /// nothing, and the result is zero there. That there is padding changes no step either, but for batch norms in
+  /// training, whose statistics count it as the published ones do. x itself is dropped in training as its configuration
+  /// says.
   virtual Tensor forward(const Tensor& x_BLD, const Tensor& padding_BL, uint64_t dropout_key) = 0;
   virtual int64_t model_dim() const = 0;
   /// A pure function of the seed.
@@ -19,7 +21,7 @@ class Encoder : public torch::nn::Module {
   virtual void set_precision(nn::Precision precision) = 0;
 };
 
-/// One made of layers. Parameters "layers.<i>.*", and whatever the final norm has.
+/// One made of layers, behind dropout. Parameters "layers.<i>.*", and whatever the final norm has.
 class LayeredEncoder : public Encoder {
  public:
   Tensor forward(const Tensor& x_BLD, const Tensor& padding_BL, uint64_t dropout_key) override;
@@ -29,13 +31,14 @@ class LayeredEncoder : public Encoder {
   void set_precision(nn::Precision precision) override;
 
  protected:
-  explicit LayeredEncoder(int64_t model_dim);
+  LayeredEncoder(int64_t model_dim, double dropout);
   void add_layer(std::shared_ptr<StackedLayer> layer);
 
   virtual Tensor final_norm(const Tensor& x_BLD, const Tensor& /*padding_BL*/) { return x_BLD; }
 
  private:
   int64_t model_dim_;
+  double dropout_;
   std::shared_ptr<torch::nn::Module> list_;
   std::vector<std::shared_ptr<StackedLayer>> layers_;
 };

@@ -271,6 +271,7 @@ Tensor MegaAttention::attend(const Tensor& z_BLZ, const Tensor& t_BLD, const Mod
     ops::AttentionOptions options;
     options.causal = false, options.chunk_size = config_.chunk_size, options.padding_BJ = input.padding_BL;
     options.dropout = dropout, options.dropout_key = derive_key(dropout_key, kOnProbabilities);
+    options.precision = precision_;
     return ops::attention(q_BLHK, k_BLHK, v_BLHV, options).reshape({B, L, -1});
   }
   ops::ChunkAttentionOptions options;
@@ -445,7 +446,8 @@ std::unique_ptr<Model> MegalodonConfig::build() const {
 
 // ---- encoder --------------------------------------------------------------------------------------------------------
 
-MegalodonEncoder::MegalodonEncoder(const MegalodonConfig& config) : LayeredEncoder(config.model_dim), config_(config) {
+MegalodonEncoder::MegalodonEncoder(const MegalodonConfig& config)
+    : LayeredEncoder(config.model_dim, config.dropout), config_(config) {
   for (int64_t i = 0; i < config.num_layers; ++i)
     add_layer(std::make_shared<MegalodonBlock>(config, i, /*bidirectional=*/true));
   final_norm_ = nn::Affine(*this, "final_norm", config.model_dim);

@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "models/encoder.h"
+#include "models/to_device.h"
 #include "ops/linear_cross_entropy/linear_cross_entropy.h"
 
 namespace megalodon {
@@ -30,12 +31,6 @@ const std::vector<Architecture>& registry() {
 #undef MEGALODON_MODEL
   };
   return entries;
-}
-
-/// Through pinned memory, from which a GPU fetches it in its own time.
-Tensor to_device(const Tensor& t, torch::Device device) {
-  if (!t.defined() || t.device() == device) return t;
-  return t.is_cpu() && device.is_cuda() ? t.pin_memory().to(device, /*non_blocking=*/true) : t.to(device);
 }
 
 }  // namespace

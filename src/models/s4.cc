@@ -296,7 +296,8 @@ std::unique_ptr<Model> S4Config::build() const {
 
 // ---- encoder --------------------------------------------------------------------------------------------------------
 
-S4Encoder::S4Encoder(const S4LayerConfig& config, int64_t num_layers) : LayeredEncoder(config.features) {
+S4Encoder::S4Encoder(const S4LayerConfig& config, int64_t num_layers)
+    : LayeredEncoder(config.features, config.dropout) {
   for (int64_t i = 0; i < num_layers; ++i) add_layer(std::make_shared<S4Layer>(config));
 }
 

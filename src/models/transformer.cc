@@ -547,7 +547,10 @@ std::unique_ptr<Model> TransformerConfig::build() const {
 
 TransformerStack::TransformerStack(const TransformerLayerConfig& config, int64_t num_layers, bool final_norm,
                                    int64_t max_positions)
-    : model_dim_(config.model_dim), positions_(*this, config, max_positions), has_norm_(final_norm) {
+    : model_dim_(config.model_dim),
+      dropout_(config.dropout),
+      positions_(*this, config, max_positions),
+      has_norm_(final_norm) {
   const auto list = register_module("layers", std::make_shared<torch::nn::Module>());
   for (int64_t i = 0; i < num_layers; ++i)
     layers_.push_back(list->register_module(std::to_string(i), std::make_shared<TransformerLayer>(config)));
@@ -563,6 +566,7 @@ Tensor TransformerStack::forward(const Tensor& x_BLD, const Tensor& padding_BL, 
   NoCarry whole;
   Tensor y_BLD = x_BLD;
   if (positions_) y_BLD = positions_.add_to(x_BLD, torch::arange(x_BLD.size(1), torch::kInt64).unsqueeze(0));
+  y_BLD = drop(y_BLD, dropout_, dropout_key, layers_.size(), is_training());
   for (size_t i = 0; i < layers_.size(); ++i)
     y_BLD = layers_[i]->forward(y_BLD, {{}, {}, padding_BL}, memory, whole, 0, derive_key(dropout_key, i));
   return has_norm_ ? norm_(y_BLD) : y_BLD;

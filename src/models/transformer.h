@@ -179,6 +179,7 @@ class TransformerStack final : public Encoder {
 
  private:
   int64_t model_dim_;
+  double dropout_;
   AddedPositions positions_;
   std::vector<std::shared_ptr<TransformerLayer>> layers_;
   bool has_norm_;
