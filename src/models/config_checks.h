@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 #include <utility>
 #include <vector>
@@ -32,7 +33,7 @@ inline void check_factor(const char* key, int64_t value, const char* other, int6
 }
 
 inline void check_positive(const char* key, double value) {
-  if (!(value > 0)) fail_usage("[{}] expected a positive number, got {}", key, value);
+  if (!(value > 0 && std::isfinite(value))) fail_usage("[{}] expected a positive number, got {}", key, value);
 }
 
 inline void check_probability(const char* key, double value) {

@@ -127,6 +127,28 @@ TEST_P(Encoders, AreMadeOfANameAndATree) {
 
 INSTANTIATE_TEST_SUITE_P(All, Encoders, ::testing::ValuesIn(testing::tiny_encoders()), testing::name_of_preset);
 
+/// As every architecture's language model drops its embedding.
+TEST(Encoder, DropsWhatItIsGiven) {
+  class WithoutLayers final : public LayeredEncoder {
+   public:
+    WithoutLayers() : LayeredEncoder(16, /*dropout=*/0.5) {}
+  };
+  TransformerLayerConfig transformer;
+  transformer.model_dim = 16, transformer.num_heads = 2, transformer.dropout = 0.5;
+  MegaStackConfig mega;
+  mega.num_layers = 0, mega.layer.model_dim = 16, mega.layer.dropout = 0.5, mega.layer.prenorm = false;
+  const std::vector<std::shared_ptr<Encoder>> encoders = {std::make_shared<WithoutLayers>(),
+                                                          std::make_shared<TransformerStack>(transformer, 0, false),
+                                                          std::make_shared<MegaStack>(mega)};
+  for (const auto& encoder : encoders) {
+    const Tensor x_BLD = torch::ones({2, 20, 16}), y_BLD = encoder->forward(x_BLD, {}, 1);
+    EXPECT_TRUE((y_BLD.eq(0) | y_BLD.eq(2)).all().item<bool>());
+    EXPECT_NEAR(y_BLD.mean().item<double>(), 1, 0.2);
+    encoder->eval();
+    EXPECT_TRUE(torch::equal(encoder->forward(x_BLD, {}, 1), x_BLD));
+  }
+}
+
 // ---- both directions ------------------------------------------------------------------------------------------------
 
 struct Average {
@@ -301,6 +323,32 @@ TEST(MegalodonEncoder, RefusesStreamsAndDocumentsAndLanguageModelsRefuseItsFullA
   EXPECT_NO_THROW(layer.forward(x_BLD, ModelInput(), whole, 0, 0));
   EXPECT_THROW(layer.forward(x_BLD, {{}, starts_BL}, whole, 0, 0), Error);
   EXPECT_THROW(layer.forward(x_BLD, ModelInput(), stream, 0, 0), Error);
+}
+
+/// The exception: padding counts in the statistics, but not what it holds.
+TEST(MegaEncoder, BatchNormsInTrainingCountPaddingAsZeros) {
+  for (const bool norm_emb : {false, true}) {
+    MegaConfig config;
+    config.num_layers = 2, config.layer.model_dim = 16, config.layer.z_dim = 8, config.layer.value_dim = 24;
+    config.layer.ffn_hidden_dim = 20, config.layer.ema_ndim = 4, config.layer.chunk_size = 8;
+    config.layer.norm = "batch", config.norm_emb = norm_emb;
+    const auto y = [&](const Tensor& x_BLD, const Tensor& padding_BL) {
+      const auto encoder = with_noise(config.build_encoder(), 1);
+      encoder->train();
+      const Tensor y_BLD = encoder->forward(x_BLD, padding_BL, 0);
+      std::vector<Tensor> all = {y_BLD};
+      for (const Tensor& statistic : encoder->buffers()) all.push_back(statistic);
+      return all;
+    };
+    const Tensor padding_BL = padding_of({19, 9}, 19), x_BLD = randn({2, 19, 16}, 15).to(torch::kFloat32);
+    const auto expected = y(x_BLD.masked_fill(padding_BL.unsqueeze(2), 0), padding_BL);
+    const auto got = y(x_BLD.masked_fill(padding_BL.unsqueeze(2), NAN), padding_BL);
+    for (size_t i = 0; i < got.size(); ++i) EXPECT_TRUE(torch::equal(got[i], expected[i])) << norm_emb << " " << i;
+    EXPECT_TRUE(got[0].isfinite().all().item<bool>());
+    EXPECT_TRUE(got[0].masked_select(padding_BL.unsqueeze(2)).eq(0).all().item<bool>());
+    const Tensor longer = y(torch::constant_pad_nd(x_BLD, {0, 0, 0, 13}), padding_of({19, 9}, 32))[0];
+    EXPECT_FALSE(close(longer.slice(1, 0, 19), got[0], 1e-3)) << norm_emb;
+  }
 }
 
 TEST(TransformerEncoder, RefusesWhatLooksBackwardsOnly) {

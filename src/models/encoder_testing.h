@@ -42,6 +42,10 @@ inline std::vector<Preset> tiny_encoders() {
   laplace.layer.attention = "laplace", laplace.layer.position = "simple", laplace.layer.truncation = 6;
   laplace.layer.norm = "scale", laplace.layer.prenorm = false, laplace.norm_emb = true;
   all.push_back({"mega_laplace", "", laplace.clone()});
+  MegaConfig batch = laplace;
+  batch.layer.norm = "batch", batch.layer.prenorm = true, batch.layer.attention = "softmax";
+  batch.layer.position = "rotary", batch.layer.truncation = 0;
+  all.push_back({"mega_batch", "", batch.clone()});
   S4Config postnorm;
   postnorm.num_layers = 2, postnorm.model_dim = 16, postnorm.state_dim = 8, postnorm.prenorm = false;
   all.push_back({"s4_postnorm", "", postnorm.clone()});

@@ -11,7 +11,8 @@
 // Attention is that of ops::relative_attention inside chunks of C steps (Mega-chunk), or full.
 //
 // Departures from the published code: a stream with a truncated average gives what one pass gives (there, streams do
-// not truncate); any split of a sequence into calls is allowed; documents may follow one another in a row.
+// not truncate); any split of a sequence into calls is allowed; documents may follow one another in a row; with rotary
+// positions, a softmax over padding alone is 0 (there, it ignores the padding), which only steps of padding see.
 //
 // Shapes: B batch · L time · D model · N EMA order · Z shared query/key · E value · C chunk · F ffn.
 #include "models/mega.h"
@@ -25,6 +26,7 @@
 #include "nn/dropout.h"
 #include "nn/init.h"
 #include "nn/parameters.h"
+#include "ops/attention/attention.h"
 #include "ops/cached_attention/cached_attention.h"
 #include "ops/chunk_attention/chunk_attention.h"
 #include "ops/gated_silu/gated_silu.h"
@@ -96,32 +98,32 @@ std::vector<int64_t> MegaConfig::cutoffs() const {
   return list;
 }
 
+void MegaLayerConfig::validate() const {
+  check_sizes({{"model.model_dim", model_dim},
+               {"model.z_dim", z_dim},
+               {"model.value_dim", value_dim},
+               {"model.ema_ndim", ema_ndim},
+               {"model.max_positions", max_positions}});
+  check_sizes(
+      {{"model.ffn_hidden_dim", ffn_hidden_dim}, {"model.truncation", truncation}, {"model.chunk_size", chunk_size}},
+      0);
+  check_factor("model.ema_ndim", ema_ndim, "model_dim", model_dim);
+  check_size("model.model_dim, doubled, with z_dim and value_dim", 2 * model_dim + z_dim + value_dim);
+  check_one_of("model.attention", attention, {"softmax", "laplace", "relu2"});
+  check_one_of("model.position", position, {"rotary", "simple"});
+  check_one_of("model.activation", activation, {"silu", "gelu", "relu"});
+  check_one_of("model.norm", norm, {"layer", "rms", "scale", "batch"});
+  if (position == "rotary" && z_dim % 2 != 0) fail_usage("[model.z_dim] must be even (rotary pairs), got {}", z_dim);
+  check_positive("model.norm_eps", norm_eps);
+  check_probability("model.dropout", dropout);
+  check_probability("model.hidden_dropout", hidden_dropout);
+  check_probability("model.activation_dropout", activation_dropout);
+  check_probability("model.attention_dropout", attention_dropout);
+}
+
 void MegaConfig::validate() const {
-  const MegaLayerConfig& c = layer;
-  check_sizes({{"model.num_layers", num_layers},
-               {"model.model_dim", c.model_dim},
-               {"model.z_dim", c.z_dim},
-               {"model.value_dim", c.value_dim},
-               {"model.ema_ndim", c.ema_ndim},
-               {"model.max_positions", c.max_positions},
-               {"model.adaptive_factor", adaptive_factor}});
-  check_sizes({{"model.ffn_hidden_dim", c.ffn_hidden_dim},
-               {"model.truncation", c.truncation},
-               {"model.chunk_size", c.chunk_size}},
-              0);
-  check_factor("model.ema_ndim", c.ema_ndim, "model_dim", c.model_dim);
-  check_size("model.model_dim, doubled, with z_dim and value_dim", 2 * c.model_dim + c.z_dim + c.value_dim);
-  check_one_of("model.attention", c.attention, {"softmax", "laplace", "relu2"});
-  check_one_of("model.position", c.position, {"rotary", "simple"});
-  check_one_of("model.activation", c.activation, {"silu", "gelu", "relu"});
-  check_one_of("model.norm", c.norm, {"layer", "rms", "scale", "batch"});
-  if (c.position == "rotary" && c.z_dim % 2 != 0)
-    fail_usage("[model.z_dim] must be even (rotary pairs), got {}", c.z_dim);
-  check_positive("model.norm_eps", c.norm_eps);
-  check_probability("model.dropout", c.dropout);
-  check_probability("model.hidden_dropout", c.hidden_dropout);
-  check_probability("model.activation_dropout", c.activation_dropout);
-  check_probability("model.attention_dropout", c.attention_dropout);
+  layer.validate();
+  check_sizes({{"model.num_layers", num_layers}, {"model.adaptive_factor", adaptive_factor}});
   check_probability("model.adaptive_dropout", adaptive_dropout);
   check_vocabulary(vocab_size, output_size, share_emb);
   const auto bands = static_cast<int64_t>(cutoffs().size());
@@ -453,7 +455,7 @@ Tensor GatedAttention::attend(const Tensor& z_BLZ, const Tensor& v_BLE, const Mo
   const auto positions = ops::chunk_positions(B, L, config_.chunk_size, input.starts_BL, position_B, z_BLZ.device());
   const Tensor z_wide_BLZ = z_BLZ.to(v_BLE.scalar_type());
   Tensor q_BLZ = z_wide_BLZ * gamma_[0] + beta_[0], k_BLZ = z_wide_BLZ * gamma_[1] + beta_[1];
-  const bool tiled = config_.is_tiled() && !input.padding_BL.defined();
+  const bool tiled = config_.is_tiled();
   if (tiled) {  // q·k/√Z + <R_i α, R_j β> is one product
     const bool same = !input.starts_BL.defined() && !position_B.defined();
     const Tensor position_BL = same ? positions.position_BL.narrow(0, 0, 1) : positions.position_BL;
@@ -463,7 +465,8 @@ Tensor GatedAttention::attend(const Tensor& z_BLZ, const Tensor& v_BLE, const Mo
   }
   const Tensor k_BLHK = k_BLZ.unsqueeze(2), v_BLHV = v_BLE.unsqueeze(2);
   if (caches != nullptr) {
-    check(!input.starts_BL.defined() && tiled, "[mega] a stream with caches is one document without padding");
+    check(tiled && !input.starts_BL.defined() && !input.padding_BL.defined(),
+          "[mega] a stream with caches is one document without padding");
     return ops::cached_attention(q_BLZ.unsqueeze(2), k_BLHK, v_BLHV, *caches, precision_).squeeze(2);
   }
   if (after != nullptr) {
@@ -474,11 +477,12 @@ Tensor GatedAttention::attend(const Tensor& z_BLZ, const Tensor& v_BLE, const Mo
   const double dropout = is_training() ? config_.attention_dropout : 0;
   const uint64_t key = derive_key(dropout_key, kOnMegaWeights);
   if (tiled) {
-    ops::ChunkAttentionOptions options;
+    ops::AttentionOptions options;
+    options.causal = !config_.bidirectional, options.padding_BJ = input.padding_BL;
     options.chunk_size = config_.chunk_size, options.starts_BL = input.starts_BL, options.precision = precision_;
-    options.prior_k_BTHK = before.k_BTHK, options.prior_v_BTHV = before.v_BTHV, options.position_B = position_B;
+    options.prior_k_BTGK = before.k_BTHK, options.prior_v_BTGV = before.v_BTHV, options.position_B = position_B;
     options.dropout = dropout, options.dropout_key = key;
-    return ops::chunk_attention(q_BLZ.unsqueeze(2), k_BLHK, v_BLHV, options).squeeze(2);
+    return ops::attention(q_BLZ.unsqueeze(2), k_BLHK, v_BLHV, options).squeeze(2);
   }
   ops::RelativeAttentionOptions options;
   options.scores = config_.scores(), options.causal = !config_.bidirectional, options.chunk_size = config_.chunk_size;
@@ -758,7 +762,13 @@ std::unique_ptr<Encoder> MegaConfig::build_encoder() const {
 
 // ---- stacks ---------------------------------------------------------------------------------------------------------
 
+void MegaStackConfig::validate() const {
+  layer.validate();
+  check_size("model.num_layers", num_layers, 0);
+}
+
 MegaStack::MegaStack(const MegaStackConfig& config) : config_(config) {
+  config.validate();
   const MegaLayerConfig& c = config.layer;
   if (config.norm_emb)
     embed_norm_ = register_module("embed_norm", std::make_shared<MegaNorm>(c.norm, c.model_dim, c.norm_eps));
@@ -797,7 +807,7 @@ Tensor MegaStack::forward(const Tensor& x_BLD, const Tensor& padding_BL, const M
         padding.defined() ? padding : torch::zeros({B, L}, x.options().dtype(torch::kBool).requires_grad(false)),
         {0, more}, 1);
   }
-  if (embed_norm_ != nullptr) x = embed_norm_->forward(x);
+  if (embed_norm_ != nullptr) x = embed_norm_->forward(zero_padding(x, padding));
   x = zero_padding(drop(x, config_.layer.dropout, dropout_key, kOnMegaEmbedding, is_training()), padding);
   if (observer_) observer_(-1, x);
   for (size_t i = 0; i < layers_.size(); ++i) {

@@ -22,9 +22,11 @@ struct MegaLayerConfig {
   bool bidirectional = false;  // encoders: averages of both directions, attention that sees all of a chunk
   bool cross = false;          // decoders: attention to a memory
 
-  /// Whether attention runs on the kernel of chunk_attention(), and a stream's keys and values can lie in caches: the
+  /// Throws UsageError naming the field, as one of [model], and its value.
+  void validate() const;
+  /// Whether attention runs on the kernels of ops::attention(), and a stream's keys and values can lie in caches: the
   /// rotary bias is then part of queries and keys.
-  bool is_tiled() const { return !bidirectional && attention == "softmax" && position == "rotary"; }
+  bool is_tiled() const { return attention == "softmax" && position == "rotary"; }
   ops::Scores scores() const;
 };
 
@@ -236,11 +238,15 @@ struct MegaStackConfig {
   int64_t num_layers = 6;
   bool norm_emb = false;          // a norm before the first layer
   bool final_norm_affine = true;  // of the norm behind the last layer, where layers begin with theirs
+
+  /// As of a layer.
+  void validate() const;
 };
 
 /// Parameters "layers.<i>.*", "embed_norm.*" and "final_norm.*".
 class MegaStack final : public Encoder {
  public:
+  /// Throws UsageError for what validate() refuses.
   explicit MegaStack(const MegaStackConfig& config);
   /// Sequences longer than a chunk are padded to whole chunks on the way.
   Tensor forward(const Tensor& x_BLD, const Tensor& padding_BL, uint64_t dropout_key) override {

@@ -52,20 +52,34 @@ TEST(Mega, TruncatedStreamsEqualOnePass) {
   }
 }
 
-/// Kernel of chunk_attention() with the bias in its queries and keys, and composition.
+/// Kernels with the bias in queries and keys, and the composition.
 TEST(Mega, BothWaysOfAttendingAreOneFunction) {
   torch::NoGradGuard no_grad;
-  for (const int64_t chunk : {0, 8}) {
-    const auto config = tiny_mega("mega_chunk-tiny");
-    config->layer.chunk_size = chunk;
-    const auto model = noisy_model(*config);
-    const Tensor tokens = random_tokens(*config, 2, 30);
-    const Tensor kernel = one_pass(*model, {tokens, {}});
-    NoCarry none;
-    // Padding that is nowhere: the composition, which alone knows padding.
-    const Tensor composed = model->logits({tokens, {}, torch::zeros({2, 30}, torch::kBool)}, none);
-    EXPECT_TRUE(close(kernel, composed, 1e-5)) << chunk;
-  }
+  for (const int64_t chunk : {0, 8})
+    for (const bool bidirectional : {false, true})
+      for (const bool padded : {false, true}) {
+        MegaLayerConfig config = tiny_mega("mega_chunk-tiny")->layer;
+        config.chunk_size = chunk, config.bidirectional = bidirectional;
+        GatedAttention layer(config);
+        torch::manual_seed(2);
+        for (Tensor& parameter : layer.parameters()) parameter.normal_();
+        const Tensor z_BLZ = torch::randn({2, 32, config.z_dim}), v_BLE = torch::randn({2, 32, config.value_dim});
+        Tensor padding = torch::zeros({2, 32}, torch::kBool);
+        padding[1].slice(0, 29) = true;
+        const ModelInput input = {{}, {}, padded ? padding : Tensor()};
+        const Tensor got = layer.attend(z_BLZ, v_BLE, input, nullptr, {}, nullptr, 0);
+
+        const auto parameter = [&](const char* name) { return layer.named_parameters()[name]; };
+        RelativeBias bias(config.position, 32, config.z_dim);
+        for (const char* name : {"alpha", "beta"})
+          bias.named_parameters()[name].copy_(parameter((std::string("rel_pos_bias.") + name).c_str()));
+        ops::RelativeAttentionOptions options;
+        options.causal = !bidirectional, options.chunk_size = chunk, options.padding_BJ = input.padding_BL;
+        options.bias_O = bias.table(32);
+        const auto side = [&](int64_t i) { return z_BLZ * parameter("gamma")[i] + parameter("beta")[i]; };
+        EXPECT_TRUE(close(got, ops::relative_attention(side(0), side(1), v_BLE, options), 1e-4, 1e-4))
+            << chunk << " " << bidirectional << " " << padded;
+      }
 }
 
 /// Steps that are none, in front of a sequence: averages begin at 0 behind them, keys are not seen, and biases go by
@@ -185,6 +199,22 @@ TEST(Mega, WhatCannotBeIsRefused) {
     refuses([&](MegaConfig& c) { c.adaptive_cutoffs = cutoffs; });
   refuses([](MegaConfig& c) { c.adaptive_cutoffs = "32", c.share_emb = false; });
   refuses([](MegaConfig& c) { c.adaptive_cutoffs = "32", c.adaptive_factor = 17; });
+}
+
+TEST(MegaStack, WhatCannotBeIsRefused) {
+  const auto refuses = [](const std::function<void(MegaStackConfig&)>& change) {
+    MegaStackConfig config;
+    config.layer = tiny_mega("mega_chunk-tiny")->layer, config.num_layers = 1;
+    EXPECT_NO_THROW(MegaStack{config});
+    change(config);
+    EXPECT_THROW(MegaStack{config}, UsageError);
+  };
+  refuses([](MegaStackConfig& c) { c.num_layers = -1; });
+  refuses([](MegaStackConfig& c) { c.layer.z_dim = 7; });
+  refuses([](MegaStackConfig& c) { c.layer.chunk_size = -1; });
+  refuses([](MegaStackConfig& c) { c.layer.attention = "relu"; });
+  refuses([](MegaStackConfig& c) { c.layer.norm = "layernorm"; });
+  refuses([](MegaStackConfig& c) { c.layer.norm_eps = std::numeric_limits<double>::infinity(); });
 }
 
 TEST(Mega, BatchNormsAreForEncoders) {
