@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""Trains a SentencePiece tokenizer on text: BPE with byte fallback, which gives back every byte of what it encodes.
+"""Trains a SentencePiece tokenizer on text: BPE with byte fallback, which gives back every byte of what it encodes; only
+U+2581, SentencePiece's own mark of a space, comes back as one.
 
     train_tokenizer.py INPUT... --output FOLDER/NAME.model [--vocabulary 8192]
 
@@ -9,6 +10,7 @@ An INPUT is a file of text in UTF-8, or the prefix of a corpus whose tokens are 
 import argparse
 import io
 import json
+import os
 import pathlib
 import sys
 
@@ -22,9 +24,10 @@ def read(name):
     described = pathlib.Path(name + ".json")
     if not pathlib.Path(name + ".bin").is_file():
         return pathlib.Path(name).read_bytes()
-    tokenizer = json.loads(described.read_text())["tokenizer"] if described.is_file() else {"type": "unknown"}
-    if tokenizer["type"] != "bytes":
-        sys.exit(f"{name}: the tokens of this corpus are of a tokenizer of type {tokenizer['type']}, expected bytes")
+    description = json.loads(described.read_text()) if described.is_file() else {}
+    kind = description.get("tokenizer", {}).get("type", "unknown")
+    if kind != "bytes":
+        sys.exit(f"{name}: the tokens of this corpus are of a tokenizer of type {kind}, expected bytes")
     return pathlib.Path(name + ".bin").read_bytes()
 
 
@@ -33,6 +36,18 @@ def lines(texts):
         for line in text.decode(errors="replace").splitlines():
             for begin in range(0, len(line), LONGEST):
                 yield line[begin:begin + LONGEST]
+
+
+def write(path, content):
+    """All of it or nothing: where it cannot be written, what was there stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sibling = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        sibling.write_bytes(content)
+        sibling.replace(path)
+    except OSError as error:
+        sibling.unlink(missing_ok=True)
+        sys.exit(f"{path}: cannot write: {error.strerror}")
 
 
 def main():
@@ -49,8 +64,7 @@ def main():
         sentence_iterator=lines(texts), model_writer=model, model_type="bpe", vocab_size=arguments.vocabulary,
         byte_fallback=True, character_coverage=0.9995, normalization_rule_name="identity", remove_extra_whitespaces=False,
         split_digits=True, max_sentence_length=4 * LONGEST, minloglevel=1)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_bytes(model.getvalue())
+    write(arguments.output, model.getvalue())
     print(f"{arguments.output}: {arguments.vocabulary} pieces")
 
 

@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import random
+import resource
 import subprocess
 import sys
 import tempfile
@@ -138,6 +139,21 @@ def compare_script(folder):
     refused = subprocess.run([*script, str(folder / "pieces"), "--output", str(folder / "x.model")], capture_output=True, text=True)
     if refused.returncode != 1 or "expected bytes" not in refused.stderr:
         sys.exit(f"a corpus of pieces was taken for bytes: {refused}")
+
+    # A description without a tokenizer, and a disk that takes only the first bytes: one line each, and the old model stays.
+    described = folder / "pieces.json"
+    description = json.loads(described.read_text())
+    del description["tokenizer"]
+    described.write_text(json.dumps(description))
+    old = models[0].read_bytes()
+    for name, part in (("pieces", "expected bytes"), ("words.txt", "cannot write")):
+        refused = subprocess.run([*script, str(folder / name), "--output", str(models[0]), "--vocabulary", "320"],
+                                 capture_output=True, text=True,
+                                 preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)))
+        if refused.returncode != 1 or part not in refused.stderr or "Traceback" in refused.stderr:
+            sys.exit(f"expected to be refused with '{part}': {refused}")
+    expect_equal("the model that was there", ["bytes"], [old], [models[0].read_bytes()])
+    expect_equal("what else is left", ["names"], [[]], [[path.name for path in folder.glob(".*")]])
 
 
 def unpacked(path):
