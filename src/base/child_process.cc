@@ -17,11 +17,20 @@ namespace {
 
 constexpr int kCannotRun = 127;
 
+/// Handlers are this program's, not the child's: what they took before exec would be lost.
+void forget_handlers() {
+  for (int signal = 1; signal < NSIG; ++signal) {
+    struct sigaction action {};
+    if (::sigaction(signal, nullptr, &action) == 0 && action.sa_handler != SIG_IGN) ::signal(signal, SIG_DFL);
+  }
+}
+
 /// What fork() leaves a process of several threads with may call little: nothing here takes memory or a lock.
 [[noreturn]] void become(char* const* arguments, const char* log, pid_t parent) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent) ::_exit(kCannotRun);  // it ended before it could be told
   ::setpgid(0, 0);
+  forget_handlers();
   sigset_t none;
   ::sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -44,23 +53,32 @@ ChildProcess::ChildProcess(const std::string& program, const std::vector<std::st
   std::vector<char*> pointers;
   for (std::string& text : texts) pointers.push_back(text.data());
   pointers.push_back(nullptr);
+  struct sigaction ended {};
+  if (::sigaction(SIGCHLD, nullptr, &ended) == 0 && ended.sa_handler == SIG_IGN) ::signal(SIGCHLD, SIG_DFL);
   const pid_t parent = ::getpid();
+  // Until the child has forgotten the handlers, none of them runs in it.
+  sigset_t all, before;
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
   process_ = ::fork();
-  check(process_ >= 0, "[process] cannot start {}: {}", program, std::strerror(errno));
   if (process_ == 0) become(pointers.data(), log.c_str(), parent);
+  const int error = errno;
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  check(process_ >= 0, "[process] cannot start {}: {}", program, std::strerror(error));
 }
 
 ChildProcess::~ChildProcess() {
-  if (exit_code()) return;
-  send(SIGKILL);
+  if (exit_code_) return;
+  ::kill(process_, SIGKILL);
   retry([&] { return ::waitpid(process_, nullptr, 0); });
 }
 
 std::optional<int> ChildProcess::exit_code() {
   if (exit_code_) return exit_code_;
   int status = 0;
-  if (retry([&] { return ::waitpid(process_, &status, WNOHANG); }) == process_)
-    exit_code_ = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  const pid_t ended = retry([&] { return ::waitpid(process_, &status, WNOHANG); });
+  check(ended >= 0, "[process] cannot tell how {} ended: {}", process_, std::strerror(errno));
+  if (ended == process_) exit_code_ = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   return exit_code_;
 }
 

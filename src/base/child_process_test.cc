@@ -1,6 +1,8 @@
 #include "base/child_process.h"
 
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/stat.h>
 
 #include <optional>
 #include <thread>
@@ -59,6 +61,28 @@ TEST_F(Child, HasNoSignalsBlockedAndAGroupOfItsOwn) {
   child.send(SIGTERM);
   EXPECT_EQ(wait(child), 7);
   ASSERT_EQ(pthread_sigmask(SIG_UNBLOCK, &set, nullptr), 0);
+}
+
+/// A log that nobody reads yet keeps the child before exec: what this program catches would be lost there.
+TEST_F(Child, ASignalThatComesBeforeTheProgramRunsIsNotLost) {
+  ASSERT_EQ(::mkfifo(log().c_str(), 0600), 0);
+  struct sigaction caught {
+  }, before{};
+  caught.sa_handler = [](int) {};
+  caught.sa_flags = SA_RESTART;
+  ASSERT_EQ(::sigaction(SIGTERM, &caught, &before), 0);
+  ChildProcess child = shell("exit 0");
+  child.send(SIGTERM);
+  const int reader = ::open(log().c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  EXPECT_EQ(wait(child), 128 + SIGTERM);
+  ::close(reader);
+  ASSERT_EQ(::sigaction(SIGTERM, &before, nullptr), 0);
+}
+
+/// As under some init programs: the system then forgets how children ended.
+TEST_F(Child, TellsHowItEndedWhereSigchldWasIgnored) {
+  ASSERT_NE(::signal(SIGCHLD, SIG_IGN), SIG_ERR);
+  EXPECT_EQ(result("sleep 0.01; exit 3"), 3);
 }
 
 TEST_F(Child, EndsWithWhatStartedIt) {
