@@ -242,7 +242,8 @@ Json mpt_to_hub(const TransformerConfig& config) {
   fields.alibi = layer.position == "alibi", fields.learned_positions = layer.position == "learned";
   // What transformers' own class can run; more of it can the original's, which its folders come with.
   const bool is_own = fields.alibi && fields.no_bias && is_multi_head && layer.norm == "layer" && !layer.qk_norm &&
-                      fields.expansion_ratio == 4 && config.logit_scale == 1;
+                      layer.alibi_max == 8 && layer.clip_qkv == 0 && fields.expansion_ratio == 4 &&
+                      config.logit_scale == 1;
   Json tree = {{"architectures", {is_own ? "MptForCausalLM" : "MPTForCausalLM"}}, {"model_type", "mpt"}};
   tree.update(config::write(fields));
   Json& attention = tree["attn_config"];
