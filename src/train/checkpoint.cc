@@ -1,18 +1,14 @@
 #include "train/checkpoint.h"
 
-#include <fcntl.h>
 #include <fmt/ranges.h>
-#include <sys/file.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <limits>
 
 #include "base/check.h"
 #include "base/json.h"
 #include "models/weights.h"
+#include "train/folder_lock.h"
 
 namespace megalodon {
 namespace {
@@ -88,17 +84,6 @@ std::string to_text(const TrainerState& state) {
                      {"settings", state.settings},
                      {"more", state.more}};
   return tree.dump(2) + "\n";
-}
-
-/// An exclusive lock that ends with the process, however that ends.
-std::shared_ptr<const void> lock_file(const fs::path& path) {
-  const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, mode_t{0666});
-  check(descriptor >= 0, "[train] cannot create '{}': {}", path.string(), std::strerror(errno));
-  auto owner = std::shared_ptr<const void>(&kPrefix, [descriptor](const void*) { ::close(descriptor); });
-  // Some network file systems have no locks; training there goes on without.
-  const bool taken = ::flock(descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
-  check(!taken, "[train.out] another process is training in '{}'", path.parent_path().string());
-  return owner;
 }
 
 /// The checkpoints in a folder, up to a step, the newest first.
@@ -223,7 +208,7 @@ void RunFolder::open() {
   std::error_code error;
   fs::create_directories(checkpoints(), error);
   check(!error, "[train.out] cannot create '{}': {}", checkpoints().string(), error.message());
-  lock_ = lock_file(path_ / "lock");
+  lock_ = lock_folder(path_);
   clear_unfinished();
 }
 
@@ -239,7 +224,7 @@ void RunFolder::clear_unfinished() const {
 }
 
 void RunFolder::write_config(const std::string& toml) const {
-  write_file_atomically(path_ / "config.toml", toml);
+  write_file_atomically(config(), toml);
 }
 
 uint64_t RunFolder::save(const FolderParts& parts, int64_t step, const SaveOptions& options) const {

@@ -73,6 +73,7 @@ class RunFolder {
   explicit RunFolder(fs::path path) : path_(std::move(path)) {}
 
   const fs::path& path() const { return path_; }
+  fs::path config() const { return path_ / "config.toml"; }
   fs::path checkpoints() const { return path_ / "checkpoints"; }
   fs::path metrics() const { return path_ / "metrics.jsonl"; }
   /// The checkpoint that `latest` names; none where nothing was saved yet.
