@@ -115,14 +115,18 @@ class Compare(ProgramTest):
         return subprocess.Popen([PROGRAM, "compare", "run.toml", "--arch", ",".join(SYSTEMS), "--turn", "40", "--train.steps=120"],
                                 cwd=self.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
 
+    @staticmethod
+    def wait_for(process, condition):
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None and not condition():
+            time.sleep(0.01)
+
     def test_what_was_interrupted_and_killed_goes_on(self):
         for stop, system, code in ((signal.SIGTERM, 0, 75), (signal.SIGKILL, 1, -9), (signal.SIGINT, 0, 130)):
             metrics = self.path / "all" / SYSTEMS[system] / "metrics.jsonl"
             before = metrics.stat().st_size if metrics.exists() else 0
             process = self.start()
-            deadline = time.monotonic() + 120
-            while time.monotonic() < deadline and process.poll() is None and (not metrics.exists() or metrics.stat().st_size <= before):
-                time.sleep(0.01)
+            self.wait_for(process, lambda: metrics.exists() and metrics.stat().st_size > before)
             process.send_signal(stop)
             output, _ = process.communicate(timeout=120)
             self.assertEqual(process.returncode, code, output)
@@ -148,10 +152,55 @@ class Compare(ProgramTest):
         self.assertIn("holds no run", self.compare("--report-only", code=1).stderr)
         self.assertIn("--turn", self.compare("--turn", "-1", code=2).stderr)
         self.assertFalse((self.path / "all").exists(), "refused, it leaves nothing")
-        self.compare("--train.steps=2")
-        failed = self.compare("--train.steps=4", "--train.seed=1", code=1).stderr
-        for part in ("training megalodon-tiny ended with exit code 1", "train.seed is 1, was 0", "megalodon-tiny.log"):
-            self.assertIn(part, failed)
+
+    def contents(self):
+        return {path: path.read_bytes() for path in (self.path / "all").rglob("*") if path.is_file()}
+
+    def test_another_configuration_is_refused_before_anything_is_written(self):
+        self.compare("--train.steps=4")
+        before = self.contents()
+        for options, difference in ((["--train.steps=4", "--optim.lr=1e-5"], "optim.lr is 1e-05, was 0.01"),
+                                    (["--train.steps=4", "--train.seed=7", "--report-only"], "train.seed is 7, was 0"),
+                                    (["--train.steps=2"], "train.steps is 2, was 4")):
+            refused = self.compare(*options, code=1).stderr
+            for part in ("'all/megalodon-tiny'", difference, "another train.out"):
+                self.assertIn(part, refused)
+        self.assertEqual(self.contents(), before)
+        # It says that it is done, and is: nothing is repeated.
+        self.assertNotIn(": step", self.compare("--train.steps=4").stdout)
+
+        self.call("train", "all/llama2-tiny.toml", "--train.steps=6")
+        self.assertIn("'all/llama2-tiny' was trained with another configuration: train.steps is 4, was 6",
+                      self.compare("--train.steps=4", "--report-only", code=1).stderr)
+
+    def test_the_others_go_on_where_one_fails(self):
+        in_the_way = self.path / "all" / "megalodon-tiny"
+        in_the_way.parent.mkdir()
+        in_the_way.write_text("no folder")
+        failed = self.compare("--turn", "6", code=1)
+        for part in ("training megalodon-tiny ended with exit code 1", "all/megalodon-tiny.log"):
+            self.assertIn(part, failed.stderr)
+        self.assertIn("megalodon-tiny (failed)", failed.stdout)
+        self.assertEqual([line.split(",")[0] for line in failed.stdout.splitlines() if "llama2-tiny: step" in line],
+                         ["llama2-tiny: step 6/12", "llama2-tiny: step 12/12"])
+        rows = self.rows("compare.csv")
+        self.assertEqual([(row["steps"], row["outcome"]) for row in rows], [("0", "failed"), ("12", "")])
+        self.assertNotEqual(rows[1]["loss_at_equal_tokens"], "")
+        self.assertIn("megalodon-tiny failed: training megalodon-tiny ended", (self.path / "all" / "compare.html").read_text())
+        in_the_way.unlink()
+        self.compare("--turn", "6")
+        self.assertEqual([(row["steps"], row["outcome"]) for row in self.rows("compare.csv")], [("12", "")] * 2)
+
+    def test_one_comparison_at_a_time(self):
+        process = self.start()
+        self.wait_for(process, lambda: (self.path / "all" / SYSTEMS[0] / "metrics.jsonl").exists())
+        try:
+            self.assertIn("another process is training in 'all'", self.compare("--optim.lr=1e-5", code=1).stderr)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            output, _ = process.communicate(timeout=120)
+        self.assertEqual(process.returncode, 75, output)
+        self.assertIn("lr = 0.01", (self.path / "all" / "megalodon-tiny.toml").read_text())
 
     def test_help_tells_all(self):
         text = " ".join(self.call("compare", "--help").stdout.split())

@@ -1,8 +1,9 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <chrono>
-#include <csignal>
 #include <thread>
 #include <utility>
 
@@ -15,9 +16,11 @@
 #include "ops/device.h"
 #include "report/comparison.h"
 #include "train/checkpoint.h"
+#include "train/folder_lock.h"
 #include "train/machine.h"
 #include "train/signals.h"
 #include "train/trainer.h"
+#include "train/validation.h"
 
 namespace megalodon::apps {
 namespace {
@@ -37,8 +40,23 @@ struct Contestant {
   RunFolder folder() const { return RunFolder(run.train.out); }
   fs::path run_file() const { return run.train.out + ".toml"; }
   fs::path log() const { return run.train.out + ".log"; }
-  void read_record() { system.run = report::read_run_record(folder().metrics()); }
+  void read_record() {
+    system.run = report::read_run_record(folder().metrics(), split_valid_entry(run.data.valid.front()).first);
+  }
+  void check_same_configuration() const;
 };
+
+/// Throws Error listing what is not as it was in the run that its folder holds. All of them being as they are wanted,
+/// the systems are trained alike.
+void Contestant::check_same_configuration() const {
+  if (!fs::exists(folder().config())) return;
+  RunConfig was = load_run_config(folder().config(), {});
+  was.train.out = run.train.out, was.train.stop_after = run.train.stop_after;
+  const auto list = differences(config::write(was), config::write(run));
+  check(list.empty(),
+        "[compare] '{}' was trained with another configuration: {}; change it back, or use another train.out",
+        run.train.out, fmt::join(list, "; "));
+}
 
 Contestant contestant(const RunConfig& run, const FittedPreset& preset) {
   Contestant one = {run, {}};
@@ -103,16 +121,20 @@ class Comparison {
   Comparison(std::vector<Contestant> list, fs::path out, report::Circumstances made)
       : list_(std::move(list)), out_(std::move(out)), made_(std::move(made)) {}
 
-  /// Each system by `turn` steps, one after the other, until all have `steps`. Returns the program's exit code.
+  /// Each system by `turn` steps, one after the other, until all have `steps`. Returns the program's exit code. Throws
+  /// Error at the end where systems failed: the others go on without them.
   int train(int64_t steps, int64_t turn);
   /// Of what the run folders hold. Throws Error where that is nothing.
-  void report();
+  void report_what_is_there();
 
  private:
+  void check_and_read();
   int train_to(Contestant& one, int64_t step);
   void tell(const Contestant& one, Progress& progress) const;
   std::vector<report::System> systems() const;
   void write_report() const;
+  void report() const;
+  void check_none_failed() const;
 
   std::vector<Contestant> list_;
   fs::path out_;
@@ -121,17 +143,16 @@ class Comparison {
 
 int Comparison::train(int64_t steps, int64_t turn) {
   fs::create_directories(out_);
-  for (Contestant& one : list_) {
-    write_file_atomically(one.run_file(), to_toml(one.run));
-    one.read_record();
-  }
+  const auto lock = lock_folder(out_);
+  check_and_read();
+  for (const Contestant& one : list_) write_file_atomically(one.run_file(), to_toml(one.run));
   Progress progress("compare", "steps", stdout, Progress::Plain::kNothing);
   const auto systems_count = static_cast<int64_t>(list_.size());
   for (int64_t before = 0; before < steps; before += turn) {
     const int64_t step = std::min(before + turn, steps);
     for (size_t i = 0; i < list_.size(); ++i) {
       Contestant& one = list_[i];
-      if (has_done(one.folder(), step)) continue;
+      if (!one.system.failure.empty() || has_done(one.folder(), step)) continue;
       if (SignalGuard::stopping()) return exit_code(outcome_of_signal());
       progress.update(before * systems_count + (step - before) * static_cast<int64_t>(i), steps * systems_count,
                       fmt::format("{} to step {}", one.system.name, step));
@@ -146,15 +167,22 @@ int Comparison::train(int64_t steps, int64_t turn) {
   }
   progress.finish();
   report();
+  check_none_failed();
   return 0;
 }
 
+void Comparison::check_and_read() {
+  for (const Contestant& one : list_) one.check_same_configuration();
+  for (Contestant& one : list_) one.read_record();
+}
+
 /// In a process of its own, whose memory is then that of this system alone. Signals are passed on to it: it saves.
+/// Returns 0, or after a signal the program's exit code. Where it fails, the system says so from then on.
 int Comparison::train_to(Contestant& one, int64_t step) {
   // This very program, also where its file was replaced in the meantime.
   ChildProcess child("/proc/self/exe", {"train", one.run_file().string(), fmt::format("--train.stop_after={}", step)},
                      one.log());
-  bool told = false;
+  bool told = false;  // once: a second SIGINT ends it with nothing saved
   while (!child.exit_code()) {
     if (SignalGuard::stopping() && !std::exchange(told, true)) child.send(SignalGuard::received());
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
@@ -164,12 +192,14 @@ int Comparison::train_to(Contestant& one, int64_t step) {
   // Before it could catch the signal, it died of it.
   if (SignalGuard::stopping() && (code == 0 || stopped || code == 128 + SignalGuard::received()))
     return exit_code(outcome_of_signal());
-  check(code == 0 || stopped, "[compare] training {} ended with exit code {}: {} (the whole log: {})", one.system.name,
-        code, last_line(one.log()), one.log().string());
-  return code;
+  if (code == 0 || stopped) return code;
+  one.system.failure = fmt::format("training {} ended with exit code {}: {} (the whole log: {})", one.system.name, code,
+                                   last_line(one.log()), one.log().string());
+  return 0;
 }
 
 void Comparison::tell(const Contestant& one, Progress& progress) const {
+  if (!one.system.failure.empty()) return progress.print(one.system.failure);
   const report::RunRecord& run = one.system.run;
   const auto& headline = run.headline();
   progress.print(fmt::format("{}: step {}/{}{}, {} tokens/s", one.system.name, run.steps, one.run.train.steps,
@@ -190,13 +220,22 @@ void Comparison::write_report() const {
   write_file_atomically(out_ / "compare.html", comparison_page(made_, all));
 }
 
-void Comparison::report() {
-  bool found = false;
-  for (Contestant& one : list_) {
-    one.read_record();
-    found = found || one.system.run.steps > 0;
-  }
+void Comparison::report_what_is_there() {
+  check_and_read();
+  const bool found =
+      std::any_of(list_.begin(), list_.end(), [](const Contestant& one) { return one.system.run.steps > 0; });
   check(found, "[compare] '{}' holds no run of these systems", out_.string());
+  report();
+}
+
+void Comparison::check_none_failed() const {
+  std::vector<std::string> failures;
+  for (const Contestant& one : list_)
+    if (!one.system.failure.empty()) failures.push_back(one.system.failure);
+  check(failures.empty(), "[compare] {}", fmt::join(failures, "; "));
+}
+
+void Comparison::report() const {
   write_report();
   fmt::print("{}\n{}\n", to_text(result_table(systems())), (out_ / "compare.html").string());
 }
@@ -219,7 +258,7 @@ int compare(const CompareCommand& command, const config::Overrides& overrides) {
   Comparison comparison(std::move(list), run.train.out, std::move(made));
   if (!command.report_only)
     return comparison.train(run.train.steps, command.turn > 0 ? command.turn : (run.train.steps + 9) / 10);
-  comparison.report();
+  comparison.report_what_is_there();
   return 0;
 }
 

@@ -33,6 +33,17 @@ std::optional<double> if_known(double value) {
   return value > 0 ? std::optional(value) : std::nullopt;
 }
 
+/// What kept it from the losses that others have; "" where nothing did.
+std::string outcome_of(const System& system) {
+  if (!system.failure.empty()) return "failed";
+  return system.run.diverged() ? "diverged" : "";
+}
+
+std::string name_and_outcome(const System& system) {
+  const std::string outcome = outcome_of(system);
+  return outcome.empty() ? system.name : fmt::format("{} ({})", system.name, outcome);
+}
+
 std::string state_of(const System& system) {
   const std::string fixed = human_bytes(static_cast<double>(system.state_bytes));
   if (system.state_bytes_a_token == 0) return fixed;
@@ -51,11 +62,8 @@ std::string whole(double number) {
   return with_commas(std::llround(number));
 }
 
-/// Whose losses are compared: the set is the same for all.
-std::string headline_of(const std::vector<System>& systems) {
-  for (const System& one : systems)
-    if (!one.run.held_out.empty()) return one.run.held_out.front().name;
-  return "none was evaluated yet";
+std::string three_digits(double number) {
+  return number < 100 ? fmt::format("{:.3g}", number) : whole(number);
 }
 
 Line line_of(const System& system, Curve curve, bool has_marks) {
@@ -68,7 +76,7 @@ std::optional<double> common_budget(const std::vector<System>& systems, Axis axi
   std::optional<double> least;
   for (const System& system : systems) {
     const Curve curve = losses(system.run.headline(), axis);
-    if (!curve.empty() && (!least || curve.back().x < *least)) least = curve.back().x;
+    if (outcome_of(system).empty() && !curve.empty() && (!least || curve.back().x < *least)) least = curve.back().x;
   }
   return least;
 }
@@ -84,14 +92,14 @@ Table size_table(const std::vector<System>& systems) {
 Table result_table(const std::vector<System>& systems) {
   const auto tokens = common_budget(systems, Axis::kTokens), seconds = common_budget(systems, Axis::kSeconds);
   Table table = {{"system", "parameters", tokens ? fmt::format("loss after {} tokens", whole(*tokens)) : "loss",
-                  "bits per byte", seconds ? fmt::format("loss after {} s", whole(*seconds)) : "loss", "bits per byte",
-                  "tokens/s", "peak memory", "state of a stream"},
+                  "bits per byte", seconds ? fmt::format("loss after {} s", three_digits(*seconds)) : "loss",
+                  "bits per byte", "tokens/s", "peak memory", "state of a stream"},
                  {}};
   if (uses_gpu(systems)) table.headings.emplace_back("peak GPU memory");
   for (const System& one : systems) {
     const HeldOut at_tokens = held_out_at(one, Axis::kTokens, tokens);
     const HeldOut at_seconds = held_out_at(one, Axis::kSeconds, seconds);
-    table.rows.push_back({one.name, with_commas(one.parameters), for_people(at_tokens.loss),
+    table.rows.push_back({name_and_outcome(one), with_commas(one.parameters), for_people(at_tokens.loss),
                           for_people(at_tokens.bits_per_byte), for_people(at_seconds.loss),
                           for_people(at_seconds.bits_per_byte), one.run.steps > 0 ? whole(one.run.tokens_per_s) : "-",
                           mebibytes(one.run.peak_mib), state_of(one)});
@@ -102,24 +110,51 @@ Table result_table(const std::vector<System>& systems) {
 
 Table result_numbers(const std::vector<System>& systems) {
   const auto tokens = common_budget(systems, Axis::kTokens), seconds = common_budget(systems, Axis::kSeconds);
-  Table table = {
-      {"system", "architecture", "parameters", "training_flops_per_token", "steps", "tokens", "seconds", "tokens_per_s",
-       "held_out_set", "equal_tokens", "loss_at_equal_tokens", "bits_per_byte_at_equal_tokens", "equal_seconds",
-       "loss_at_equal_seconds", "bits_per_byte_at_equal_seconds", "peak_rss_mib", "peak_gpu_mib", "state_bytes",
-       "state_bytes_per_token"},
-      {}};
+  Table table = {{"system",
+                  "architecture",
+                  "parameters",
+                  "training_flops_per_token",
+                  "steps",
+                  "tokens",
+                  "seconds",
+                  "tokens_per_s",
+                  "held_out_set",
+                  "equal_tokens",
+                  "loss_at_equal_tokens",
+                  "bits_per_byte_at_equal_tokens",
+                  "equal_seconds",
+                  "loss_at_equal_seconds",
+                  "bits_per_byte_at_equal_seconds",
+                  "peak_rss_mib",
+                  "peak_gpu_mib",
+                  "state_bytes",
+                  "state_bytes_per_token",
+                  "outcome"},
+                 {}};
   for (const System& one : systems) {
     const HeldOut at_tokens = held_out_at(one, Axis::kTokens, tokens);
     const HeldOut at_seconds = held_out_at(one, Axis::kSeconds, seconds);
     const RunRecord& run = one.run;
-    table.rows.push_back(
-        {one.name, one.architecture, fmt::format("{}", one.parameters), fmt::format("{}", one.training_flops_a_token),
-         fmt::format("{}", run.steps), fmt::format("{}", run.tokens), fmt::format("{}", run.seconds),
-         for_programs(if_known(run.tokens_per_s)), run.held_out.empty() ? "" : run.held_out.front().name,
-         for_programs(tokens), for_programs(at_tokens.loss), for_programs(at_tokens.bits_per_byte),
-         for_programs(seconds), for_programs(at_seconds.loss), for_programs(at_seconds.bits_per_byte),
-         for_programs(if_known(run.peak_mib)), for_programs(if_known(run.peak_gpu_mib)),
-         fmt::format("{}", one.state_bytes), fmt::format("{}", one.state_bytes_a_token)});
+    table.rows.push_back({one.name,
+                          one.architecture,
+                          fmt::format("{}", one.parameters),
+                          fmt::format("{}", one.training_flops_a_token),
+                          fmt::format("{}", run.steps),
+                          fmt::format("{}", run.tokens),
+                          fmt::format("{}", run.seconds),
+                          for_programs(if_known(run.tokens_per_s)),
+                          run.held_out.empty() ? "" : run.held_out.front().name,
+                          for_programs(tokens),
+                          for_programs(at_tokens.loss),
+                          for_programs(at_tokens.bits_per_byte),
+                          for_programs(seconds),
+                          for_programs(at_seconds.loss),
+                          for_programs(at_seconds.bits_per_byte),
+                          for_programs(if_known(run.peak_mib)),
+                          for_programs(if_known(run.peak_gpu_mib)),
+                          fmt::format("{}", one.state_bytes),
+                          fmt::format("{}", one.state_bytes_a_token),
+                          outcome_of(one)});
   }
   return table;
 }
@@ -133,7 +168,7 @@ Table curve_numbers(const std::vector<System>& systems) {
     };
     for (const Measurement& one : system.run.training) add("training", one, "");
     for (const HeldOutSet& set : system.run.held_out)
-      for (const Measurement& one : set.list) add(set.name, one, fmt::format("{}", one.bits_per_byte));
+      for (const Measurement& one : set.list) add(set.name, one, for_programs(one.bits_per_byte));
   }
   return table;
 }
@@ -182,10 +217,13 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px; }
 <ul>
 <li>All systems read the same text in the same order, with the same optimizer, schedule and tokens a step.</li>
 )";
-  page += fmt::format("<li>Held-out text: {}.</li>\n", escape_html(headline_of(systems)));
+  page += fmt::format("<li>Held-out text: {}.</li>\n", escape_html(systems.front().run.held_out.front().name));
+  for (const System& one : systems)
+    if (!one.failure.empty())
+      page += fmt::format("<li>{} failed: {}</li>\n", escape_html(one.name), escape_html(one.failure));
   page +=
       R"(<li>Losses in the table are those of held-out text, at the most tokens and at the most seconds that all systems have had when
-they were evaluated; between two evaluations they are read off the straight line, and before the first there is none (-).</li>
+they were evaluated, without those that failed or whose last loss is no finite number; between two evaluations they are read off the straight line, and before the first there is none (-).</li>
 <li>Seconds are those of training steps, without evaluations and saving; tokens/s is the median of all steps. Systems train in turns, so that
 a slow time of the machine is everybody's.</li>
 <li>Peak memory is the resident memory of the process, each system in one of its own. The state of a stream is float32, at most, with what

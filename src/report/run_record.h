@@ -1,6 +1,7 @@
 // A run as its metrics.jsonl tells it (docs/training.md has the format).
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,14 +13,15 @@ namespace megalodon::report {
 /// A loss, and what it took to get there.
 struct Measurement {
   int64_t step = 0, tokens = 0;
-  double seconds = 0;        // of all steps so far, without evaluations and saving
-  double loss = 0;           // nats a token
-  double bits_per_byte = 0;  // of held-out text
+  double seconds = 0;                   // of all steps so far, without evaluations and saving
+  double loss = 0;                      // nats a token
+  std::optional<double> bits_per_byte;  // of held-out text
 };
 
 struct HeldOutSet {
   std::string name;
-  std::vector<Measurement> list;
+  std::vector<Measurement> list;  // of every evaluation whose loss is finite
+  bool diverged = false;          // the last one is not
 };
 
 struct RunRecord {
@@ -32,15 +34,18 @@ struct RunRecord {
 
   /// The losses of the headline set; none where nothing was evaluated yet.
   const std::vector<Measurement>& headline() const;
+  /// Whether the last loss of the headline set is not finite.
+  bool diverged() const { return !held_out.empty() && held_out.front().diverged; }
 };
 
-/// Nothing where there is no such file. Throws Error naming the line that is none of a metrics.jsonl; one that is still
-/// being written does not count.
-RunRecord read_run_record(const fs::path& metrics);
+/// `headline` is the name of the set that comes first, evaluated or not. Nothing else where there is no such file.
+/// Throws Error naming the line that is none of a metrics.jsonl; one that is still being written does not count.
+RunRecord read_run_record(const fs::path& metrics, const std::string& headline);
 
 enum class Axis { kTokens, kSeconds };
 /// Losses against what they took.
 Curve losses(const std::vector<Measurement>& list, Axis axis);
+/// Where they are known.
 Curve bits_per_byte(const std::vector<Measurement>& list, Axis axis);
 
 }  // namespace megalodon::report

@@ -7,7 +7,7 @@ namespace {
 
 class Record : public FolderTest {
  protected:
-  RunRecord read(const std::string& text) const { return read_run_record(put("metrics.jsonl", text)); }
+  RunRecord read(const std::string& text) const { return read_run_record(put("metrics.jsonl", text), "valid"); }
 };
 
 constexpr const char* kRun =
@@ -34,7 +34,9 @@ TEST_F(Record, SecondsAreThoseOfTrainingAndEvaluationsBelongToTheStepBeforeThem)
 
   ASSERT_EQ(run.held_out.size(), 2U);
   EXPECT_EQ(run.held_out[0].name, "valid");
+  EXPECT_FALSE(run.diverged());
   EXPECT_EQ(run.held_out[1].list.size(), 1U);
+  EXPECT_TRUE(run.held_out[1].diverged);
   const auto& headline = run.headline();
   ASSERT_EQ(headline.size(), 2U);
   EXPECT_EQ(headline[0].step, 2);
@@ -42,6 +44,24 @@ TEST_F(Record, SecondsAreThoseOfTrainingAndEvaluationsBelongToTheStepBeforeThem)
   EXPECT_DOUBLE_EQ(headline[0].seconds, 3);
   EXPECT_EQ(headline[1].loss, 4.75);
   EXPECT_EQ(headline[1].bits_per_byte, 6.5);
+}
+
+constexpr const char* kStep = R"({"step":1,"loss":5.5,"grad_norm":1,"tokens":100,"step_s":2.0})";
+
+TEST_F(Record, TheHeadlineSetStaysFirstWhereItsLossIsNoNumber) {
+  const RunRecord run = read(fmt::format("{}\n{}\n", kStep, R"({"step":1,"eval_loss/valid":null,"eval_loss/test":5})"));
+  ASSERT_EQ(run.held_out.size(), 2U);
+  EXPECT_EQ(run.held_out[0].name, "valid");
+  EXPECT_TRUE(run.headline().empty());
+  EXPECT_TRUE(run.diverged());
+  EXPECT_EQ(run.held_out[1].list.size(), 1U);
+}
+
+TEST_F(Record, BitsPerByteThatAreNotThereAreUnknown) {
+  const auto headline = read(fmt::format("{}\n{}\n", kStep, R"({"step":1,"eval_loss/valid":5})")).headline();
+  EXPECT_FALSE(headline.at(0).bits_per_byte);
+  EXPECT_TRUE(bits_per_byte(headline, Axis::kTokens).empty());
+  EXPECT_EQ(losses(headline, Axis::kTokens).size(), 1U);
 }
 
 TEST_F(Record, CurvesHaveTokensOrSeconds) {
@@ -53,8 +73,10 @@ TEST_F(Record, CurvesHaveTokensOrSeconds) {
 }
 
 TEST_F(Record, NoFileAndALineThatIsBeingWrittenAreNothing) {
-  EXPECT_EQ(read_run_record(folder_ / "absent").steps, 0);
-  EXPECT_TRUE(read_run_record(folder_ / "absent").headline().empty());
+  const RunRecord absent = read_run_record(folder_ / "absent", "valid");
+  EXPECT_EQ(absent.steps, 0);
+  EXPECT_TRUE(absent.headline().empty());
+  EXPECT_FALSE(absent.diverged());
   EXPECT_EQ(read(std::string(kRun) + R"({"step":4,"loss":4)").steps, 3);
 }
 
