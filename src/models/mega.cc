@@ -11,8 +11,7 @@
 // Attention is that of ops::relative_attention inside chunks of C steps (Mega-chunk), or full.
 //
 // Departures from the published code: a stream with a truncated average gives what one pass gives (there, streams do
-// not truncate); any split of a sequence into calls is allowed; documents may follow one another in a row; with rotary
-// positions, a softmax over padding alone is 0 (there, it ignores the padding), which only steps of padding see.
+// not truncate); any split of a sequence into calls is allowed; documents may follow one another in a row.
 //
 // Shapes: B batch · L time · D model · N EMA order · Z shared query/key · E value · C chunk · F ffn.
 #include "models/mega.h"
@@ -234,6 +233,15 @@ void init_linear_layers(const std::vector<nn::Linear*>& layers, uint64_t key) {
     nn::init_linear(layer->weight, "bert", derive_key(key, stream++));
     layer->bias.zero_();
   }
+}
+
+/// Keys of a chunk that is all padding are seen after all, as the published code has it: what becomes of padding shows
+/// in batch norms.
+Tensor masked_padding(const Tensor& padding_BL, int64_t chunk_size) {
+  if (!padding_BL.defined()) return padding_BL;
+  const int64_t B = padding_BL.size(0), L = padding_BL.size(1), C = chunk_size > 0 ? std::min(chunk_size, L) : L;
+  const Tensor chunks_BNC = torch::constant_pad_nd(padding_BL, {0, (C - L % C) % C}, 1).reshape({B, -1, C});
+  return chunks_BNC.logical_and(chunks_BNC.all(-1, /*keepdim=*/true).logical_not()).view({B, -1}).narrow(1, 0, L);
 }
 
 /// y = x + σ(u) ⊙ (h − x)
@@ -478,7 +486,7 @@ Tensor GatedAttention::attend(const Tensor& z_BLZ, const Tensor& v_BLE, const Mo
   const uint64_t key = derive_key(dropout_key, kOnMegaWeights);
   if (tiled) {
     ops::AttentionOptions options;
-    options.causal = !config_.bidirectional, options.padding_BJ = input.padding_BL;
+    options.causal = !config_.bidirectional, options.padding_BJ = masked_padding(input.padding_BL, config_.chunk_size);
     options.chunk_size = config_.chunk_size, options.starts_BL = input.starts_BL, options.precision = precision_;
     options.prior_k_BTGK = before.k_BTHK, options.prior_v_BTGV = before.v_BTHV, options.position_B = position_B;
     options.dropout = dropout, options.dropout_key = key;

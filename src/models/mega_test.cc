@@ -82,6 +82,39 @@ TEST(Mega, BothWaysOfAttendingAreOneFunction) {
       }
 }
 
+/// A table with the rotary bias in it takes the composition; padding fills chunks in part and whole.
+TEST(Mega, EncodersAttendAlikeOnKernelAndComposition) {
+  torch::NoGradGuard no_grad;
+  MegaLayerConfig config;
+  config.model_dim = 16, config.z_dim = 8, config.value_dim = 24, config.ema_ndim = 2, config.bidirectional = true;
+  const Tensor x = torch::randn({2, 24, 16});
+  Tensor padding = torch::zeros({2, 24}, torch::kBool);
+  padding[0].slice(0, 13) = true, padding[1].slice(0, 0, 6) = true;
+  for (const int64_t chunk : {0, 8}) {
+    config.chunk_size = chunk, config.max_positions = 24, config.position = "rotary";
+    GatedAttention rotary(config);
+    rotary.init_weights(1);
+    RelativeBias bias("rotary", 0, 8);
+    config.position = "simple";
+    GatedAttention simple(config);
+    for (auto& item : rotary.named_parameters()) {
+      item.value().add_(torch::randn_like(item.value()), 0.3);
+      if (item.key().rfind("rel_pos_bias.", 0) == 0)
+        bias.named_parameters()[item.key().substr(13)].copy_(item.value());
+      else
+        simple.named_parameters()[item.key()].copy_(item.value());
+    }
+    const int64_t reach = chunk > 0 ? chunk : 24;
+    const Tensor table = bias.table(reach);
+    simple.named_parameters()["rel_pos_bias.rel_pos_bias"].copy_(
+        table.narrow(0, table.size(0) / 2 - (reach - 1), 2 * reach - 1));
+    NoCarry whole;
+    EXPECT_TRUE(close(rotary.forward(x, {{}, {}, padding}, whole, 0, 0),
+                      simple.forward(x, {{}, {}, padding}, whole, 0, 0), 1e-5))
+        << chunk;
+  }
+}
+
 /// Steps that are none, in front of a sequence: averages begin at 0 behind them, keys are not seen, and biases go by
 /// distance.
 TEST(Mega, PaddingInFrontOfASequenceIsAsIfItWereNotThere) {
