@@ -180,6 +180,21 @@ class Program(ProgramTest):
         for key, value in json.loads((source / "config.json").read_text()).items():
             if key in config and not key.endswith("token_id"):
                 self.assertEqual(config[key], value, key)
+        # Its norms have 32 bits, but for which its type is that of its matrices.
+        self.assertEqual(json.loads(self.run_program("inspect", "ours", "--json").stdout)["matrices"], "BF16")
+        shutil.copytree(self.path / "ours", self.path / "mixed")
+        file = self.path / "mixed" / "model.safetensors"
+        data = bytearray(file.read_bytes())
+        begin = 8 + int.from_bytes(data[:8], "little")
+        header = json.loads(data[8:begin])
+        header["layers.0.attention.wo.weight"]["dtype"] = "F16"
+        header = json.dumps(header).encode().ljust(begin - 8)
+        file.write_bytes(len(header).to_bytes(8, "little") + header + data[begin:])
+        self.assertEqual(json.loads(self.run_program("inspect", "mixed", "--json").stdout)["matrices"], "mixed")
+        file.write_bytes(struct.pack("<Q", 2) + b"{}")
+        message = self.run_program("inspect", "mixed", code=1).stderr.decode()
+        self.assertIn("[mixed]", message)
+        self.assertIn("missing embed.weight [48, 32]", message)
         shutil.copytree(source, self.path / "copy", copy_function=shutil.copyfile)
         logits = self.path / "copy" / "logits.safetensors"
         data = bytearray(logits.read_bytes())

@@ -6,7 +6,7 @@
 
 #include "apps/commands.h"
 #include "base/check.h"
-#include "models/weights.h"
+#include "models/fixed_model.h"
 #include "train/checkpoint.h"
 #include "train/run_config.h"
 
@@ -30,9 +30,7 @@ Target read_folder(const fs::path& folder) {
   Target target{std::move(config.model)};
   if (fs::exists(folder / "trainer.json")) target.stored["step"] = read_trainer_state(folder).step;
   target.stored["tokenizer"] = config.tokenizer;
-  target.stored["matrices"] = config.matrices
-                                  ? std::string(ops::name_of(*config.matrices))
-                                  : io::dtype_name(io::read_tensors(folder, "model").tensors().front().dtype);
+  target.stored["matrices"] = type_of_matrices(folder);
   return target;
 }
 

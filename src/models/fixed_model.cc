@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/check.h"
+#include "io/bytes.h"
 
 namespace megalodon {
 
@@ -137,6 +138,10 @@ void place_others(Model& model, const FilePtr& file) {
     Tensor(parameter).set_data(in_place(file, *file->find(name)).to(torch::kFloat32));
 }
 
+void check_weights_of(const fs::path& folder, const Model& model, const io::TensorFile& file) {
+  io::with_context(fmt::format("[{}]", folder.string()), [&] { check_weights(model, file); });
+}
+
 void check_type(const fs::path& folder, std::optional<FixedType> stored, std::optional<FixedType> type) {
   if (stored && type && *stored != *type)
     fail_usage(
@@ -159,7 +164,7 @@ LoadedModel load(const fs::path& folder, std::optional<FixedType> type) {
   if (config.matrices)
     check_stored(model, *config.matrices, *file);
   else
-    check_weights(model, *file);
+    check_weights_of(folder, model, *file);
   // Where matrices are copies, a mapping of their own takes what was read for them out of memory with it.
   fix_matrices(model, config.matrices ? file : read_model_file(folder), config.matrices,
                config.matrices.value_or(type.value_or(FixedType::kFloat32)));
@@ -172,6 +177,17 @@ LoadedModel load(const fs::path& folder, std::optional<FixedType> type) {
 
 LoadedModel load_fixed_model(const fs::path& path, std::optional<FixedType> type) {
   return with_model_folder(path, [&](const fs::path& folder) { return load(folder, type); });
+}
+
+std::string type_of_matrices(const fs::path& folder) {
+  const FolderConfig config = load_config(folder);
+  if (config.matrices) return ops::name_of(*config.matrices);
+  const auto model = config.model->build();
+  const FilePtr file = read_model_file(folder);
+  check_weights_of(folder, *model, *file);
+  std::set<std::string> types;
+  for (const Matrix& matrix : matrices_of(*model)) types.insert(io::dtype_name(file->find(matrix.weight)->dtype));
+  return types.size() == 1 ? *types.begin() : "mixed";
 }
 
 FolderParts fixed_model_parts(Model& model, const nlohmann::ordered_json& tokenizer) {

@@ -26,6 +26,10 @@ namespace megalodon {
 /// these, of another type.
 LoadedModel load_fixed_model(const fs::path& folder, std::optional<ops::FixedType> type = {});
 
+/// What the folder has the weights of linear layers in: "q8" where it is one of these, otherwise what safetensors calls
+/// their type, "F32", or "mixed" where they differ. Throws Error as check_weights() does.
+std::string type_of_matrices(const fs::path& folder);
+
 /// What such a folder consists of. The model's matrices are fixed, all in one type, which is not float32.
 FolderParts fixed_model_parts(Model& model, const nlohmann::ordered_json& tokenizer);
 
