@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include <array>
 #include <cmath>
 
 #include "apps/commands.h"
@@ -40,8 +41,11 @@ void print_report(const ConvertArguments& arguments, const Conversion& done) {
 /// Of --tokenizer, or of a folder of ours.
 std::optional<TokenizerParts> tokenizer_parts(const ConvertArguments& arguments) {
   const auto parts_of = [](const data::Tokenizer& tokenizer) {
+    TokenizerParts parts{tokenizer.describe()};
     const data::SpecialTokens special = tokenizer.special_tokens();
-    TokenizerParts parts{tokenizer.describe(), {}, special.bos, special.eos, special.pad};
+    const std::array ids = {special.bos, special.eos, special.pad};  // in the order of kSpecialTokens
+    for (size_t i = 0; i < ids.size(); ++i)
+      if (ids[i]) parts.description[kSpecialTokens[i]] = *ids[i];
     for (auto& [name, text] : tokenizer.files()) parts.files.push_back({name, text});
     return parts;
   };

@@ -84,8 +84,10 @@ std::map<std::string, TransformerConfig> hub_models() {
   models["yarn"].layer.rope = {.kind = "yarn", .factor = 4, .original_length = 16, .beta_fast = 24, .beta_slow = 2};
   TransformerConfig mpt = tiny_transformer("alibi");
   mpt.layer.norm = "layer", mpt.layer.activation = "gelu", mpt.layer.ffn_hidden_dim = 64, mpt.share_emb = true;
-  mpt.layer.alibi_max = 4, mpt.layer.clip_qkv = 2, mpt.layer.softmax_scale = 0.7;
+  mpt.layer.softmax_scale = 0.7;
   models["mpt"] = mpt;
+  models["mpt-slopes"] = mpt, models["mpt-slopes"].layer.alibi_max = 4;
+  models["mpt-clip"] = mpt, models["mpt-clip"].layer.clip_qkv = 2;
   models["mpt-kv1"] = mpt, models["mpt-kv1"].layer.num_kv_heads = 1, models["mpt-kv1"].layer.qk_norm = true;
   models["mpt-kv2"] = mpt, models["mpt-kv2"].layer.num_kv_heads = 2, models["mpt-kv2"].share_emb = false;
   models["mpt-kv2"].logit_scale = 0.5, models["mpt-kv2"].layer.norm = "rms";
@@ -117,7 +119,7 @@ TEST_F(Convert, ModelsComeBackFromHuggingFaceAndFoldersAreTheSameAgain) {
     EXPECT_EQ(bytes_of(at("again")), bytes_of(at("hub")));
     EXPECT_EQ(bytes_of(at("again"), "config.json"), bytes_of(at("hub"), "config.json"));
     const Json tree = Json::parse(bytes_of(at("hub"), "config.json"));
-    // transformers' own MPT has no switches; its original has, which is a class of another name.
+    // transformers' own MPT has no switches and ignores two numbers; its original, a class of another name, does not.
     EXPECT_EQ(tree["architectures"][0], config.layer.position == "rotary" ? "LlamaForCausalLM"
                                         : name == "mpt-own"               ? "MptForCausalLM"
                                                                           : "MPTForCausalLM");
@@ -166,16 +168,16 @@ TEST_F(Convert, ATokenizerGoesAlong) {
   save(*noisy_model(hub_models()["llama"]), "ours");
   ConvertOptions options;
   options.tokenizer = {.description = {{"type", "sentencepiece"}, {"vocabulary", 19}},
-                       .files = {{"tokenizer.model", "content"}},
-                       .bos = 1,
-                       .eos = 2};
+                       .files = {{"tokenizer.model", "content"}}};
+  options.tokenizer->description["bos_token_id"] = 1, options.tokenizer->description["eos_token_id"] = 2;
   convert(at("ours"), at("hub"), options);
   EXPECT_EQ(bytes_of(at("hub"), "tokenizer.model"), "content");
   const Json tree = Json::parse(bytes_of(at("hub"), "config.json"));
   EXPECT_EQ(tree["bos_token_id"], 1);
   EXPECT_EQ(tree["eos_token_id"], 2);
   convert(at("hub"), at("back"), options);
-  EXPECT_EQ(load_config(at("back")).tokenizer, options.tokenizer->description);
+  const nlohmann::json found = load_config(at("back")).tokenizer, given = options.tokenizer->description;
+  EXPECT_EQ(found, given);  // in any order
   EXPECT_EQ(bytes_of(at("back"), "tokenizer.model"), "content");
 
   save(*noisy_model(tiny_config()), "ours");
@@ -183,6 +185,37 @@ TEST_F(Convert, ATokenizerGoesAlong) {
   convert(at("ours"), at("jax"), options);
   expect_contains(io::read_safetensors(at("jax") / "model.safetensors").metadata().at("config_json"),
                   {R"("bos_token_id":1,)", R"("eos_token_id":2,)", R"("pad_token_id":null,)"});
+}
+
+/// Of a folder whose tokenizer stays behind.
+TEST_F(Convert, SpecialTokensComeBack) {
+  save(*noisy_model(hub_models()["llama"]), "ours");
+  convert(at("ours"), at("hub"));
+  const Json plain = Json::parse(bytes_of(at("hub"), "config.json"));
+  for (const char* key : kSpecialTokens) EXPECT_TRUE(plain.at(key).is_null()) << key;
+  Json tree = plain;
+  const auto there_and_back = [&] {
+    write_file_atomically(at("hub") / "config.json", tree.dump());
+    convert(at("hub"), at("back"));
+    convert(at("back"), at("again"));
+    return Json::parse(bytes_of(at("again"), "config.json"));
+  };
+  EXPECT_EQ(there_and_back(), tree);
+  tree["bos_token_id"] = 3, tree["eos_token_id"] = {2, 7}, tree["pad_token_id"] = 0;
+  EXPECT_EQ(there_and_back(), tree);
+  // One that is given knows better, of the tokens that it has.
+  ConvertOptions options;
+  options.tokenizer = {.description = {{"type", "sentencepiece"}, {"eos_token_id", 5}}};
+  convert(at("hub"), at("back"), options);
+  convert(at("back"), at("again"));
+  tree["eos_token_id"] = 5;
+  EXPECT_EQ(Json::parse(bytes_of(at("again"), "config.json")), tree);
+  // transformers' Llama has these without being told.
+  for (const char* key : kSpecialTokens) tree.erase(key);
+  const Json untold = there_and_back();
+  EXPECT_EQ(untold["bos_token_id"], 1);
+  EXPECT_EQ(untold["eos_token_id"], 2);
+  EXPECT_TRUE(untold["pad_token_id"].is_null());
 }
 
 TEST_F(Convert, WhatHuggingFaceCannotSayIsRefusedByName) {
@@ -227,6 +260,7 @@ TEST_F(Convert, DamagedHuggingFaceFoldersAreRefused) {
   };
   const std::string norm = "model.layers.1.input_layernorm.weight", wq = "model.layers.0.self_attn.q_proj.weight";
   const std::string several = refusal_of([&](Tensors& t) { t.erase(norm), t["new"] = torch::zeros({3}), t.erase(wq); });
+  expect_contains(several, {"[" + at("hub").string() + "]"});
   for (const char* part : {"missing model.layers.1.input_layernorm.weight [16]", "surplus new [3]",
                            "missing model.layers.0.self_attn.q_proj.weight [16, 16]"})
     expect_contains(several, {part});
@@ -256,6 +290,7 @@ TEST_F(Convert, DamagedHuggingFaceFoldersAreRefused) {
   expect_contains(with_config("num_hidden_layers", 1), {"surplus model.layers.1."});
   expect_contains(with_config("hidden_size", uint64_t{1} << 63), {"hidden_size"});
   expect_contains(with_config("attention_bias", true), {"attention_bias"});
+  expect_contains(with_config("num_attention_heads", 3), {(at("hub") / "config.json").string() + "] hidden_size: 16"});
 
   const std::string file = bytes_of(at("hub"));
   write_file_atomically(at("hub") / "config.json", config);
@@ -520,6 +555,18 @@ TEST_F(Convert, TheJaxPortIsReadAndWrittenAsItWritesItself) {
     convert(at("ours"), at("written"), options);
     EXPECT_EQ(io::read_safetensors(at("written") / "model.safetensors").metadata(), jax_metadata(tensors, tied));
     EXPECT_EQ(bytes_of(at("written")), bytes_of(at("jax")));
+
+    auto with_tokens = jax_metadata(tensors, tied);
+    std::string& told = with_tokens["config_json"];
+    for (const auto& [key, token] : {std::pair("bos", "3"), {"eos", "7"}, {"pad", "0"}}) {
+      const std::string untold = fmt::format("\"{}_token_id\":null", key);
+      told.replace(told.find(untold), untold.size(), fmt::format("\"{}_token_id\":{}", key, token));
+    }
+    with_tokens["config_fingerprint"] = sha256_hex(told);
+    write("jax", tensors, with_tokens);
+    convert(at("jax"), at("back"));
+    convert(at("back"), at("written"), options);
+    EXPECT_EQ(io::read_safetensors(at("written") / "model.safetensors").metadata(), with_tokens);
   }
 }
 

@@ -5,8 +5,12 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <regex>
 
 #include "base/check.h"
+#include "base/config_walk.h"
+#include "io/bytes.h"
+#include "models/config_checks.h"
 
 namespace megalodon {
 
@@ -23,17 +27,28 @@ struct FixedSwitch {
   bool written = true;  // older code does not know those that are not
 };
 
-const std::vector<FixedSwitch>& fixed_switches(PublishedNames names) {
-  static const std::vector<FixedSwitch> kLlama = {
-      {"/hidden_act", "silu"}, {"/attention_bias", false}, {"/mlp_bias", false}};
-  static const std::vector<FixedSwitch> kMpt = {{"/attn_config/prefix_lm", false},
-                                                {"/attn_config/attn_uses_sequence_id", false},
-                                                {"/attn_config/rope", false, false},
-                                                {"/attn_config/sliding_window_size", -1, false},
-                                                {"/ffn_config/ffn_type", "mptmlp", false},
-                                                {"/ffn_config/ffn_act_fn", nullptr, false},
-                                                {"/ffn_config/ffn_hidden_size", nullptr, false}};
+using FixedSwitches = std::vector<FixedSwitch>;
+
+const FixedSwitches& fixed_switches(PublishedNames names) {
+  static const FixedSwitches kLlama = {{"/hidden_act", "silu"}, {"/attention_bias", false}, {"/mlp_bias", false}};
+  static const FixedSwitches kMpt = {{"/attn_config/prefix_lm", false},
+                                     {"/attn_config/attn_uses_sequence_id", false},
+                                     {"/attn_config/rope", false, false},
+                                     {"/attn_config/sliding_window_size", -1, false},
+                                     {"/ffn_config/ffn_type", "mptmlp", false},
+                                     {"/ffn_config/ffn_act_fn", Json{{"name", "gelu"}, {"approximate", "none"}}, false},
+                                     {"/ffn_config/ffn_hidden_size", nullptr, false}};
   return names == PublishedNames::kHubLlama ? kLlama : kMpt;
+}
+
+/// Of rope_scaling.
+const FixedSwitches& rope_switches() {
+  static const FixedSwitches kRope = {{"/attention_factor", nullptr},
+                                      {"/mscale", nullptr},
+                                      {"/mscale_all_dim", nullptr},
+                                      {"/truncate", true},
+                                      {"/partial_rotary_factor", 1}};
+  return kRope;
 }
 
 /// What is under the key; null where there is nothing.
@@ -42,10 +57,11 @@ Json value_at(const Json& tree, const char* pointer) {
   return tree.contains(at) ? tree.at(at) : Json();
 }
 
-void check_fixed_switches(const Json& tree, PublishedNames names, const std::string& source) {
-  for (const FixedSwitch& fixed : fixed_switches(names)) {
+void check_fixed_switches(const Json& tree, const FixedSwitches& switches, const std::string& source) {
+  const auto is_same = [](const nlohmann::json& a, const nlohmann::json& b) { return a == b; };  // in any order of keys
+  for (const FixedSwitch& fixed : switches) {
     const Json found = value_at(tree, fixed.key);
-    check(found.is_null() || found == fixed.position, "[{}] {} = {} is not supported, only {}", source,
+    check(found.is_null() || is_same(found, fixed.position), "[{}] {} = {} is not supported, only {}", source,
           std::string_view(fixed.key).substr(1), found.dump(), fixed.position.dump());
   }
 }
@@ -53,6 +69,7 @@ void check_fixed_switches(const Json& tree, PublishedNames names, const std::str
 /// A Llama's config.json: names of fields, once for reading and writing.
 struct LlamaFields {
   TransformerConfig config;
+  std::string rope_type = "default";
 
   LlamaFields() { config.layer.norm_eps = 1e-6; }
   void visit(config::Visitor& v) {
@@ -68,21 +85,18 @@ struct LlamaFields {
     v.field("attention_dropout", config.layer.attention_dropout, "");
     v.field("tie_word_embeddings", config.share_emb, "");
   }
-};
-
-/// The same of rope_scaling, of which only some kinds have all fields.
-struct RopeFields {
-  std::string type = "default";
-  double theta = 0, factor = 1, beta_fast = 32, beta_slow = 1;
-  int64_t original_length = 0;
-
-  void visit(config::Visitor& v) {
-    v.field("rope_type", type, "");
-    v.field("rope_theta", theta, "");
-    v.field("factor", factor, "");
-    v.field("original_max_position_embeddings", original_length, "");
-    v.field("beta_fast", beta_fast, "");
-    v.field("beta_slow", beta_slow, "");
+  /// Those of rope_scaling, of which only some kinds have all.
+  void visit_rope(config::Visitor& v) {
+    nn::RopeScaling& rope = config.layer.rope;
+    v.field("rope_type", rope_type, "");
+    v.field("rope_theta", config.layer.rope_base, "");
+    v.field("factor", rope.factor, "");
+    v.field("original_max_position_embeddings", rope.original_length, "");
+    v.field("beta_fast", rope.beta_fast, "");
+    v.field("beta_slow", rope.beta_slow, "");
+  }
+  Json write_rope() {
+    return config::write(config::Visit([this](config::Visitor& v) { visit_rope(v); }));
   }
 };
 
@@ -132,41 +146,89 @@ const std::map<std::string, std::string>& rope_kinds() {
   return kKinds;
 }
 
-void read_rope_scaling(const Json& tree, TransformerConfig& config, const std::string& source) {
-  const char* key = tree.contains("rope_parameters") ? "rope_parameters" : "rope_scaling";  // the newer, the older
-  Json scaling = tree.value(key, Json());
-  if (scaling.is_null() || scaling.empty()) return;
-  check(scaling.is_object(), "[{}] {}: expected an object, found {}", source, key, scaling.dump());
-  for (const char* other : {"attention_factor", "mscale", "mscale_all_dim", "truncate", "partial_rotary_factor"})
-    check(scaling.value(other, Json()).is_null(), "[{}] {} = {} is not supported", source, other,
-          scaling.value(other, Json()).dump());
+void read_rope_scaling(Json scaling, LlamaFields& fields, const std::string& source) {
+  check(scaling.is_object(), "[{}] expected an object, found {}", source, scaling.dump());
+  check_fixed_switches(scaling, rope_switches(), source);
   const bool is_older = !scaling.contains("rope_type");
   if (is_older && scaling.contains("type")) scaling["rope_type"] = scaling["type"];
-  require_keys(scaling, {"rope_type"}, fmt::format("{}: {}", source, key));
-  RopeFields fields;
-  fields.theta = config.layer.rope_base, fields.original_length = config.max_positions;
-  read_known_fields([&](config::Visitor& v) { fields.visit(v); }, scaling, fmt::format("{}: {}", source, key));
-  config.layer.rope_base = fields.theta;
-  const auto kind = rope_kinds().find(fields.type);
-  check(kind != rope_kinds().end(), "[{}] rope_scaling {} is not supported, only linear, dynamic and yarn", source,
-        fields.type);
-  if (kind->second == "none") return;
-  require_keys(scaling, {"factor"}, fmt::format("{}: {}", source, key));
-  config.layer.rope = {kind->second, fields.factor, fields.original_length, fields.beta_fast, fields.beta_slow};
-  if (fields.type == "yarn" && is_older)  // whose code has 10,000 in it
-    check(config.layer.rope_base == 10000, "[{}] rope_theta {} beside a yarn of type is not supported, only 10000",
-          source, config.layer.rope_base);
+  require_keys(scaling, {"rope_type"}, source);
+  TransformerLayerConfig& layer = fields.config.layer;
+  layer.rope.original_length = fields.config.max_positions;
+  read_known_fields([&](config::Visitor& v) { fields.visit_rope(v); }, scaling, source);
+  const auto kind = rope_kinds().find(fields.rope_type);
+  check(kind != rope_kinds().end(), "[{}] rope_type {} is not supported, only linear, dynamic and yarn", source,
+        fields.rope_type);
+  layer.rope.kind = kind->second;
+  if (layer.rope.kind == "none")
+    layer.rope = {};
+  else
+    require_keys(scaling, {"factor"}, source);
+  if (layer.rope.kind == "yarn" && is_older)  // whose code has 10,000 in it
+    check(layer.rope_base == 10000, "[{}] rope_theta {} beside a yarn of type is not supported, only 10000", source,
+          layer.rope_base);
+}
+
+/// Under the newer name, the older, or both if they say the same. Either may be there and say nothing.
+void read_rope(const Json& tree, LlamaFields& fields, const std::string& source) {
+  const Json newer = tree.value("rope_parameters", Json()), older = tree.value("rope_scaling", Json());
+  LlamaFields as_older = fields;
+  if (!newer.empty()) read_rope_scaling(newer, fields, source + ": rope_parameters");
+  if (older.empty()) return;
+  as_older.config.layer.rope_base = fields.config.layer.rope_base;  // which it need not repeat
+  read_rope_scaling(older, as_older, source + ": rope_scaling");
+  check(newer.empty() || as_older.write_rope() == fields.write_rope(),
+        "[{}] rope_parameters and rope_scaling: expected the same of both, found {} and {}", source, newer.dump(),
+        older.dump());
+  fields = as_older;
 }
 
 /// Null for the kinds that are not there.
-Json write_rope_scaling(const nn::RopeScaling& rope) {
+Json write_rope_scaling(LlamaFields fields) {
+  const nn::RopeScaling& rope = fields.config.layer.rope;
   if (rope.kind == "linear") return {{"rope_type", "linear"}, {"factor", rope.factor}};
   if (rope.kind == "dynamic_ntk") return {{"rope_type", "dynamic"}, {"factor", rope.factor}};
   if (rope.kind != "yarn") return nullptr;
-  RopeFields fields{"yarn", 0, rope.factor, rope.beta_fast, rope.beta_slow, rope.original_length};
-  Json scaling = config::write(fields);
+  fields.rope_type = "yarn";
+  Json scaling = fields.write_rope();
   scaling.erase("rope_theta");
   return scaling;
+}
+
+/// Names of the visited fields by where these are in memory, which is the same for ours and theirs.
+class NamesOfFields final : public config::Walk {
+ public:
+  explicit NamesOfFields(const config::Visit& visit) { visit(*this); }
+  const std::map<const void*, std::string>& names() const { return names_; }
+
+  void field(const char* name, bool& value, const char*) override { add(name, &value); }
+  void field(const char* name, int64_t& value, const char*) override { add(name, &value); }
+  void field(const char* name, double& value, const char*) override { add(name, &value); }
+  void field(const char* name, std::string& value, const char*) override { add(name, &value); }
+  void field(const char* name, std::vector<std::string>& value, const char*) override { add(name, &value); }
+  void begin_section(const char* name, const char*) override { enter(name); }
+  void end_section() override { leave(); }
+
+ private:
+  /// Of two names the first one.
+  void add(const char* name, const void* field) { names_.emplace(field, dotted(name)); }
+
+  std::map<const void*, std::string> names_;
+};
+
+/// Checks the configuration whose fields `visit` gives their names: "[model.num_heads] expected …" becomes
+/// "[config.json] n_heads: expected …".
+void validate(TransformerConfig& config, const config::Visit& visit, const std::string& source) {
+  try {
+    config.validate();
+  } catch (const UsageError& error) {
+    std::string message = std::regex_replace(error.what(), std::regex(R"(^\[model\.(\w+)\])"), "$1:");
+    const NamesOfFields ours(config::Visit([&](config::Visitor& v) { config.visit(v); }));
+    const NamesOfFields theirs(visit);
+    for (const auto& [field, name] : ours.names())
+      if (const auto there = theirs.names().find(field); there != theirs.names().end())
+        message = std::regex_replace(message, std::regex(fmt::format(R"(\b{}\b)", name)), there->second);
+    fail("[{}] {}", source, message);
+  }
 }
 
 TransformerConfig llama_from_hub(const Json& tree, const std::string& source) {
@@ -174,7 +236,14 @@ TransformerConfig llama_from_hub(const Json& tree, const std::string& source) {
                source);
   LlamaFields fields;
   read_known_fields([&](config::Visitor& v) { fields.visit(v); }, tree, source);
-  read_rope_scaling(tree, fields.config, source);
+  read_rope(tree, fields, source);
+  const auto names = [&](config::Visitor& v) {
+    fields.visit(v);
+    v.begin_section("rope_scaling", "");
+    fields.visit_rope(v);
+    v.end_section();
+  };
+  validate(fields.config, names, source);
   return fields.config;
 }
 
@@ -189,11 +258,9 @@ Json llama_to_hub(const TransformerConfig& config) {
   if (rope.kind == "yarn" && stretched < 1e9) fields.config.max_positions = std::llround(stretched);
   Json tree = {{"architectures", {"LlamaForCausalLM"}}, {"model_type", "llama"}};
   tree.update(config::write(fields));
-  tree["rope_scaling"] = write_rope_scaling(rope);
+  tree["rope_scaling"] = write_rope_scaling(fields);
   return tree;
 }
-
-constexpr int64_t kMostExpansion = 1024;  // keeps its product with the width, 2^31 at most, within 63 bits
 
 double read_logit_scale(const Json& scale, int64_t model_dim, const std::string& source) {
   if (scale.is_null()) return 1;
@@ -214,9 +281,10 @@ TransformerConfig mpt_from_hub(const Json& tree, const std::string& source) {
   check(attention == "multihead_attention" || attention == "multiquery_attention" ||
             attention == "grouped_query_attention",
         "[{}] attn_type {} is not supported", source, attention);
-  check(fields.expansion_ratio >= 1 && fields.expansion_ratio <= kMostExpansion && layer.model_dim >= 1 &&
-            layer.model_dim <= int64_t{1} << 31,
-        "[{}] expansion_ratio {} and d_model {} are out of range", source, fields.expansion_ratio, layer.model_dim);
+  check(layer.model_dim >= 1 && layer.model_dim <= kLargestSize && fields.expansion_ratio >= 1 &&
+            fields.expansion_ratio <= kLargestSize / layer.model_dim,
+        "[{}] expansion_ratio {} and d_model {}: expected at least 1, and at most {} of their product", source,
+        fields.expansion_ratio, layer.model_dim, kLargestSize);
   layer.ffn_hidden_dim = fields.expansion_ratio * layer.model_dim;
   const std::string& norm = fields.norm_type;
   check(norm.ends_with("layernorm") || norm.ends_with("rmsnorm"), "[{}] norm_type {} is not supported", source, norm);
@@ -224,6 +292,8 @@ TransformerConfig mpt_from_hub(const Json& tree, const std::string& source) {
   layer.bias = !fields.no_bias;
   layer.position = fields.alibi ? "alibi" : fields.learned_positions ? "learned" : "none";
   config.logit_scale = read_logit_scale(tree.value("logit_scale", Json()), layer.model_dim, source);
+  const auto names = [&](config::Visitor& v) { fields.visit(v); };
+  validate(config, names, source);
   return config;
 }
 
@@ -236,14 +306,14 @@ Json mpt_to_hub(const TransformerConfig& config) {
   fields.attention_type = is_multi_head           ? "multihead_attention"
                           : layer.kv_heads() == 1 ? "multiquery_attention"
                                                   : "grouped_query_attention";
-  fields.expansion_ratio = std::clamp<int64_t>(layer.ffn_hidden_dim / layer.model_dim, 1, kMostExpansion);
+  fields.expansion_ratio = std::max<int64_t>(layer.ffn_hidden_dim / layer.model_dim, 1);
   fields.norm_type = layer.norm == "rms" ? "rmsnorm" : "layernorm";
   fields.no_bias = !layer.bias;
   fields.alibi = layer.position == "alibi", fields.learned_positions = layer.position == "learned";
-  // What transformers' own class can run; more of it can the original's, which its folders come with.
-  const bool is_own = fields.alibi && fields.no_bias && is_multi_head && layer.norm == "layer" && !layer.qk_norm &&
-                      layer.alibi_max == 8 && layer.clip_qkv == 0 && fields.expansion_ratio == 4 &&
-                      config.logit_scale == 1;
+  // What transformers' own class can run, which takes slopes to 2^-8 and no bounds whatever the file says; more of it
+  // can the original's, which its folders come with.
+  const bool is_own = fields.alibi && layer.alibi_max == 8 && layer.clip_qkv == 0 && fields.no_bias && is_multi_head &&
+                      layer.norm == "layer" && !layer.qk_norm && fields.expansion_ratio == 4 && config.logit_scale == 1;
   Json tree = {{"architectures", {is_own ? "MptForCausalLM" : "MPTForCausalLM"}}, {"model_type", "mpt"}};
   tree.update(config::write(fields));
   Json& attention = tree["attn_config"];
@@ -286,11 +356,8 @@ PublishedNames names_of_hub(const Json& tree, const std::string& source) {
 
 TransformerConfig config_from_hub(const Json& tree, const std::string& source) {
   const PublishedNames names = names_of_hub(tree, source);
-  check_fixed_switches(tree, names, source);
-  const TransformerConfig config =
-      names == PublishedNames::kHubLlama ? llama_from_hub(tree, source) : mpt_from_hub(tree, source);
-  config.validate();
-  return config;
+  check_fixed_switches(tree, fixed_switches(names), source);
+  return names == PublishedNames::kHubLlama ? llama_from_hub(tree, source) : mpt_from_hub(tree, source);
 }
 
 Json config_to_hub(const TransformerConfig& config) {
@@ -322,6 +389,14 @@ NamedShapes telling_shapes(const TransformerConfig& config) {
   return shapes;
 }
 
+/// What the description of a tokenizer says of config.json, where transformers takes 1 and 2 for a Llama's BOS and EOS
+/// unless told otherwise.
+Json special_tokens(const Json& tree, PublishedNames names) {
+  Json all = names == PublishedNames::kHubLlama ? Json{{"bos_token_id", 1}, {"eos_token_id", 2}} : Json::object();
+  all.update(tree);
+  return unknown_tokenizer(all);
+}
+
 const char* torch_name(io::Dtype dtype) {
   switch (dtype) {
     case io::Dtype::BF16:
@@ -351,24 +426,24 @@ ModelContents read_hub(const fs::path& folder) {
   const PublishedNames names = names_of_hub(tree, path);
   const io::TensorFile file = io::read_tensors(folder, "model");
   const std::string embedding = published_part(names, "embed.weight").name;
-  check_sizes(file, names, config->layer, config->num_layers, telling_shapes(*config));
   // Older files hold rotary frequencies, which nobody needs.
   const auto problem_of_surplus = [&](const io::TensorView& view) -> std::string {
     if (view.name.ends_with("rotary_emb.inv_freq")) return "";
     if (config->share_emb && view.name == "lm_head.weight") return problem_of_tied(view, file, embedding);
     return fmt::format("surplus {} {}", view.name, io::shape_text(view.shape));
   };
-  const auto model = config->build();
-  io::TensorFile weights = our_tensors(*model, names, config->layer, file, problem_of_surplus);
-  return {std::move(config), std::move(weights)};
+  io::TensorFile weights = io::with_context(fmt::format("[{}]", folder.string()), [&] {
+    check_sizes(file, names, config->layer, config->num_layers, telling_shapes(*config));
+    return our_tensors(*config->build(), names, config->layer, file, problem_of_surplus);
+  });
+  return {std::move(config), std::move(weights), {special_tokens(tree, names)}};
 }
 
 void write_hub(const ModelContents& contents, const fs::path& folder, uint64_t max_shard_bytes) {
   const auto& config = dynamic_cast<const TransformerConfig&>(*contents.config);
   Json tree = config_to_hub(config);
   tree["torch_dtype"] = torch_name(contents.weights.find("embed.weight")->dtype);
-  tree["bos_token_id"] = token_or_null(contents.tokenizer.bos);
-  tree["eos_token_id"] = token_or_null(contents.tokenizer.eos);
+  for (const char* key : kSpecialTokens) tree[key] = contents.tokenizer.description.value(key, Json());
   const io::TensorFile file = their_tensors(contents.weights, names_of_hub(tree, "convert"), config.layer);
   io::write_tensors(folder, "model", file.tensors(), max_shard_bytes);
   write_file_atomically(folder / "config.json", tree.dump(2) + "\n");

@@ -19,6 +19,7 @@ nlohmann::ordered_json config_to_hub(const TransformerConfig& config);
 
 /// Whether the folder's config.json has a "model_type" that config_from_hub() reads.
 bool is_hub(const fs::path& folder);
+/// The tokenizer's description keeps the ids of special tokens for the way back.
 ModelContents read_hub(const fs::path& folder);
 /// A Transformer, into an existing folder. Throws Error for one that config_to_hub() refuses. Norms are rounded where
 /// the dtype of the matrices and float32 cannot hold them plus one.

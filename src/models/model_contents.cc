@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/json.h"
+#include "io/bytes.h"
 
 namespace megalodon {
 
@@ -46,7 +47,9 @@ ModelContents read_ours(const fs::path& path) {
     verify_model(folder);
     FolderConfig config = load_config(folder);
     refuse_quantized(folder, config);
-    io::TensorFile weights = parameters_of(*config.model, io::read_tensors(folder, "model"));
+    io::TensorFile weights = io::with_context(fmt::format("[{}]", folder.string()), [&] {
+      return parameters_of(*config.model, io::read_tensors(folder, "model"));
+    });
     return ModelContents{std::move(config.model), std::move(weights), {config.tokenizer}};
   });
 }
@@ -74,8 +77,11 @@ Json read_json_object(const fs::path& path) {
   return tree;
 }
 
-Json token_or_null(std::optional<int64_t> token) {
-  return token ? Json(*token) : Json();
+Json unknown_tokenizer(const Json& config) {
+  Json description = TokenizerParts().description;
+  for (const char* key : kSpecialTokens)
+    if (const Json token = config.value(key, Json()); !token.is_null()) description[key] = token;
+  return description;
 }
 
 void read_known_fields(const config::Visit& visit, const Json& tree, const std::string& source) {

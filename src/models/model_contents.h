@@ -2,9 +2,9 @@
 // of a file, mapped into memory; a model of any size that only changes its names costs none.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,8 +16,13 @@ namespace megalodon {
 struct TokenizerParts {
   nlohmann::ordered_json description = {{"type", "none"}};  // as config.json has it
   std::vector<TextPart> files = {};                         // what it needs beside it
-  std::optional<int64_t> bos = {}, eos = {}, pad = {};
 };
+
+/// Ids of special tokens in a config.json of others: a number, a list of them, or null. Descriptions of tokenizers have
+/// those that are not null under the same keys, for the way back.
+inline constexpr std::array kSpecialTokens = {"bos_token_id", "eos_token_id", "pad_token_id"};
+/// The description of a tokenizer of which a config.json of others says no more than special tokens.
+nlohmann::ordered_json unknown_tokenizer(const nlohmann::ordered_json& config);
 
 struct ModelContents {
   std::unique_ptr<ModelConfig> config;
@@ -54,8 +59,6 @@ std::unique_ptr<Model> model_of(const ModelContents& contents);
 /// An object. Throws Error that names the file.
 nlohmann::ordered_json read_json_object(const fs::path& path);
 
-/// For a config.json.
-nlohmann::ordered_json token_or_null(std::optional<int64_t> token);
 /// Reads the fields that an object has. It may have others: most of what other code writes into a config.json says
 /// nothing about the model. Throws UsageError as config::read() does.
 void read_known_fields(const config::Visit& visit, const nlohmann::ordered_json& tree, const std::string& source);

@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/hash.h"
 #include "base/json.h"
+#include "io/bytes.h"
 #include "models/published.h"
 #include "models/published_names.h"
 
@@ -24,11 +25,15 @@ std::string surplus(const io::TensorView& view) {
   return fmt::format("surplus {} {}", view.name, io::shape_text(view.shape));
 }
 
-ModelContents contents_of(const MegalodonConfig& config, PublishedNames names, const io::TensorFile& file,
-                          const ProblemOfSurplus& problem_of_surplus) {
-  check_megalodon_sizes(file, names, config);
-  const auto model = config.build();
-  return {config.clone(), our_tensors(*model, names, config, file, problem_of_surplus)};
+/// `tree` is the configuration as it was found, in `source`.
+ModelContents contents_of(const MegalodonConfig& config, const Json& tree, PublishedNames names,
+                          const io::TensorFile& file, const ProblemOfSurplus& problem_of_surplus,
+                          const std::string& source) {
+  io::TensorFile weights = io::with_context(fmt::format("[{}]", source), [&] {
+    check_megalodon_sizes(file, names, config);
+    return our_tensors(*config.build(), names, config, file, problem_of_surplus);
+  });
+  return {config.clone(), std::move(weights), {unknown_tokenizer(tree)}};
 }
 
 // ---- megalodon-hf ---------------------------------------------------------------------------------------------------
@@ -40,7 +45,7 @@ MegalodonConfig config_from_hf(const Json& tree, const std::string& source) {
   config.num_layers = kDefaultLayers;
   read_known_fields([&](config::Visitor& v) { config.visit(v); }, tree, source);
   config.share_emb = config.outputs() == config.vocab_size;  // whatever the file says
-  config.validate();
+  io::with_context(fmt::format("[{}]", source), [&] { config.validate(); });
   const std::map<std::string, Json> only = {
       {"efficient_attn", nullptr}, {"cache_unbounded", false}, {"max_cache_len", config.chunk_size}};
   for (const auto& [key, value] : only) {
@@ -91,13 +96,15 @@ bool is_megalodon_hf(const fs::path& folder) {
 
 ModelContents read_megalodon_hf(const fs::path& folder) {
   const fs::path path = folder / "config.json";
-  const MegalodonConfig config = config_from_hf(read_json_object(path), path.string());
+  const Json tree = read_json_object(path);
+  const MegalodonConfig config = config_from_hf(tree, path.string());
   const io::TensorFile file = completed(io::read_tensors(folder, "model"), config);
-  return contents_of(config, PublishedNames::kMegalodonHf, file, [&](const io::TensorView& view) {
+  const auto problem_of_surplus = [&](const io::TensorView& view) {
     if (is_bias_of_port(view.name)) return problem_of_bias(view);
     if (config.share_emb && view.name == kHfOutput) return problem_of_tied(view, file, kHfEmbedding);
     return surplus(view);
-  });
+  };
+  return contents_of(config, tree, PublishedNames::kMegalodonHf, file, problem_of_surplus, folder.string());
 }
 
 // ---- megalodon-jax --------------------------------------------------------------------------------------------------
@@ -165,8 +172,7 @@ std::string jax_config(const MegalodonConfig& config, const TokenizerParts& toke
   check(config.init_mode != "none", "[convert] the JAX port has no init_mode none");
   MegalodonConfig copy = config;
   nlohmann::json tree = config::write(copy);
-  tree["pad_token_id"] = token_or_null(tokenizer.pad), tree["bos_token_id"] = token_or_null(tokenizer.bos);
-  tree["eos_token_id"] = token_or_null(tokenizer.eos);
+  for (const char* key : kSpecialTokens) tree[key] = tokenizer.description.value(key, Json());
   tree["attention_window"] = nullptr, tree["attention_dropout_mode"] = "post_softmax";
   tree["use_checkpoint"] = false, tree["use_associative_segment_scan"] = true;
   for (const char* key :
@@ -215,7 +221,7 @@ ModelContents read_megalodon_jax(const fs::path& path) {
   check(tree.is_object(), "[{}] expected a JSON object", place);
   const MegalodonConfig config = config_from_jax(tree, place);
   must_be("tying", jax_tying(config));
-  return contents_of(config, PublishedNames::kMegalodonJax, file, surplus);
+  return contents_of(config, tree, PublishedNames::kMegalodonJax, file, surplus, source);
 }
 
 void write_megalodon_jax(const ModelContents& contents, const fs::path& folder) {

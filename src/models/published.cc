@@ -1,6 +1,7 @@
 #include "models/published.h"
 
 #include "base/check.h"
+#include "io/bytes.h"
 #include "ops/rotary/rotary.h"
 
 namespace megalodon {
@@ -26,7 +27,7 @@ MegalodonConfig config_from_published(Json tree, std::initializer_list<const cha
   for (const char* key : others) tree.erase(key);
   MegalodonConfig config;
   config::read(config, tree, {}, source);
-  config.validate();
+  io::with_context(fmt::format("[{}]", source), [&] { config.validate(); });
   return config;
 }
 
@@ -57,8 +58,10 @@ ModelContents read_published(const fs::path& folder) {
   auto config = std::make_unique<MegalodonConfig>(
       config_from_published(tree["model"], {"efficient_attn", "layerwise_ckpt"}, path.string()));
   const io::TensorFile file = io::read_torch_file(folder / "consolidated.pth");
-  check_megalodon_sizes(file, PublishedNames::kMegalodon, *config);
-  io::TensorFile weights = parameters_of(*config, file);
+  io::TensorFile weights = io::with_context(fmt::format("[{}]", folder.string()), [&] {
+    check_megalodon_sizes(file, PublishedNames::kMegalodon, *config);
+    return parameters_of(*config, file);
+  });
   ModelContents contents{std::move(config), std::move(weights)};
   if (tree.contains("tokenizer") && tree["tokenizer"].is_object() && tree["tokenizer"].contains("path"))
     contents.tokenizer.description["published_path"] = tree["tokenizer"]["path"];

@@ -133,6 +133,27 @@ TEST(Hub, WhatIsReadOfAConfigurationIsWhatItsModelFolderSays) {
   EXPECT_EQ(config_from_hub(tree, "here").layer.rope_base, 5000);
 }
 
+/// The newer name of the object and the older one.
+TEST(Hub, RotaryScalingIsReadUnderEitherName) {
+  const Json linear = {{"rope_type", "linear"}, {"factor", 4.0}};
+  Json with_base = linear;
+  with_base["rope_theta"] = 5000.0;
+  for (const auto& [newer, older, base] :
+       std::vector<std::tuple<Json, Json, double>>{{nullptr, linear, 10000},
+                                                   {Json::object(), linear, 10000},
+                                                   {linear, nullptr, 10000},
+                                                   {linear, linear, 10000},
+                                                   {with_base, linear, 5000},
+                                                   {linear, {{"type", "linear"}, {"factor", 4}}, 10000}}) {
+    Json tree = small_llama();
+    tree["rope_parameters"] = newer, tree["rope_scaling"] = older;
+    const TransformerConfig config = config_from_hub(tree, "here");
+    EXPECT_EQ(config.layer.rope.kind, "linear") << tree;
+    EXPECT_EQ(config.layer.rope.factor, 4) << tree;
+    EXPECT_EQ(config.layer.rope_base, base) << tree;
+  }
+}
+
 TEST(Hub, WhatHasNoCounterpartIsRefusedByName) {
   const auto error = [](Json tree, const std::string& key, Json value) -> std::string {
     tree[nlohmann::json::json_pointer(key)] = std::move(value);
@@ -145,10 +166,26 @@ TEST(Hub, WhatHasNoCounterpartIsRefusedByName) {
   };
   EXPECT_EQ(error(small_llama(), "/pad_token_id", 0), "");
   EXPECT_EQ(error(small_mpt(), "/pad_token_id", 0), "");
+  const Json yarn = {{"rope_type", "yarn"}, {"factor", 2.0}};
+  const auto yarn_with = [&](const char* key, Json value) {
+    Json scaling = yarn;
+    scaling[key] = std::move(value);
+    return scaling;
+  };
+  // What is said though it is so anyway.
+  EXPECT_EQ(error(small_llama(), "/rope_scaling", yarn_with("truncate", true)), "");
+  EXPECT_EQ(error(small_llama(), "/rope_scaling", yarn_with("partial_rotary_factor", 1.0)), "");
+  EXPECT_EQ(error(small_llama(), "/rope_scaling", yarn_with("mscale", nullptr)), "");
+  EXPECT_EQ(error(small_mpt(), "/ffn_config/ffn_act_fn", {{"approximate", "none"}, {"name", "gelu"}}), "");
+  Json with_newer = small_llama();
+  with_newer["rope_parameters"] = yarn;
   const std::vector<std::tuple<Json, const char*, Json, const char*>> cases = {
       {small_llama(), "/rope_parameters", {{"rope_type", "llama3"}, {"factor", 8.0}}, "llama3"},
-      {small_llama(), "/rope_scaling", {{"rope_type", "yarn"}, {"factor", 2.0}, {"mscale", 1.0}}, "mscale"},
+      {small_llama(), "/rope_scaling", yarn_with("mscale", 1.0), "mscale = 1.0"},
+      {small_llama(), "/rope_scaling", yarn_with("truncate", false), "truncate = false is not supported, only true"},
+      {small_llama(), "/rope_scaling", yarn_with("partial_rotary_factor", 0.5), "partial_rotary_factor = 0.5"},
       {small_llama(), "/rope_scaling", {{"type", "linear"}}, "factor"},
+      {with_newer, "/rope_scaling", yarn_with("factor", 4.0), "expected the same of both"},
       {small_llama(), "/rope_scaling", 3, "rope_scaling"},
       {small_llama(), "/num_hidden_layers", 1e300, "num_hidden_layers"},
       {small_llama(), "/num_hidden_layers", 2.5, "num_hidden_layers"},
@@ -158,6 +195,12 @@ TEST(Hub, WhatHasNoCounterpartIsRefusedByName) {
       {small_mpt(), "/attn_config/sliding_window_size", 64, "sliding_window_size"},
       {small_mpt(), "/ffn_config/ffn_act_fn", {{"name", "relu"}}, "ffn_act_fn"},
       {small_mpt(), "/expansion_ratio", int64_t{1} << 62, "expansion_ratio"},
+      // What validate() says of our fields names theirs.
+      {small_llama(), "/num_hidden_layers", 0, "[here] num_hidden_layers: expected at least 1"},
+      {small_llama(), "/hidden_size", 18, "[here] hidden_size: 18 must be divisible by num_attention_heads = 4"},
+      {small_llama(), "/rope_scaling", yarn_with("factor", 0.5), "[here] rope_scaling.factor: expected"},
+      {small_mpt(), "/n_heads", 0, "[here] n_heads: expected at least 1"},
+      {small_mpt(), "/attn_config/kv_n_heads", 3, "[here] attn_config.kv_n_heads: n_heads = 4 must be a multiple"},
       {small_mpt(), "/model_type", 7, "model_type"}};
   for (const auto& [tree, key, value, part] : cases) {
     const std::string found = error(tree, key, value);

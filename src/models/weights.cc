@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "base/json.h"
+#include "io/bytes.h"
 
 namespace megalodon {
 
@@ -153,7 +154,7 @@ FolderConfig load_config(const fs::path& folder) {
   const auto matrices = stored_type(tree, path.string());
   for (const char* key : {"format", "format_version", "model_type", "tokenizer", "matrices"}) tree.erase(key);
   config::read(*config, tree, {}, path.string());
-  config->validate();
+  io::with_context(fmt::format("[{}]", path.string()), [&] { config->validate(); });
   return {std::move(config), tokenizer, matrices};
 }
 
@@ -198,7 +199,8 @@ LoadedModel load_model(const fs::path& path) {
     const FolderConfig config = load_config(folder);
     refuse_quantized(folder, config);
     LoadedModel loaded{config.model->build(), config.tokenizer};
-    load_weights(*loaded.model, io::read_tensors(folder, "model"));
+    io::with_context(fmt::format("[{}]", folder.string()),
+                     [&] { load_weights(*loaded.model, io::read_tensors(folder, "model")); });
     loaded.model->eval();
     return loaded;
   });
