@@ -94,11 +94,6 @@ std::map<std::string, TransformerConfig> hub_models() {
   models["mpt-learned"] = mpt, models["mpt-learned"].layer.position = "learned";
   models["mpt-learned"].layer.bias = true, models["mpt-learned"].layer.ffn_hidden_dim = 48;
   models["mpt-none"] = mpt, models["mpt-none"].layer.position = "none";
-  TransformerConfig own = mpt;
-  own.layer.alibi_max = 8, own.layer.clip_qkv = 0;
-  models["mpt-own"] = own;
-  models["mpt-alibi"] = own, models["mpt-alibi"].layer.alibi_max = 4;
-  models["mpt-clip"] = own, models["mpt-clip"].layer.clip_qkv = 2;
   return models;
 }
 
@@ -121,7 +116,7 @@ TEST_F(Convert, ModelsComeBackFromHuggingFaceAndFoldersAreTheSameAgain) {
     const Json tree = Json::parse(bytes_of(at("hub"), "config.json"));
     // transformers' own MPT has no switches and ignores two numbers; its original, a class of another name, does not.
     EXPECT_EQ(tree["architectures"][0], config.layer.position == "rotary" ? "LlamaForCausalLM"
-                                        : name == "mpt-own"               ? "MptForCausalLM"
+                                        : name == "mpt"                   ? "MptForCausalLM"
                                                                           : "MPTForCausalLM");
     EXPECT_EQ(tree["torch_dtype"], "float32");
     const bool has_output = io::read_tensors(at("hub"), "model").find("lm_head.weight") != nullptr;
