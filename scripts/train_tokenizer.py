@@ -63,7 +63,7 @@ def main():
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=lines(texts), model_writer=model, model_type="bpe", vocab_size=arguments.vocabulary,
         byte_fallback=True, character_coverage=0.9995, normalization_rule_name="identity", remove_extra_whitespaces=False,
-        split_digits=True, max_sentence_length=4 * LONGEST, minloglevel=1)
+        split_digits=True, allow_whitespace_only_pieces=True, max_sentence_length=4 * LONGEST, minloglevel=1)
     write(arguments.output, model.getvalue())
     print(f"{arguments.output}: {arguments.vocabulary} pieces")
 
