@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "base/hash.h"
+#include "data/fingerprint.h"
 #include "data/token_index.h"
 #include "data/token_sidecar.h"
 #include "data/tokenizer.h"
@@ -265,19 +266,7 @@ void TokenFile::read(int64_t position, std::span<int64_t> out) const {
 }
 
 std::string TokenFile::fingerprint() const {
-  constexpr size_t kBlock = size_t{64} << 10, kBlocks = 1024;
-  const auto all = bin_.bytes();
-  std::vector<uint64_t> hashes = {index_hash_, all.size()};
-  if (all.size() <= kBlock * kBlocks) {
-    hashes.push_back(xxh3_64(all));
-  } else {
-    const size_t room = all.size() - kBlock;
-    for (size_t i = 0; i < kBlocks; ++i) {
-      const size_t begin = room / (kBlocks - 1) * i + room % (kBlocks - 1) * i / (kBlocks - 1);
-      hashes.push_back(xxh3_64(all.subspan(begin, kBlock)));
-    }
-  }
-  return hex64(xxh3_64(std::as_bytes(std::span(hashes))));
+  return data_fingerprint(index_hash_, bin_.bytes());
 }
 
 void check_tokenizer(const TokenFile& file, const Tokenizer& tokenizer) {

@@ -129,9 +129,7 @@ class TokenFile {
   const fs::path& prefix() const { return prefix_; }
   /// Size of .bin.
   size_t bytes() const { return bin_.bytes().size(); }
-  /// Tells this data from any other, as 16 hexadecimal digits: a hash (XXH3) of all of .idx and of .bin, of which, past
-  /// 64 MiB, only 1024 blocks of 64 KiB at even distances count, first and last included, so that a terabyte takes no
-  /// longer than a gigabyte. A change that lies between the blocks and keeps all sizes goes unnoticed.
+  /// Of .idx and .bin: data_fingerprint().
   std::string fingerprint() const;
 
  private:

@@ -215,7 +215,7 @@ std::string safetensors_header(std::span<const TensorView* const> tensors,
   if (!metadata.empty()) entries.push_back(fmt::format("{}:{}", quoted(kMetadata), nlohmann::json(metadata).dump()));
   size_t begin = 0;
   for (const TensorView* tensor : tensors) {
-    const size_t end = begin + tensor->bytes.size();
+    const size_t end = begin + byte_size(tensor->shape, tensor->dtype).value();
     entries.push_back(fmt::format(R"({}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", quoted(tensor->name),
                                   dtype_name(tensor->dtype), fmt::join(tensor->shape, ","), begin, end));
     begin = end;

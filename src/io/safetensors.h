@@ -13,7 +13,8 @@ namespace megalodon::io {
 /// `owner` keeps `file` alive.
 TensorFile parse_safetensors(std::span<const std::byte> file, std::shared_ptr<const void> owner);
 
-/// Everything in front of the data: the length and the padded header. The tensors' bytes follow in the order given.
+/// Everything in front of the data: the length and the padded header. The tensors' bytes, which are not looked at,
+/// follow in the order given.
 std::string safetensors_header(std::span<const TensorView* const> tensors,
                                const std::map<std::string, std::string>& metadata);
 

@@ -40,6 +40,27 @@ def write_safetensors():
         "scalar": tensor("U8", [], 24, 25), "none": tensor("C64", [0, 4], 25, 25)}, bytes(22) + b"\1\0\7"))
 
 
+def write_examples():
+    def examples(input, values, shape, ends, labels, **metadata):
+        metadata = {"format": "megalodon.cpp examples", "format_version": "1", "input": input, **metadata}
+        tensors = [("ends", "I64", [len(ends)], struct.pack(f"<{len(ends)}q", *ends)),
+                   ("labels", "I32", [len(labels)], struct.pack(f"<{len(labels)}i", *labels)), ("values", *shape, values)]
+        header, data = {"__metadata__": metadata}, b""
+        for name, dtype, size, content in tensors:
+            header[name] = {"dtype": dtype, "shape": size, "data_offsets": [len(data), len(data) + len(content)]}
+            data += content
+        return safetensors(header, data)
+
+    tokenizer = '{"type":"bytes"}'
+    put("examples", "bytes", examples("tokens", b"abcde", ("U8", [5]), [2, 5], [1, 0], classes='["no","yes"]',
+                                      tokenizer=tokenizer, largest_token="101"))
+    put("examples", "pairs", examples("tokens", struct.pack("<4H", 1, 300, 2, 3), ("U16", [4]), [1, 2, 3, 4], [0, 2], classes="3",
+                                      tokenizer=tokenizer, largest_token="300"))
+    put("examples", "sound", examples("vectors", struct.pack("<3h", -1, 0, 32767), ("I16", [3]), [1, 3], [0, 0], classes="1"))
+    put("examples", "colours", examples("vectors", bytes(range(6)), ("U8", [2, 3]), [2], [9], classes="10"))
+    put("examples", "floats", examples("vectors", struct.pack("<4f", 0, 1, -1, 1e9), ("F32", [2, 2]), [1, 2], [0, 1], classes="2"))
+
+
 def snapshot(tokens, more):
     """Of the model of src/models/testing.h, with numbers near zero: layers of 16 features, 4 groups, chunks of 8."""
     tensors = [("logits", "F32", [19])]
@@ -175,6 +196,7 @@ if __name__ == "__main__":
     write_sentencepiece()
     write_tokenizer_json()
     write_safetensors()
+    write_examples()
     write_snapshots()
     write_token_indexes()
     write_torch_files()
