@@ -364,6 +364,19 @@ class Program(ProgramTest):
         self.assertEqual(report["documents"], 70)
         self.assertTrue(all(sample["text"].startswith("entry ") for sample in report["samples"]), report)
 
+    def test_words_of_texts_are_a_tokenizer(self):
+        (self.path / "a.txt").write_text("the sea , the  whale\nthe sea\n")
+        done = self.run_program("data", "words", "a.txt", "--eos", "--unk", "--max-words", "4", "--output", "lists/sea.words")
+        self.assertEqual((self.path / "lists" / "sea.words").read_text(), "<unk>\n<eos>\nthe\nsea\n")
+        self.assertIn("4 words", done.stdout.decode())
+        self.assertIn("2 are not listed", done.stdout.decode())
+        self.run_program("data", "prepare", "a.txt", "--tokenizer", "lists/sea.words", "--output", "sea")
+        report = json.loads(self.run_program("data", "info", "sea", "--json", "--show", "1", "--tokenizer", "lists/sea.words").stdout)
+        self.assertEqual([report["tokens"], report["samples"][0]["text"]], [9, "the sea <unk> the <unk>\nthe sea\n"])
+        refused = self.run_program("data", "words", "a.txt", "--max-words", "2", "--output", "b.words", code=1)
+        self.assertIn(b"--unk", refused.stderr)
+        self.assertFalse((self.path / "b.words").exists())
+
     def test_a_fresh_run_never_overwrites_one(self):
         self.prepare()
         self.run_program("train", "run.toml", "--train.steps=2")
@@ -381,7 +394,7 @@ class Program(ProgramTest):
             (["train", "run.toml", "--optim.lr=fast"], 2, "optim.lr"), (["train", "run.toml", "--train.precision=float16"], 2, "float16"),
             (["train", "run.toml", "--model.z_dim=15"], 2, "z_dim"), (["train", "run.toml", "--model.preset=mega8B"], 2, "mega7"),
             (["train", "run.toml", "--data.train=absent"], 1, "absent"), (["data", "prepare", "absent.txt", "--output", "x"], 1, "absent.txt"),
-            (["data", "get", "webster"], 2, "gcide"), (["data", "info", "run.toml"], 1, "run.toml"),
+            (["data", "words", "a.txt", "--output", "a.txt"], 2, "ends in .words"), (["data", "get", "webster"], 2, "gcide"), (["data", "info", "run.toml"], 1, "run.toml"),
             (["data", "info", "."], 1, "is a folder"), (["data", "prepare", ".", "--output", "x/y", "--tokenizer", "no.model"], 1, "'no.model' does not exist"),
             (["data", "prepare", ".", "--output", "x/y", "--tokenizer", "sentencepiece"], 2, "expected bytes"),
             (["data", "prepare", ".", "--output", "x/y", "--valid", "1.5"], 2, "got 1.5"), (["generate", "--model", "x", "--prompt", "x", "--temperature", "-1"], 2, "got -1"),

@@ -32,7 +32,9 @@ void add_bench(CLI::App& app, Common& common);
 
 /// What --tokenizer takes.
 inline constexpr const char* kTokenizerHelp =
-    "bytes, a SentencePiece file (*.model), a Hugging Face tokenizer.json (BPE), or a folder that holds one";
+    "bytes, a SentencePiece file (*.model), a Hugging Face tokenizer.json (BPE), a list of words (*.words), or a "
+    "folder "
+    "that holds one";
 
 /// Declares --threads. Every command that uses it does, so that its help lists it, and the program itself, so that it
 /// may come before the command.

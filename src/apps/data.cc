@@ -26,6 +26,7 @@ void add_data(CLI::App& app, Common& common) {
   command->require_subcommand(1);
   add_data_prepare(*command, common);
   add_data_get(*command, common);
+  add_data_words(*command, common);
   add_data_tokenize(*command);
   add_data_info(*command);
 }

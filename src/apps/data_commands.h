@@ -10,6 +10,7 @@
 namespace megalodon::apps {
 
 void add_data_prepare(CLI::App& data_command, Common& common);
+void add_data_words(CLI::App& data_command, Common& common);
 void add_data_info(CLI::App& data_command);
 void add_data_get(CLI::App& data_command, Common& common);
 

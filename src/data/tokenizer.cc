@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "data/json_tokenizer.h"
 #include "data/sentencepiece_tokenizer.h"
+#include "data/word_tokenizer.h"
 
 namespace megalodon::data {
 
@@ -40,25 +41,38 @@ namespace {
 
 constexpr uintmax_t kMaxTokenizerBytes = uintmax_t{256} << 20;
 
-/// The file that a name stands for: itself, or the tokenizer in a folder; empty for what is neither.
-fs::path find_file(const fs::path& name) {
-  if (fs::is_directory(name)) {
-    for (const char* file : {SentencePieceTokenizer::kFile, JsonTokenizer::kFile})
-      if (fs::exists(name / file)) return name / file;
-    return {};
-  }
-  const bool known = name.extension() == ".model" || name.extension() == ".json";
-  return known && fs::exists(name) ? name : fs::path();
+/// A tokenizer that comes from a file.
+struct Kind {
+  const char *type, *file;  // of describe()
+  std::unique_ptr<Tokenizer> (*make)(std::string bytes, std::string_view name, TokenizerConfig config);
+  bool has(const fs::path& path) const { return path.extension() == fs::path(file).extension(); }
+};
+
+template <class T>
+std::unique_ptr<Tokenizer> make_from_file(std::string bytes, std::string_view name, TokenizerConfig config) {
+  return std::make_unique<T>(std::move(bytes), name, std::move(config));
 }
 
-std::unique_ptr<Tokenizer> load(const fs::path& path) {
+/// Of several in a folder, the first.
+constexpr Kind kKinds[] = {
+    {"sentencepiece", SentencePieceTokenizer::kFile, make_from_file<SentencePieceTokenizer>},
+    {"tokenizer_json", JsonTokenizer::kFile, make_from_file<JsonTokenizer>},
+    {"words", WordTokenizer::kFile, make_from_file<WordTokenizer>},
+};
+
+std::unique_ptr<Tokenizer> load(const Kind& kind, const fs::path& path) {
   check(fs::is_regular_file(path) && fs::file_size(path) <= kMaxTokenizerBytes,
         "[tokenizer] '{}': expected a file of at most {} bytes", path.string(), kMaxTokenizerBytes);
-  std::string bytes = read_file(path);
-  TokenizerConfig config = read_tokenizer_config(path.parent_path());
-  if (path.extension() == ".model")
-    return std::make_unique<SentencePieceTokenizer>(std::move(bytes), path.string(), std::move(config));
-  return std::make_unique<JsonTokenizer>(std::move(bytes), path.string(), std::move(config));
+  return kind.make(read_file(path), path.string(), read_tokenizer_config(path.parent_path()));
+}
+
+/// What a name stands for: the file itself, or the one in a folder; null for what is neither.
+std::unique_ptr<Tokenizer> load_named(const fs::path& name) {
+  for (const Kind& kind : kKinds) {
+    const fs::path file = fs::is_directory(name) ? name / kind.file : name;
+    if (kind.has(file) && fs::exists(file)) return load(kind, file);
+  }
+  return nullptr;
 }
 
 std::string text_of(const Json& description, const char* key) {
@@ -70,31 +84,28 @@ std::string text_of(const Json& description, const char* key) {
 
 std::unique_ptr<Tokenizer> make_tokenizer(std::string_view name) {
   if (name == "bytes") return std::make_unique<ByteTokenizer>();
-  const fs::path file = find_file(name);
-  if (file.empty()) {
-    const fs::path path(name);
-    const bool is_path = path.has_extension() || path.has_parent_path();
-    check(!is_path || fs::exists(path), "[tokenizer] '{}' does not exist", name);
-    fail_usage(
-        "[tokenizer] expected bytes, a SentencePiece file *.model, a tokenizer.json or a folder that holds one; got "
-        "'{}'{}",
-        name, fs::exists(name) ? ", which is none of these" : "");
-  }
-  return load(file);
+  if (auto tokenizer = load_named(name)) return tokenizer;
+  const fs::path path(name);
+  const bool is_path = path.has_extension() || path.has_parent_path();
+  check(!is_path || fs::exists(path), "[tokenizer] '{}' does not exist", name);
+  fail_usage(
+      "[tokenizer] expected bytes, a SentencePiece file *.model, a tokenizer.json, a list of words *.words or a folder "
+      "that holds one; got '{}'{}",
+      name, fs::exists(path) ? ", which is none of these" : "");
 }
 
 template <std::same_as<Json> J>
 std::unique_ptr<Tokenizer> make_tokenizer(const J& description, const fs::path& folder) {
   const std::string type = description.is_object() ? text_of(description, "type") : "";
   if (type == "bytes") return std::make_unique<ByteTokenizer>();
-  const bool is_sentencepiece = type == "sentencepiece";
-  if (!is_sentencepiece && type != "tokenizer_json") {
-    fail_usage("[tokenizer] expected a description of type bytes, sentencepiece or tokenizer_json, got {}",
+  const auto kind = std::find_if(std::begin(kKinds), std::end(kKinds), [&](const Kind& k) { return type == k.type; });
+  if (kind == std::end(kKinds)) {
+    fail_usage("[tokenizer] expected a description of type bytes, sentencepiece, tokenizer_json or words, got {}",
                description.dump(-1, ' ', false, J::error_handler_t::replace));
   }
   // The name in the description is for people: whatever it says, no other file is opened.
-  const fs::path file = folder / (is_sentencepiece ? SentencePieceTokenizer::kFile : JsonTokenizer::kFile);
-  auto tokenizer = load(file);
+  const fs::path file = folder / kind->file;
+  auto tokenizer = load(*kind, file);
   check(tokenizer->fingerprint() == text_of(description, "sha256"),
         "[tokenizer] '{}' is another file than the one described: expected the SHA-256 {}, got {}", file.string(),
         text_of(description, "sha256"), tokenizer->fingerprint());

@@ -3,6 +3,7 @@
 //   bytes               token = byte
 //   *.model             a SentencePiece model, BPE or unigram
 //   tokenizer.json      Hugging Face's BPE, of the Llama-2 kind (byte fallback) or the GPT-2 kind (byte-level)
+//   *.words             a list of words; token = what stands between white space
 //
 // A tokenizer never changes once it is made, and any number of threads may use it at once.
 #pragma once
@@ -44,8 +45,9 @@ class Tokenizer {
   virtual SpecialTokens special_tokens() const { return {}; }
   /// The Jinja template of conversations that came with the tokenizer, as it stands; "" where none did.
   virtual std::string chat_template() const { return {}; }
-  /// What config.json and prepared data store: {"type": "bytes"}, or {"type": "sentencepiece" | "tokenizer_json",
-  /// "file": "tokenizer.model", "sha256": "...", "vocabulary": 32000}. Does not depend on where the file was read.
+  /// What config.json and prepared data store: {"type": "bytes"}, or {"type": "sentencepiece" | "tokenizer_json" |
+  /// "words", "file": "tokenizer.model", "sha256": "...", "vocabulary": 32000}. Does not depend on where the file was
+  /// read.
   virtual nlohmann::ordered_json describe() const = 0;
   /// SHA-256 of the tokenizer's file, or "bytes": equal fingerprints mean equal ids.
   virtual std::string fingerprint() const = 0;
@@ -71,8 +73,9 @@ class ByteTokenizer final : public Tokenizer {
   std::string fingerprint() const override { return "bytes"; }
 };
 
-/// From a name on the command line or in a run file: "bytes", a path that ends in ".model", a tokenizer.json, or a
-/// folder that holds one of them. Throws UsageError for a name that is none of these, Error for a file that is damaged.
+/// From a name on the command line or in a run file: "bytes", a path that ends in ".model", ".json" or ".words", or a
+/// folder that holds a tokenizer.model, tokenizer.json or tokenizer.words. Throws UsageError for a name that is none of
+/// these, Error for a file that is damaged.
 std::unique_ptr<Tokenizer> make_tokenizer(std::string_view name);
 /// From describe()'s object and the folder that save() wrote to. Throws Error where the file there is another one (its
 /// SHA-256 is compared).

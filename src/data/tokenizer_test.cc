@@ -99,14 +99,14 @@ TEST_F(MakeTokenizer, AnotherFileThanTheOneDescribedIsRefused) {
 }
 
 TEST_F(MakeTokenizer, ErrorsSayWhatIsExpected) {
-  EXPECT_THROW(make_tokenizer("words"), UsageError);
-  expect_contains(error_of([] { make_tokenizer("words"); }), {"bytes", "words"});
+  EXPECT_THROW(make_tokenizer("letters"), UsageError);
+  expect_contains(error_of([] { make_tokenizer("letters"); }), {"bytes", "letters"});
   expect_contains(error_of([&] { make_tokenizer(folder_.string()); }), {"none of these"});
   expect_contains(error_of([&] { make_tokenizer(put("x.txt", "x").string()); }), {"none of these"});
   expect_contains(error_of([&] { make_tokenizer(put("x.json", "{}").string()); }), {"x.json", "\"model\""});
   expect_contains(error_of([&] { make_tokenizer((folder_ / "none.model").string()); }), {"none.model"});
   for (const char* text :
-       {R"({"type":"words"})", R"({"type":7})", R"({"type":"none"})", "{}", "[]", "null", "\"bytes\""})
+       {R"({"type":"letters"})", R"({"type":7})", R"({"type":"none"})", "{}", "[]", "null", "\"bytes\""})
     expect_contains(error_of([&] { from(text); }), {"bytes"});
 }
 

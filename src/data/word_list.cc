@@ -1,0 +1,120 @@
+#include "data/word_list.h"
+
+#include <algorithm>
+#include <unordered_map>
+
+#include "base/check.h"
+#include "data/document_hash.h"
+#include "data/jsonl.h"
+#include "data/record_reader.h"
+#include "data/word_tokenizer.h"
+
+namespace megalodon::data {
+namespace {
+
+struct WordHash {
+  using is_transparent = void;
+  size_t operator()(std::string_view word) const { return std::hash<std::string_view>()(word); }
+};
+
+using Counts = std::unordered_map<std::string, int64_t, WordHash, std::equal_to<>>;
+
+/// Counts the words of documents that come in pieces.
+class WordCounter {
+ public:
+  void add(std::string_view piece, bool is_last) {
+    for (const char c : piece) {
+      if (is_white_space(c)) {
+        end_word();
+        line_ends_ += c == '\n' ? 1 : 0;
+      } else if (word_.size() <= kMaxWordBytes) {  // the rest of one that is too long is not kept
+        word_ += c;
+      }
+    }
+    if (is_last) end_word();
+  }
+
+  const Counts& counts() const { return counts_; }
+  int64_t too_long() const { return too_long_; }
+  int64_t line_ends() const { return line_ends_; }
+
+ private:
+  void end_word() {
+    if (word_.size() > kMaxWordBytes) {
+      ++too_long_;
+    } else if (!word_.empty()) {
+      ++counts_[word_];
+    }
+    word_.clear();
+  }
+
+  Counts counts_;
+  std::string word_;  // what no white space has ended yet
+  int64_t too_long_ = 0, line_ends_ = 0;
+};
+
+void count_block(const Block& block, const WordListOptions& options, WordCounter& counter) {
+  for (const Record& record : block.records) {
+    const std::string_view text = std::string_view(block.text).substr(record.begin, record.size);
+    if (block.layout == Layout::kJsonLines) {
+      const JsonlText parsed = record.too_long ? JsonlText{"", fmt::format("longer than {} bytes", options.longest)}
+                                               : parse_jsonl_line(text, options.field);
+      check(parsed.error.empty(), "[data words] {}:{}: {}", *block.source, record.number, parsed.error);
+      counter.add(parsed.text, /*is_last=*/true);
+    } else {
+      counter.add(text, record.last);
+    }
+  }
+}
+
+/// Those that may be listed, the most frequent first.
+std::vector<std::pair<std::string_view, int64_t>> candidates(const Counts& counts, const WordListOptions& options) {
+  std::vector<std::pair<std::string_view, int64_t>> words;
+  for (const auto& [word, count] : counts) {
+    const bool comes_first = (options.unknown && word == kUnknownWord) || (options.line_end && word == kLineEnd);
+    if (!comes_first && count >= options.min_count) words.emplace_back(word, count);
+  }
+  std::sort(words.begin(), words.end(), [](const auto& a, const auto& b) {
+    return a.second != b.second ? a.second > b.second : a.first < b.first;
+  });
+  return words;
+}
+
+}  // namespace
+
+WordList list_words(const WordListOptions& options, const std::function<void(uint64_t, uint64_t)>& progress) {
+  WordCounter counter;
+  RecordReader reader(find_inputs(options.inputs), {"", options.longest, kPieceBytes});
+  while (const auto block = reader.next()) {
+    count_block(*block, options, counter);
+    if (progress) progress(block->position, reader.total_bytes());
+  }
+  const Counts& counts = counter.counts();
+  WordList list;
+  list.distinct = static_cast<int64_t>(counts.size());
+  list.line_ends = counter.line_ends();
+  list.words = counter.too_long();
+  for (const auto& [word, count] : counts) list.words += count;
+  bool has_unknown = options.unknown;
+  int64_t occurrences = 0;  // of listed words
+  const auto put = [&](std::string_view word) {
+    list.file += fmt::format("{}\n", word);
+    ++list.listed;
+    has_unknown |= word == kUnknownWord;
+    if (const auto found = counts.find(word); found != counts.end()) occurrences += found->second;
+  };
+  if (options.unknown) put(kUnknownWord);
+  if (options.line_end) put(kLineEnd);
+  for (const auto& [word, count] : candidates(counts, options)) {
+    if (options.max_words > 0 && list.listed >= options.max_words) break;
+    put(word);
+  }
+  list.left_out = list.words - occurrences;
+  check(list.listed > 0, "[data words] the texts have no words");
+  check(list.left_out == 0 || has_unknown,
+        "[data words] {} words of the texts are not listed, and {} is not there to stand for them: add --unk",
+        list.left_out, kUnknownWord);
+  return list;
+}
+
+}  // namespace megalodon::data

@@ -1,0 +1,35 @@
+// The vocabulary of a words tokenizer, from texts.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+
+namespace megalodon::data {
+
+struct WordListOptions {
+  std::vector<fs::path> inputs = {};       // as find_inputs() takes them
+  std::string field = "text";              // of JSON lines
+  size_t longest = size_t{64} << 20;       // bytes of a JSON line
+  int64_t min_count = 1;                   // words that occur less often are left out
+  int64_t max_words = 0;                   // listed in all, with <unk> and <eos>; 0: no limit
+  bool unknown = false, line_end = false;  // whether <unk> and <eos> come first
+};
+
+struct WordList {
+  std::string file;      // a word a line: <unk>, <eos>, then by falling frequency, equal ones by their bytes
+  int64_t listed = 0;    // its lines
+  int64_t distinct = 0;  // words of the texts
+  int64_t words = 0;     // occurrences of all of them
+  int64_t left_out = 0;  // of those that are not listed
+  int64_t line_ends = 0;
+};
+
+/// Throws Error for inputs that cannot be read, as data::prepare() does, and where words are left out and <unk> is not
+/// listed to stand for them. Words of more than kMaxWordBytes are never listed. `progress(done, total)` counts bytes of
+/// the inputs.
+WordList list_words(const WordListOptions& options, const std::function<void(uint64_t, uint64_t)>& progress = {});
+
+}  // namespace megalodon::data
