@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "base/check.h"
+#include "base/testing.h"
 #include "models/weights.h"
 
 namespace megalodon {
@@ -59,6 +60,55 @@ TEST(Optimizer, TwoUpdatesByHand) {
     expected -= 0.1 * (m / (1 - std::pow(0.5, t))) / (std::sqrt(v / (1 - std::pow(0.75, t))) + 1e-8);
     EXPECT_NEAR(p.item<double>(), expected, 1e-6);
   }
+}
+
+TEST(Optimizer, GroupsHaveRatesAndDecaysOfTheirOwn) {
+  struct Case {
+    const char* name;
+    double lr, decay;
+  };
+  // The first group that matches counts; what it does not say is the run's.
+  const std::vector<Case> cases = {{"embed.weight", 0.1, 0.5},
+                                   {"layers.0.s4.D", 0.1, 0},
+                                   {"layers.0.s4.kernel.A_real", 0.01, 0},
+                                   {"layers.0.s4.kernel.C", 0.05, 0.25},
+                                   {"layers.0.s4.output.weight", 0.1, 0},
+                                   {"layers.1.s4.output.weight", 0, 0.5}};
+  Named parameters;
+  for (const Case& c : cases) parameters.emplace_back(c.name, torch::full({4, 4}, 2.0).requires_grad_());
+  AdamW optimizer(parameters, {.beta1 = 0.5,
+                               .beta2 = 0.75,
+                               .weight_decay = 0.5,
+                               .clip = 0,
+                               .groups = {"*.kernel.C lr=0.5 weight_decay=0.25", "*.kernel.* lr=0.1 weight_decay=0",
+                                          "layers.0.s4.output.weight weight_decay=0", "layers.1.* lr=0"}});
+  std::vector<double> expected(cases.size(), 2), m(cases.size(), 0), v(cases.size(), 0);
+  for (const double g : {3.0, -1.0}) {
+    for (const auto& [name, parameter] : parameters) parameter.mutable_grad() = torch::full({4, 4}, g);
+    EXPECT_NEAR(optimizer.gradient_norm(), std::abs(g) * std::sqrt(16.0 * 6), 1e-6) << "of all groups together";
+    optimizer.step(0.1, optimizer.gradient_norm());
+    const auto t = static_cast<double>(optimizer.updates());
+    for (size_t i = 0; i < cases.size(); ++i) {
+      m[i] = 0.5 * m[i] + 0.5 * g, v[i] = 0.75 * v[i] + 0.25 * g * g;
+      expected[i] *= 1 - cases[i].lr * cases[i].decay;
+      expected[i] -= cases[i].lr * (m[i] / (1 - std::pow(0.5, t))) / (std::sqrt(v[i] / (1 - std::pow(0.75, t))) + 1e-8);
+      const Tensor& parameter = parameters[i].second;
+      EXPECT_NEAR(parameter.min().item<double>(), expected[i], 1e-6) << cases[i].name;
+      EXPECT_NEAR(parameter.max().item<double>(), expected[i], 1e-6) << cases[i].name;
+    }
+  }
+}
+
+TEST(Optimizer, GroupsWithoutParametersAreRefused) {
+  const auto message = [](std::vector<std::string> groups) {
+    return error_of([&] { AdamW(parameters_of_one_block(), {.groups = std::move(groups)}); });
+  };
+  EXPECT_EQ(AdamW(parameters_of_one_block(), {.groups = {"*.cema.* lr=0.1", "*a* lr=0.5"}}).state().size(), 18U);
+  expect_contains(message({"*.cema.alhpa lr=0.1"}), {"optim.groups", "*.cema.alhpa", "'*.cema.alpha'?"});
+  expect_contains(message({"layers.*.wz.wieght lr=0.1"}), {"'*.wz.weight'?"});
+  expect_contains(message({"embd.weight lr=0.1"}), {"'embed.weight'?"});
+  expect_contains(message({"*xyz* lr=0.1"}), {"*xyz*", "one is 'embed.weight'"});
+  expect_contains(message({"*.cema.* lr=0.1", "*.alpha lr=0.1"}), {"*.alpha", "before it"});
 }
 
 TEST(Optimizer, NormSpansAllGradientsAndClipsTheMoments) {
@@ -142,6 +192,14 @@ TEST(Optimizer, ValidateNamesTheField) {
   EXPECT_NE(message({.eps = 0}).find("optim.eps"), std::string::npos);
   EXPECT_NE(message({.weight_decay = -1}).find("optim.weight_decay"), std::string::npos);
   EXPECT_NE(message({.clip = -1}).find("optim.clip"), std::string::npos);
+  const auto group = [&](const char* text) { return message({.groups = {"a lr=1", text}}); };
+  EXPECT_EQ(group("*.kernel.* lr=0.1   weight_decay=0"), "");
+  for (const char* text : {"", "*", "  "}) expect_contains(group(text), {"optim.groups", "*.bias lr=0.1"});
+  expect_contains(group("a rl=1"), {"optim.groups", "'rl'", "'lr'"});
+  expect_contains(group("a lr=fast"), {"optim.groups", "a lr=fast"});
+  expect_contains(group("a lr"), {"optim.groups", "a lr"});
+  expect_contains(group("a lr=-1"), {"lr in optim.groups", "-1"});
+  expect_contains(group("a lr=1 weight_decay=-1"), {"weight_decay in optim.groups", "-1"});
 }
 
 }  // namespace
