@@ -242,6 +242,10 @@ void Comparison::report() const {
 
 int compare(const CompareCommand& command, const config::Overrides& overrides) {
   const RunConfig run = load_run_config(command.run_file.path, overrides);
+  if (run.train.classifies())
+    fail_usage(
+        "[train.task] compare trains language models side by side, this run file a classifier: train each with "
+        "megalodon train and put their metrics.jsonl together");
   if (run.data.valid.empty()) fail_usage("[data.valid] is empty, but held-out losses are what is compared");
   const auto device = ops::parse_device(run.train.device);
   std::vector<Contestant> list = contestants(run, command.systems);

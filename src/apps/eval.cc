@@ -9,7 +9,9 @@
 #include "data/corpus.h"
 #include "eval/perplexity.h"
 #include "eval/published.h"
+#include "infer/classify.h"
 #include "infer/text_model.h"
+#include "models/classifier_folder.h"
 #include "ops/device.h"
 
 namespace megalodon::apps {
@@ -78,12 +80,86 @@ void run_ppl(const PplOptions& options) {
   evaluate_file(options, *loaded.model, *loaded.tokenizer, prepare.output);
 }
 
-}  // namespace
+struct ClassifyOptions {
+  std::string model, data, predictions, device = "cpu";
+  int64_t batch = 16;
+  bool json = false;
+};
 
-void add_eval(CLI::App& app, Common& common) {
-  auto* command = app.add_subcommand("eval", "Measure a trained model");
-  command->require_subcommand(1);
-  auto* ppl = command->add_subcommand(
+std::string name_of(const std::vector<std::string>& names, int64_t label) {
+  return names.empty() ? std::to_string(label) : names[static_cast<size_t>(label)];
+}
+
+nlohmann::ordered_json to_json(const Classification& result, const std::vector<std::string>& names) {
+  nlohmann::ordered_json tree = {
+      {"examples", result.examples()}, {"loss", result.loss}, {"accuracy", result.accuracy()}};
+  for (int64_t label = 0; label < result.classes; ++label) {
+    const auto row = result.confusion.begin() + label * result.classes;
+    tree["classes"].push_back({{"name", name_of(names, label)},
+                               {"examples", result.of_class(label)},
+                               {"recall", result.recall(label)},
+                               {"precision", result.precision(label)},
+                               {"taken_for", std::vector<int64_t>(row, row + result.classes)}});
+  }
+  return tree;
+}
+
+std::string format(const Classification& result, const std::vector<std::string>& names) {
+  std::string text = fmt::format("examples  {}\nloss      {:.4f}\naccuracy  {:.2f} %\n\n",
+                                 with_commas(result.examples()), result.loss, 100 * result.accuracy());
+  text +=
+      fmt::format("{:<16} {:>10} {:>10} {:>10}   most often taken for\n", "class", "examples", "recall", "precision");
+  for (int64_t label = 0; label < result.classes; ++label) {
+    const auto row = result.confusion.begin() + label * result.classes;
+    int64_t other = -1;
+    for (int64_t taken = 0; taken < result.classes; ++taken)
+      if (taken != label && row[taken] > (other < 0 ? 0 : row[other])) other = taken;
+    text += fmt::format("{:<16} {:>10} {:>8.2f} % {:>8.2f} %   {}\n", name_of(names, label),
+                        with_commas(result.of_class(label)), 100 * result.recall(label), 100 * result.precision(label),
+                        other < 0 ? "" : fmt::format("{} ({})", name_of(names, other), row[other]));
+  }
+  return text;
+}
+
+void run_classify(const ClassifyOptions& options) {
+  const LoadedClassifier loaded = load_classifier(options.model);
+  loaded.model->to(ops::parse_device(options.device));
+  const data::ExampleFile file(options.data);
+  const ClassifierDescription& description = loaded.description;
+  if (file.holds_tokens())
+    check(file.tokenizer() == description.tokenizer, "[{}] its tokens are of {}, but the classifier's are of {}",
+          file.path().string(), file.tokenizer().dump(), description.tokenizer.dump());
+  check(file.class_names() == description.class_names, "[{}] its classes are {}, but the classifier's are {}",
+        file.path().string(), fmt::join(file.class_names(), ", "), fmt::join(description.class_names, ", "));
+  std::optional<AtomicFile> predictions;
+  if (!options.predictions.empty()) predictions.emplace(options.predictions);
+  Progress progress("classify", "examples");
+  const auto result = classify(*loaded.model, file,
+                               {.batch = options.batch,
+                                .progress = [&](int64_t done, int64_t total) { progress.update(done, total); },
+                                .each =
+                                    [&](int64_t example, std::span<const float> log_p) {
+                                      if (!predictions) return;
+                                      std::vector<double> p;
+                                      for (const float value : log_p) p.push_back(std::exp(value));
+                                      const auto taken = std::max_element(log_p.begin(), log_p.end()) - log_p.begin();
+                                      const nlohmann::ordered_json line = {
+                                          {"example", example},
+                                          {"label", name_of(description.class_names, file.label(example))},
+                                          {"class", name_of(description.class_names, taken)},
+                                          {"probabilities", p}};
+                                      predictions->write(line.dump() + "\n");
+                                    }});
+  progress.finish();
+  if (predictions) predictions->publish();
+  if (options.json)
+    fmt::print("{}\n", to_json(*result, description.class_names).dump());
+  else
+    fmt::print("{}", format(*result, description.class_names));
+}
+
+void add_ppl(CLI::App& eval, Common& common) {
+  auto* ppl = eval.add_subcommand(
       "ppl", "Loss, perplexity and bits per byte of documents, each read as one stream, by context length");
   auto options = std::make_shared<PplOptions>();
   add_model(*ppl, options->model);
@@ -124,6 +200,36 @@ void add_eval(CLI::App& app, Common& common) {
     use_threads(common.threads);
     run_ppl(*options);
   });
+}
+
+void add_classify(CLI::App& eval, Common& common) {
+  auto* classify = eval.add_subcommand(
+      "classify", "Loss and accuracy of a classifier on labelled sequences, and what each class is taken for");
+  auto options = std::make_shared<ClassifyOptions>();
+  add_model(*classify, options->model);
+  classify->add_option("--data", options->data, "a set of examples, as data examples writes it")->required();
+  classify->add_option("--batch", options->batch, "examples of a forward pass; no effect on the result")
+      ->check(at_least(1))
+      ->capture_default_str();
+  classify->add_option("--predictions", options->predictions,
+                       "file to write: for every example a JSON line of its label, the class that it is taken for, "
+                       "and the probabilities of all");
+  add_device(*classify, options->device);
+  add_threads(*classify, common);
+  classify->add_flag("--json", options->json, "print one JSON object");
+  classify->callback([options, &common] {
+    use_threads(common.threads);
+    run_classify(*options);
+  });
+}
+
+}  // namespace
+
+void add_eval(CLI::App& app, Common& common) {
+  auto* command = app.add_subcommand("eval", "Measure a trained model");
+  command->require_subcommand(1);
+  add_ppl(*command, common);
+  add_classify(*command, common);
 }
 
 }  // namespace megalodon::apps

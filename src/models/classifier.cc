@@ -1,5 +1,7 @@
 #include "models/classifier.h"
 
+#include <cmath>
+
 #include "base/check.h"
 #include "base/philox.h"
 #include "models/config_checks.h"
@@ -23,6 +25,10 @@ void ClassifierConfig::visit(config::Visitor& v) {
   v.field("input", input, "what a step is: tokens or vectors");
   v.field("vocab_size", vocab_size, "tokens, which an embedding maps to the encoder's width");
   v.field("input_dim", input_dim, "numbers of a vector, which a linear layer maps; pixels and samples of sound: 1");
+  v.field("input_mean", input_mean,
+          "subtracted from the numbers of vectors, which are in [0, 1] of pixels, [-1, 1] of sound");
+  v.field("input_std", input_std, "what they are divided by then");
+  v.field("max_steps", max_steps, "steps of a sequence that are read, the first ones; 0: all");
   v.field("classes", classes, "classes");
   v.field("pooling", pooling, "what is read of a sequence: mean (over its steps) or first (its first step)");
   v.field("head_layers", head_layers, "hidden layers between that and the logits, with gelu");
@@ -41,6 +47,9 @@ void ClassifierConfig::validate() const {
   if ((head_layers == 0) != (head_dim == 0))
     fail_usage("[classifier.head_dim] is the width of head_layers = {} hidden layers, got {}", head_layers, head_dim);
   check_probability("classifier.dropout", dropout);
+  if (!std::isfinite(input_mean)) fail_usage("[classifier.input_mean] expected a number, got {}", input_mean);
+  check_positive("classifier.input_std", input_std);
+  check_size("classifier.max_steps", max_steps, 0);
 }
 
 SequenceClassifier::SequenceClassifier(const ClassifierConfig& config, std::shared_ptr<Encoder> encoder)
@@ -97,8 +106,9 @@ Tensor SequenceClassifier::pooled(const Sequences& sequences, uint64_t dropout_k
     check(!nothing_B.any().item<bool>(), "[classifier] pooling = \"{}\" reads a step that row {} does not have",
           config_.pooling, nothing_B.to(torch::kInt64).argmax().item<int64_t>());
   }
-  const Tensor x_BLD = tokens ? torch::embedding(embed_weight_, x)
-                              : torch::linear(x.to(embed_weight_.scalar_type()), embed_weight_, embed_bias_);
+  const auto vectors = [&] { return (x.to(embed_weight_.scalar_type()) - config_.input_mean) / config_.input_std; };
+  const Tensor x_BLD =
+      tokens ? torch::embedding(embed_weight_, x) : torch::linear(vectors(), embed_weight_, embed_bias_);
   const Tensor y_BLD = encoder_->forward(x_BLD, padding_BL, dropout_key);
   if (config_.pooling == "first") return y_BLD.select(1, 0);
   return padding_BL.defined() ? y_BLD.sum(1) / padding_BL.logical_not().sum(1, /*keepdim=*/true) : y_BLD.mean(1);

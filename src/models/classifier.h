@@ -1,7 +1,7 @@
 // Sequences to classes: an encoder of any architecture between an embedding of tokens, or of real vectors, and a head
 // that reads one vector of each sequence.
 //
-//   x = E[token]  or  W v + b            h = Σ_t y_t / steps  or  y_0,  y = Encoder(x)
+//   x = E[token]  or  W (v − mean)/std + b            h = Σ_t y_t / steps  or  y_0,  y = Encoder(x)
 //   h = gelu(W_i h + b_i)  for each layer of the head            logits = W h [+ b]
 //
 // Classifiers of pairs encode both sequences alike and read [h of the second ; h of the first].
@@ -19,6 +19,8 @@ namespace megalodon {
 struct ClassifierConfig {
   std::string input = "tokens";
   int64_t vocab_size = 256, input_dim = 1;
+  double input_mean = 0, input_std = 1;
+  int64_t max_steps = 0;
   int64_t classes = 2;
   std::string pooling = "mean";
   int64_t head_layers = 0, head_dim = 0;

@@ -56,6 +56,19 @@ std::string problem_of_surplus(const io::TensorView& view, const io::TensorFile&
   return "share_emb is on, but output.output.weight differs from embed.weight";
 }
 
+bool is_floating(Dtype dtype) {
+  constexpr std::array kFloating = {Dtype::F32, Dtype::BF16, Dtype::F16, Dtype::F64};
+  return std::find(kFloating.begin(), kFloating.end(), dtype) != kFloating.end();
+}
+
+/// Why the file's tensor (null: there is none) has another shape; "" if it has not.
+std::string problem_of_tensor(const io::TensorView* view, const std::string& name, torch::IntArrayRef shape) {
+  if (view == nullptr) return fmt::format("missing {} {}", name, io::shape_text(shape));
+  if (shape != torch::IntArrayRef(view->shape))
+    return fmt::format("{}: expected shape {}, got {}", name, io::shape_text(shape), io::shape_text(view->shape));
+  return "";
+}
+
 /// Of a checkpoint's files, those that loading its model reads: all but what only resuming needs and is large.
 bool is_of_model(const std::string& name) {
   return name.find('/') == std::string::npos && (name.starts_with("model") || !name.ends_with(".safetensors"));
@@ -91,20 +104,23 @@ io::TensorView to_view(const std::string& name, const Tensor& tensor) {
           {static_cast<const std::byte*>(tensor.data_ptr()), bytes}};
 }
 
-NamedTensors named_weights(const Model& model) {
+NamedTensors named_weights(const torch::nn::Module& model) {
   NamedTensors weights;
   for (const auto& item : model.named_parameters()) weights.emplace_back(item.key(), item.value());
   return weights;
 }
 
+NamedTensors named_state(const torch::nn::Module& model) {
+  NamedTensors tensors = named_weights(model);
+  for (const auto& item : model.named_buffers()) tensors.emplace_back(item.key(), item.value());
+  return tensors;
+}
+
 std::string problem_of_parameter(const io::TensorView* view, const std::string& name, torch::IntArrayRef shape) {
-  if (view == nullptr) return fmt::format("missing {} {}", name, io::shape_text(shape));
-  if (shape != torch::IntArrayRef(view->shape))
-    return fmt::format("{}: expected shape {}, got {}", name, io::shape_text(shape), io::shape_text(view->shape));
-  constexpr std::array kFloating = {Dtype::F32, Dtype::BF16, Dtype::F16, Dtype::F64};
-  if (std::find(kFloating.begin(), kFloating.end(), view->dtype) == kFloating.end())
-    return fmt::format("{}: expected floating-point numbers, got {}", name, io::dtype_name(view->dtype));
-  return "";
+  std::string problem = problem_of_tensor(view, name, shape);
+  if (problem.empty() && !is_floating(view->dtype))
+    problem = fmt::format("{}: expected floating-point numbers, got {}", name, io::dtype_name(view->dtype));
+  return problem;
 }
 
 void check_no_problems(std::vector<std::string> problems) {
@@ -130,6 +146,27 @@ void load_weights(Model& model, const io::TensorFile& file) {
   for (const auto& [name, parameter] : named_weights(model)) Tensor(parameter).copy_(to_tensor(*file.find(name)));
 }
 
+void load_state(torch::nn::Module& model, const io::TensorFile& file) {
+  torch::NoGradGuard no_grad;
+  const NamedTensors state = named_state(model);
+  std::vector<std::string> problems;
+  std::set<std::string> known;
+  for (const auto& [name, tensor] : state) {
+    known.insert(name);
+    const io::TensorView* view = file.find(name);
+    std::string problem = problem_of_tensor(view, name, tensor.sizes());
+    if (problem.empty() && tensor.is_floating_point() != is_floating(view->dtype))
+      problem = fmt::format("{}: expected {}, got {}", name, io::dtype_name(from_torch(tensor.scalar_type())),
+                            io::dtype_name(view->dtype));
+    problems.push_back(std::move(problem));
+  }
+  for (const io::TensorView& view : file.tensors())
+    if (known.count(view.name) == 0)
+      problems.push_back(fmt::format("surplus {} {}", view.name, io::shape_text(view.shape)));
+  check_no_problems(std::move(problems));
+  for (const auto& [name, tensor] : state) Tensor(tensor).copy_(to_tensor(*file.find(name)));
+}
+
 /// "matrices" of config.json.
 std::optional<ops::FixedType> stored_type(const Json& tree, const std::string& path) {
   if (!tree.contains("matrices")) return {};
@@ -139,7 +176,7 @@ std::optional<ops::FixedType> stored_type(const Json& tree, const std::string& p
   return ops::fixed_type(name.get<std::string>());
 }
 
-FolderConfig load_config(const fs::path& folder) {
+Json read_config_json(const fs::path& folder) {
   const fs::path path = folder / "config.json";
   Json tree = parse_json<Json>(read_file(path), path.string());
   check(tree.is_object(), "[{}] expected a JSON object", path.string());
@@ -149,6 +186,14 @@ FolderConfig load_config(const fs::path& folder) {
   check(tree.value("format_version", Json()) == 1, "[{}] expected format_version 1, got {}", path.string(),
         tree.value("format_version", Json()).dump());
   check(tree.contains("model_type") && tree["model_type"].is_string(), "[{}] model_type is missing", path.string());
+  return tree;
+}
+
+FolderConfig load_config(const fs::path& folder) {
+  const fs::path path = folder / "config.json";
+  Json tree = read_config_json(folder);
+  check(tree["model_type"] != kClassifierType,
+        "[{}] holds a classifier, which knows no text to continue: megalodon eval classify takes it", folder.string());
   const Json tokenizer = tree.value("tokenizer", Json::object());
   auto config = make_config(tree["model_type"].get<std::string>());
   const auto matrices = stored_type(tree, path.string());

@@ -23,7 +23,9 @@ Tensor to_tensor(const io::TensorView& view);
 io::TensorView to_view(const std::string& name, const Tensor& tensor);
 
 /// Parameters by name, tied ones once, in the order of the architecture.
-NamedTensors named_weights(const Model& model);
+NamedTensors named_weights(const torch::nn::Module& model);
+/// These, and the buffers behind them: running statistics, which are no parameters and yet part of what was learnt.
+NamedTensors named_state(const torch::nn::Module& model);
 
 /// Why the file's tensor (null: there is none) cannot fill a parameter of that shape; "" if it can.
 std::string problem_of_parameter(const io::TensorView* view, const std::string& name, torch::IntArrayRef shape);
@@ -33,6 +35,11 @@ void check_no_problems(std::vector<std::string> problems);
 void check_weights(const Model& model, const io::TensorFile& file);
 /// After check_weights(), copies the tensors into the parameters (converting dtypes).
 void load_weights(Model& model, const io::TensorFile& file);
+/// The same for what is no language model: the tensors of named_state(), neither more nor fewer.
+void load_state(torch::nn::Module& model, const io::TensorFile& file);
+
+/// The model_type of classifiers, see models/classifier_folder.h; a language model's is its architecture.
+inline constexpr const char* kClassifierType = "classifier";
 
 struct LoadedModel {
   std::unique_ptr<Model> model;
@@ -82,6 +89,8 @@ struct FolderConfig {
   std::optional<ops::FixedType> matrices;  // of a quantized folder
 };
 FolderConfig load_config(const fs::path& folder);
+/// config.json of a folder of ours, of any model_type. Throws Error where it is none.
+nlohmann::ordered_json read_config_json(const fs::path& folder);
 /// Throws Error for a quantized folder.
 void refuse_quantized(const fs::path& folder, const FolderConfig& config);
 

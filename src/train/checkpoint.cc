@@ -136,12 +136,10 @@ std::vector<std::string> differences(const Json& was, const Json& is) {
   return list;
 }
 
-FolderParts checkpoint_parts(const Model& model, const Json& tokenizer, const AdamW& optimizer,
-                             const TrainerState& state) {
-  FolderParts parts = model_parts(model.config(), named_weights(model), tokenizer);
-  parts.tensors.push_back({"optimizer", optimizer.state()});
-  parts.texts.push_back({"trainer.json", to_text(state)});
-  return parts;
+FolderParts checkpoint_parts(FolderParts model, const AdamW& optimizer, const TrainerState& state) {
+  model.tensors.push_back({"optimizer", optimizer.state()});
+  model.texts.push_back({"trainer.json", to_text(state)});
+  return model;
 }
 
 TrainerState read_trainer_state(const fs::path& checkpoint) {
@@ -169,11 +167,6 @@ TrainerState read_trainer_state(const fs::path& checkpoint) {
   state.settings = tree["settings"];
   state.more = tree.value("more", Json::object());
   return state;
-}
-
-void load_checkpoint(const fs::path& checkpoint, Model& model, AdamW& optimizer) {
-  load_weights(model, io::read_tensors(checkpoint, "model"));
-  optimizer.load_state(io::read_tensors(checkpoint, "optimizer"), read_trainer_state(checkpoint).updates);
 }
 
 bool is_whole(const fs::path& checkpoint) {

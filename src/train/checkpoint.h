@@ -49,13 +49,10 @@ struct TrainerState {
 /// "model.dropout is 0.2, was 0.1" for everything that differs between two such trees.
 std::vector<std::string> differences(const nlohmann::ordered_json& was, const nlohmann::ordered_json& is);
 
-/// The parts of a checkpoint: model, optimizer and trainer state; add what else there is to keep.
-FolderParts checkpoint_parts(const Model& model, const nlohmann::ordered_json& tokenizer, const AdamW& optimizer,
-                             const TrainerState& state);
+/// The parts of a checkpoint: those of the model's folder, optimizer and trainer state; add what else there is to keep.
+FolderParts checkpoint_parts(FolderParts model, const AdamW& optimizer, const TrainerState& state);
 
 TrainerState read_trainer_state(const fs::path& checkpoint);
-/// Model and optimizer. Further parts: io::read_tensors(checkpoint, name).
-void load_checkpoint(const fs::path& checkpoint, Model& model, AdamW& optimizer);
 /// Whether every file of it is as it was written.
 bool is_whole(const fs::path& checkpoint);
 /// Compares every file with the manifest. Throws Error naming what is damaged and the newest older checkpoint of the

@@ -23,7 +23,11 @@ class Checkpoint : public testing::TrainingTest {
     TrainerState state;
     state.step = step, state.micro_batches = 2 * step, state.loader_position = 4 * step;
     state.fixed = {{"model", {{"dropout", 0.1}}}};
-    run_->save(checkpoint_parts(*model_, {{"type", "bytes"}}, *optimizer_, state), step, {.keep = keep});
+    run_->save(parts_of(state), step, {.keep = keep});
+  }
+  FolderParts parts_of(const TrainerState& state) const {
+    return checkpoint_parts(model_parts(model_->config(), named_weights(*model_), {{"type", "bytes"}}), *optimizer_,
+                            state);
   }
   std::vector<std::string> names() const {
     std::vector<std::string> list;
@@ -88,7 +92,7 @@ TEST_F(Checkpoint, AnInterruptedSaveLeavesTheOldCheckpoint) {
 
 TEST_F(Checkpoint, AFailingSaveLeavesTheOldCheckpoint) {
   save(4);
-  FolderParts parts = checkpoint_parts(*model_, {{"type", "bytes"}}, *optimizer_, {});
+  FolderParts parts = parts_of({});
   parts.texts.push_back({"config.json/part", ""});  // below a file: refused after the tensors are written
   EXPECT_ANY_THROW(run_->save(parts, 5, {.keep = 1}));
   EXPECT_EQ(names(), (std::vector<std::string>{"latest", "step-00000004"}));
@@ -118,7 +122,7 @@ TEST_F(Checkpoint, ChoosesWhereToBegin) {
   RunFolder other(folder_ / "other");
   other.open();
   TrainerState state;
-  other.save(checkpoint_parts(*model_, {{"type", "bytes"}}, *optimizer_, state), 0, {});
+  other.save(parts_of(state), 0, {});
   expect_contains(error_of([&] { choose_checkpoint(other, older); }), {"another run", "--train.out"});
 }
 

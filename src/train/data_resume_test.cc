@@ -66,7 +66,7 @@ TEST_F(DataResume, ACrashInTheMiddleOfAnAccumulationIsMadeUpFor) {
     for (const int crash : {5, 9, 10, 5}) {  // passes, two a step; each dies after some steps since its beginning
       Trainer run = trainer(parts);
       int layers = 0;
-      run.model().set_observer([&](int64_t, const Tensor&) {
+      model_of(run).set_observer([&](int64_t, const Tensor&) {
         if (++layers == 2 * crash + 1) throw testing::Killed();
       });
       EXPECT_THROW(run.run(), testing::Killed);

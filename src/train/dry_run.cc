@@ -31,19 +31,19 @@ std::string Trainer::dry_run() {
   const auto row = [&](const char* name, const std::string& value) { text += fmt::format("{:<38}{}\n", name, value); };
   const auto first = train_step();  // also pays for fresh memory and waits for the first batches
   optimizer_.zero_grad();
-  const torch::Device device = model_->device();
+  const torch::Device device = task_->device();
   ops::reset_peak_memory(device);
   const auto before = static_cast<double>(ops::peak_memory(device));
   const auto step = train_step();
   const auto peak = static_cast<double>(ops::peak_memory(device));
 
   const double copies = config_.train.async_save ? bytes_of(parts()) : 0;
-  const double copy = sizeof(float) * static_cast<double>(model_->info().parameters);
-  const StepSize size = step_size();
-  const auto tokens = static_cast<double>(size.tokens);
-  row("parameters", fmt::format("{}", model_->info().parameters));
-  row("tokens per step", fmt::format("{}", size.tokens));
-  row("FLOPs per token, training", fmt::format("{:.4g}", size.flops / tokens));
+  const double copy = sizeof(float) * static_cast<double>(task_->parameters());
+  const StepSize size = task_->step_size();
+  const auto count = static_cast<double>(size.count);
+  row("parameters", fmt::format("{}", task_->parameters()));
+  row(fmt::format("{} per step", size.unit).c_str(), fmt::format("{}", size.count));
+  if (size.flops > 0) row("FLOPs per token, training", fmt::format("{:.4g}", size.flops / count));
   row("weights", gib(copy));
   row("gradients", gib(copy));
   row("two moments", gib(2 * copy));
@@ -59,8 +59,9 @@ std::string Trainer::dry_run() {
   }
   row("first loss", fmt::format("{:.4f}", first->loss));
   row("first gradient norm", fmt::format("{:.4f}", first->norm));
-  row("a full step, measured", fmt::format("{:.3f} s, {:.0f} tokens/s, {:.1f} GFLOP/s", step->seconds,
-                                           tokens / step->seconds, size.flops / step->seconds * 1e-9));
+  std::string speed = fmt::format("{:.3f} s, {:.4g} {}/s", step->seconds, count / step->seconds, size.unit);
+  if (size.flops > 0) speed += fmt::format(", {:.1f} GFLOP/s", size.flops / step->seconds * 1e-9);
+  row("a full step, measured", speed);
   row("all steps, without evaluations",
       format_duration(step->seconds * static_cast<double>(config_.train.steps - state_.step + 2)));
   return text;

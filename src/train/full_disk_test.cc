@@ -37,7 +37,7 @@ class FullDisk : public testing::Training {
   Outcome train_with(const RunConfig& run, const Fault& fault, int64_t from, int64_t to) {
     std::optional<Faults> faults;
     Trainer trainer(run, {.out = out_});
-    trainer.model().set_observer([&](int64_t, const Tensor&) {
+    model_of(trainer).set_observer([&](int64_t, const Tensor&) {
       if (trainer.step() >= to) {
         faults.reset();
       } else if (trainer.step() >= from && !faults) {
@@ -123,7 +123,7 @@ TEST_F(FullDisk, ACrashLosesNoRecordThatTheCheckpointCounts) {
   {
     std::optional<Faults> faults;
     Trainer crashing = trainer(run);
-    crashing.model().set_observer([&](int64_t, const Tensor&) {
+    model_of(crashing).set_observer([&](int64_t, const Tensor&) {
       if (crashing.step() == 2 && !faults) faults.emplace(full("metrics.jsonl"));
       if (crashing.step() == 6) throw testing::Killed();
     });
@@ -144,7 +144,7 @@ class FullDiskRollback : public FullDisk {
   }
   static void spoil(Trainer& trainer, int64_t step, int times) {
     auto left = std::make_shared<int>(2 * times);  // a step calls it twice
-    trainer.model().parameters()[0].register_hook([&trainer, step, left](Tensor gradient) {
+    model_of(trainer).parameters()[0].register_hook([&trainer, step, left](Tensor gradient) {
       if (trainer.step() != step || *left == 0) return gradient;
       --*left;
       return gradient * std::numeric_limits<double>::infinity();
@@ -157,7 +157,7 @@ TEST_F(FullDiskRollback, RecordsOfAbandonedStepsAreNotWrittenLater) {
     std::optional<Faults> faults;
     Trainer t = trainer(run);
     spoil(t, 5, 1);
-    t.model().set_observer([&](int64_t, const Tensor&) {
+    model_of(t).set_observer([&](int64_t, const Tensor&) {
       if (t.step() == full_from && !faults) faults.emplace(full("metrics.jsonl"));
       if (t.step() == 7) faults.reset();
     });

@@ -20,6 +20,11 @@ double smooth(double average, double value) {
   return average == 0 ? value : kSmoothing * average + (1 - kSmoothing) * value;
 }
 
+/// Rounded to what can be told apart.
+double rate(double per_second) {
+  return per_second >= 100 ? std::round(per_second) : std::round(100 * per_second) / 100;
+}
+
 double mebibytes(int64_t bytes) {
   return static_cast<double>(bytes) / (1 << 20);
 }
@@ -28,11 +33,22 @@ MetricsLog::Position metrics_position(const TrainerState& state) {
   return {.step = state.step, .records = state.records, .unwritten = state.unwritten};
 }
 
-void add(Json& record, const std::string& suffix, const Evaluation& result) {
+void add(Json& record, const std::string& suffix, const Evaluation& result, const char* unit) {
   record["eval_loss" + suffix] = result.loss;
-  record["perplexity" + suffix] = std::exp(result.loss);
-  record["bits_per_byte" + suffix] = result.bits_per_byte;
-  record["eval_tokens" + suffix] = result.tokens;
+  if (result.bits_per_byte) {
+    record["perplexity" + suffix] = std::exp(result.loss);
+    record["bits_per_byte" + suffix] = *result.bits_per_byte;
+  }
+  if (result.accuracy) record["accuracy" + suffix] = *result.accuracy;
+  record[fmt::format("eval_{}{}", unit, suffix)] = result.targets;
+}
+
+std::string to_text(const Evaluation& result, const char* unit) {
+  std::string text = fmt::format("{:.4f}", result.loss);
+  if (result.bits_per_byte)
+    text += fmt::format(", perplexity {:.3f}, {:.4f} bits per byte", std::exp(result.loss), *result.bits_per_byte);
+  if (result.accuracy) text += fmt::format(", accuracy {:.2f} %", 100 * *result.accuracy);
+  return text + fmt::format(" ({} {})", format_count(static_cast<double>(result.targets)), unit);
 }
 
 }  // namespace
@@ -102,8 +118,8 @@ void Monitor::step(const StepReport& report) {
                {"loss", report.loss},
                {"grad_norm", report.norm},
                {"lr", report.lr},
-               {"tokens", report.total_tokens},
-               {"tokens_per_s", std::round(static_cast<double>(report.tokens) / report.seconds)},
+               {size_.unit, report.total_targets},
+               {fmt::format("{}_per_s", size_.unit), rate(static_cast<double>(report.targets) / report.seconds)},
                {"step_s", report.seconds},
                {"data_wait_s", report.data_wait},
                {"save_wait_s", report.save_wait},
@@ -112,7 +128,7 @@ void Monitor::step(const StepReport& report) {
                {"skips", report.skips},
                {"rollbacks", report.rollbacks}};
   if (report.gpu_bytes > 0) line["peak_gpu_mb"] = mebibytes(report.gpu_bytes);
-  if (peak_flops_ > 0) line["share_of_peak"] = size_.flops / report.seconds / peak_flops_;
+  if (peak_flops_ > 0 && size_.flops > 0) line["share_of_peak"] = size_.flops / report.seconds / peak_flops_;
   if (report.judgement.loss_z) line["loss_z"] = *report.judgement.loss_z;
   if (report.judgement.norm_z) line["grad_norm_z"] = *report.judgement.norm_z;
   if (report.judgement.verdict == Verdict::kSkip) line["skipped"] = report.judgement.reason;
@@ -126,9 +142,9 @@ void Monitor::step(const StepReport& report) {
 void Monitor::show(const StepReport& report) {
   smooth_loss_ = smooth(smooth_loss_, report.loss);
   smooth_seconds_ = smooth(smooth_seconds_, report.seconds);
-  smooth_tokens_ = smooth(smooth_tokens_, static_cast<double>(report.tokens));
-  const std::string detail = fmt::format("loss {:.4f}  lr {:.2e}  norm {:.3f}  {} tokens/s", smooth_loss_, report.lr,
-                                         report.norm, format_count(smooth_tokens_ / smooth_seconds_));
+  smooth_targets_ = smooth(smooth_targets_, static_cast<double>(report.targets));
+  const std::string detail = fmt::format("loss {:.4f}  lr {:.2e}  norm {:.3f}  {} {}/s", smooth_loss_, report.lr,
+                                         report.norm, format_count(smooth_targets_ / smooth_seconds_), size_.unit);
   progress_.update(report.step, config_.steps, detail);
   const bool first_or_last = report.step == 1 || report.step == config_.last_step();
   if (!progress_.interactive() && (first_or_last || report.step % config_.log_every == 0))
@@ -141,10 +157,8 @@ void Monitor::evaluation(int64_t step, const std::vector<NamedEvaluation>& list,
   Json line = {{"step", step}};
   const auto add_all = [&](const std::vector<NamedEvaluation>& sets, const char* suffix, const char* of) {
     for (const auto& [name, result] : sets) {
-      add(line, "/" + name + suffix, result);
-      print(fmt::format("step {}: held-out loss{} on {} {:.4f}, perplexity {:.3f}, {:.4f} bits per byte ({} tokens)",
-                        step, of, name, result.loss, std::exp(result.loss), result.bits_per_byte,
-                        format_count(static_cast<double>(result.tokens))));
+      add(line, "/" + name + suffix, result, size_.unit);
+      print(fmt::format("step {}: held-out loss{} on {} {}", step, of, name, to_text(result, size_.unit)));
     }
   };
   add_all(list, "", "");

@@ -13,8 +13,8 @@
 #include "train/guard.h"
 #include "train/metrics.h"
 #include "train/run_config.h"
+#include "train/task.h"
 #include "train/tensorboard.h"
-#include "train/validation.h"
 
 namespace megalodon {
 
@@ -22,19 +22,13 @@ namespace megalodon {
 struct StepReport {
   int64_t step = 0;  // the one that is now done, counted from 1
   double loss = 0, norm = 0, lr = 0;
-  int64_t tokens = 0, total_tokens = 0;  // targets of this step, and of the run so far
-  double seconds = 0;                    // of the whole step
-  double data_wait = 0;                  // of these, waiting for data
-  double save_wait = 0;                  // before it, standing still for a checkpoint
+  int64_t targets = 0, total_targets = 0;  // of this step, and of the run so far
+  double seconds = 0;                      // of the whole step
+  double data_wait = 0;                    // of these, waiting for data
+  double save_wait = 0;                    // before it, standing still for a checkpoint
   Judgement judgement;
   int64_t skips = 0, rollbacks = 0;  // of the run
   int64_t gpu_bytes = 0;             // the most that the run's tensors took of a GPU so far; 0: there is none
-};
-
-/// What shares of a machine are computed from.
-struct StepSize {
-  int64_t tokens = 0;  // positions, padding included
-  double flops = 0;
 };
 
 class Monitor {
@@ -82,7 +76,7 @@ class Monitor {
   std::optional<MetricsLog> metrics_;
   std::optional<EventWriter> events_;
   double peak_flops_ = 0;
-  double smooth_loss_ = 0, smooth_seconds_ = 0, smooth_tokens_ = 0;  // of the display
+  double smooth_loss_ = 0, smooth_seconds_ = 0, smooth_targets_ = 0;  // of the display
 };
 
 }  // namespace megalodon

@@ -26,7 +26,7 @@ class StuckDisk : public ::testing::Test {
   std::promise<void> gate_;
   std::shared_future<void> opened_ = gate_.get_future().share();
   int64_t readings_ = 0;
-  Prefetch ahead_{[this] { return read(); }};
+  Prefetch<std::vector<data::Batch>> ahead_{[this] { return read(); }};
 };
 
 TEST_F(StuckDisk, ASignalEndsTheWaitAndLosesNothing) {
@@ -55,7 +55,8 @@ TEST_F(StuckDisk, EndingWaitsForTheReadingUnderWay) {
 }
 
 TEST(Prefetch, ErrorsReachWhoeverWaits) {
-  Prefetch broken([]() -> std::vector<data::Batch> { throw std::runtime_error("unreadable"); });
+  Prefetch<std::vector<data::Batch>> broken(
+      []() -> std::vector<data::Batch> { throw std::runtime_error("unreadable"); });
   EXPECT_THROW(broken.take({}), std::runtime_error);
 }
 

@@ -14,19 +14,20 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 /// What must stay as it is for a run to continue: all that decides the next gradient besides the checkpoint's tensors.
-Json fixed(const RunConfig& config, const TrainingData& data, const data::Tokenizer& tokenizer, bool overfit_batch) {
-  Json model = config::write(config)["model"];
+Json fixed(const RunConfig& config, const Task& task, bool overfit_batch) {
+  const Json all = config::write(config);
+  Json model = all["model"];
   model.erase("preset");  // the fields it filled are all there
-  Json corpora = data.fixed();
-  corpora["tokenizer"] = tokenizer.describe();
-  return {{"model", model},
-          {"data", corpora},
-          {"train",
-           {{"accumulate", config.train.accumulate},
-            {"seed", config.train.seed},
-            {"precision", config.train.precision},
-            {"world_size", 1},  // processes that share the work
-            {"overfit_batch", overfit_batch}}}};
+  Json tree = {{"model", model},
+               {"data", task.fixed_data()},
+               {"train",
+                {{"accumulate", config.train.accumulate},
+                 {"seed", config.train.seed},
+                 {"precision", config.train.precision},
+                 {"world_size", 1},  // processes that share the work
+                 {"overfit_batch", overfit_batch}}}};
+  if (all.contains("classifier")) tree["classifier"] = all["classifier"];
+  return tree;
 }
 
 /// What changes results in the last bits only.
@@ -38,14 +39,14 @@ Json environment() {
 }
 
 /// What a continued run may do otherwise than before: what decides updates, without what only shows or stores them.
-Json settings(const RunConfig& config, const ValidationSets& valid) {
+Json settings(const RunConfig& config, const Task& task) {
   const Json all = config::write(config);
   Json train;
   for (const char* key :
        {"steps", "ema_decay", "nonfinite", "skip_loss_z", "skip_grad_z", "max_skips", "z_window", "spike_window",
         "spike_factor", "spike_patience", "eval_every", "eval_tokens", "early_stop_patience", "early_stop_min_delta"})
     train[key] = all["train"].at(key);
-  return {{"optim", all["optim"]}, {"train", train}, {"data", {{"valid", valid.identity()}}}};
+  return {{"optim", all["optim"]}, {"train", train}, {"data", {{"valid", task.held_out_identity()}}}};
 }
 
 Json setting(const TrainerState& state, const char* pointer) {
@@ -79,12 +80,11 @@ bool holds_a_run(const RunFolder& folder) {
 
 }  // namespace
 
-TrainerState describe_run(const RunConfig& config, const TrainingData& data, const ValidationSets& valid,
-                          const data::Tokenizer& tokenizer, bool overfit_batch) {
+TrainerState describe_run(const RunConfig& config, const Task& task, bool overfit_batch) {
   TrainerState state;
-  state.fixed = fixed(config, data, tokenizer, overfit_batch);
+  state.fixed = fixed(config, task, overfit_batch);
   state.environment = environment();
-  state.settings = settings(config, valid);
+  state.settings = settings(config, task);
   return state;
 }
 

@@ -6,14 +6,12 @@
 #include <vector>
 
 #include "train/checkpoint.h"
-#include "train/training_data.h"
-#include "train/validation.h"
+#include "train/task.h"
 
 namespace megalodon {
 
 /// Before the first step: with all that later checkpoints say about the run they are of.
-TrainerState describe_run(const RunConfig& config, const TrainingData& data, const ValidationSets& valid,
-                          const data::Tokenizer& tokenizer, bool overfit_batch);
+TrainerState describe_run(const RunConfig& config, const Task& task, bool overfit_batch);
 
 /// `mode` is "auto" (the folder's newest checkpoint that is whole, if it has one), "never", or the path of a checkpoint
 /// or run folder. None: begin afresh. Throws Error where that would overwrite a run, where there is no such checkpoint,

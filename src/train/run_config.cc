@@ -14,6 +14,9 @@ namespace {
 
 using config::Tree;
 
+constexpr const char* kClassifierHelp =
+    "with train.task = \"classification\": the layers of [model] between an embedding and a head";
+
 // Far beyond any sense; their product is far below overflow.
 constexpr int64_t kMaxTokensPerStep = int64_t{1} << 32, kMaxCount = int64_t{1} << 30;
 
@@ -22,24 +25,36 @@ void at_least(const char* key, int64_t value, int64_t least, const char* meaning
   if (value > kMaxCount) fail_usage("[{}] expected at most {}, got {}", key, kMaxCount, value);
 }
 
-/// The text under model.<name>, wherever it is given; values of another type are left to config::read() to refuse.
-std::string model_text(const char* name, const Tree& tree, const config::Overrides& overrides) {
-  if (const auto found = overrides.find(fmt::format("model.{}", name)); found != overrides.end()) return found->second;
-  const auto section = tree.find("model");
-  if (section == tree.end() || !section->is_object()) return "";
-  const auto value = section->find(name);
-  return value != section->end() && value->is_string() ? value->get<std::string>() : "";
+/// The text under <section>.<name>, wherever it is given; values of another type are left to config::read() to refuse.
+std::string text_at(const char* section, const char* name, const Tree& tree, const config::Overrides& overrides) {
+  const auto found = overrides.find(fmt::format("{}.{}", section, name));
+  if (found != overrides.end()) return found->second;
+  const auto fields = tree.find(section);
+  if (fields == tree.end() || !fields->is_object()) return "";
+  const auto value = fields->find(name);
+  return value != fields->end() && value->is_string() ? value->get<std::string>() : "";
 }
 
-bool gives_vocabulary(const Tree& tree, const config::Overrides& overrides) {
-  const auto section = tree.find("model");
-  return overrides.count("model.vocab_size") > 0 ||
-         (section != tree.end() && section->is_object() && section->contains("vocab_size"));
+bool gives_vocabulary(const char* section, const Tree& tree, const config::Overrides& overrides) {
+  const auto fields = tree.find(section);
+  return overrides.count(fmt::format("{}.vocab_size", section)) > 0 ||
+         (fields != tree.end() && fields->is_object() && fields->contains("vocab_size"));
 }
 
-/// The hyperparameters that the run file's own values go on top of.
+void check_task(const std::string& task) {
+  if (task != "language_modelling" && task != "classification")
+    fail_usage("[train.task] expected language_modelling or classification, got \"{}\"", task);
+}
+
+/// The task, which decides what sections there are, and the hyperparameters that the run file's own values go on top
+/// of.
 void start_from_defaults(RunConfig& run, const Tree& tree, const config::Overrides& overrides) {
-  const std::string arch = model_text("arch", tree, overrides), preset = model_text("preset", tree, overrides);
+  const std::string arch = text_at("model", "arch", tree, overrides);
+  const std::string preset = text_at("model", "preset", tree, overrides);
+  if (const std::string task = text_at("train", "task", tree, overrides); !task.empty()) {
+    check_task(task);
+    run.train.task = task;
+  }
   if (preset.empty()) {
     run.model = make_config(arch.empty() ? run.arch : arch);
   } else {
@@ -54,12 +69,13 @@ void start_from_defaults(RunConfig& run, const Tree& tree, const config::Overrid
 }  // namespace
 
 void DataConfig::visit(config::Visitor& v) {
-  v.field("train", train, "pairs to train on, each PREFIX or PREFIX*WEIGHT");
+  v.field("train", train, "pairs to train on, each PREFIX or PREFIX*WEIGHT; for classifiers one set of examples");
   v.field("valid", valid,
-          "pairs to evaluate on, each PREFIX or NAME=PREFIX, the most important first; none: no evaluation");
+          "pairs, or sets of examples, to evaluate on, each PREFIX or NAME=PREFIX, the most important first; none: no "
+          "evaluation");
   v.field("tokenizer", tokenizer, "what the tokens are: bytes, or a *.model or tokenizer.json file");
   v.field("seq_len", seq_len, "tokens of a training sequence");
-  v.field("batch", batch, "sequences of a forward pass");
+  v.field("batch", batch, "sequences of a forward pass; for classifiers examples");
   v.field(
       "packing", packing,
       "how documents fill sequences: stream, documents, stateful; data.valid is read as a stream, or as rows that go "
@@ -79,6 +95,7 @@ void DataConfig::validate() const {
 }
 
 void TrainConfig::visit(config::Visitor& v) {
+  v.field("task", task, "what is trained: language_modelling, or classification, which [classifier] describes");
   v.field("steps", steps, "optimizer updates");
   v.field("accumulate", accumulate, "forward passes of data.batch sequences for one update");
   v.field("seed", seed, "of initialization, data order and dropout");
@@ -89,7 +106,8 @@ void TrainConfig::visit(config::Visitor& v) {
   v.field("device", device, "what computes: cpu, cuda or cuda:N");
   v.field("threads", threads, "CPU threads; 0: all cores");
   v.field("eval_every", eval_every, "steps between evaluations on data.valid; 0: only at the end");
-  v.field("eval_tokens", eval_tokens, "tokens of an evaluation, from the beginning of data.valid; 0: all");
+  v.field("eval_tokens", eval_tokens,
+          "tokens of an evaluation, from the beginning of data.valid; 0: all, as for classifiers in any case");
   v.field("sample_every", sample_every, "steps between samples of text; 0: none");
   v.field("sample_prompt", sample_prompt, "text that samples continue");
   v.field("sample_tokens", sample_tokens, "tokens of a sample");
@@ -115,6 +133,7 @@ void TrainConfig::visit(config::Visitor& v) {
 }
 
 void TrainConfig::validate() const {
+  check_task(task);
   at_least("train.steps", steps, 1);
   at_least("train.accumulate", accumulate, 1);
   if (out.empty()) fail_usage("[train.out] missing: name the run folder");
@@ -154,6 +173,7 @@ RunConfig::RunConfig(const RunConfig& other)
     : arch(other.arch),
       preset(other.preset),
       model(other.model->clone()),
+      classifier(other.classifier),
       data(other.data),
       optimizer(other.optimizer),
       schedule(other.schedule),
@@ -166,6 +186,7 @@ void RunConfig::visit(config::Visitor& v) {
   v.field("preset", preset, "a published configuration that the other fields start from; empty: none");
   model->visit(v);
   v.end_section();
+  if (train.classifies()) v.section("classifier", classifier, kClassifierHelp);
   v.section("data", data, "token files and how they are cut into batches");
   v.begin_section("optim", "AdamW");
   optimizer.visit(v);
@@ -180,6 +201,36 @@ void RunConfig::validate() const {
   optimizer.validate();
   schedule.validate();
   train.validate();
+  if (train.eval_every > 0 && data.valid.empty())
+    fail_usage("[train.eval_every] is {}, but data.valid is empty; name a corpus there or set eval_every = 0",
+               train.eval_every);
+  if (train.early_stop_patience > 0 && train.eval_every == 0)
+    fail_usage("[train.early_stop_patience] is {}, but train.eval_every is 0; nothing would be evaluated on the way",
+               train.early_stop_patience);
+  train.classifies() ? validate_classification() : validate_language_modelling();
+}
+
+void RunConfig::validate_classification() const {
+  classifier.validate();
+  if (data.batch * train.accumulate > kMaxCount)
+    fail_usage("[data.batch] a step of data.batch {} x train.accumulate {} examples is more than {}", data.batch,
+               train.accumulate, kMaxCount);
+  if (data.packing != "stream")
+    fail_usage("[data.packing] examples are not packed: leave it out, got \"{}\"", data.packing);
+  if (train.checkpointing)
+    fail_usage(
+        "[train.checkpointing] encoders keep their activations: expected false, or a smaller data.batch with "
+        "more train.accumulate");
+  if (train.sample_every > 0)
+    fail_usage("[train.sample_every] classifiers write no text: expected 0, got {}", train.sample_every);
+  if (classifier.input != "tokens") return;
+  const int64_t vocabulary = data::make_tokenizer(data.tokenizer)->vocabulary();
+  if (classifier.vocab_size < vocabulary)
+    fail_usage("[classifier.vocab_size] the classifier reads {} tokens, but data.tokenizer = \"{}\" has {}",
+               classifier.vocab_size, data.tokenizer, vocabulary);
+}
+
+void RunConfig::validate_language_modelling() const {
   int64_t tokens = 0;
   if (__builtin_mul_overflow(data.batch, data.seq_len, &tokens) ||
       __builtin_mul_overflow(tokens, train.accumulate, &tokens) || tokens > kMaxTokensPerStep)
@@ -189,12 +240,6 @@ void RunConfig::validate() const {
   if (model->vocabulary() < vocabulary || model->outputs() < vocabulary)
     fail_usage("[model.vocab_size] the model reads {} and predicts {} tokens, but data.tokenizer = \"{}\" has {}",
                model->vocabulary(), model->outputs(), data.tokenizer, vocabulary);
-  if (train.eval_every > 0 && data.valid.empty())
-    fail_usage("[train.eval_every] is {}, but data.valid is empty; name a corpus there or set eval_every = 0",
-               train.eval_every);
-  if (train.early_stop_patience > 0 && train.eval_every == 0)
-    fail_usage("[train.early_stop_patience] is {}, but train.eval_every is 0; nothing would be evaluated on the way",
-               train.early_stop_patience);
   if (train.eval_tokens > 0 && train.eval_tokens < data.seq_len && !data.valid.empty())
     fail_usage("[train.eval_tokens] expected data.seq_len = {} or more (or 0: all), got {}", data.seq_len,
                train.eval_tokens);
@@ -206,8 +251,15 @@ RunConfig load_run_config(const fs::path& path, const config::Overrides& overrid
   RunConfig run;
   start_from_defaults(run, tree, overrides);
   config::read(run, tree, overrides, path.string());
-  if (run.preset.empty() && !gives_vocabulary(tree, overrides))
-    config::read(*run.model, {{"vocab_size", data::make_tokenizer(run.data.tokenizer)->vocabulary()}}, {}, "defaults");
+  const auto vocabulary = [&]() -> config::Tree {
+    return {{"vocab_size", data::make_tokenizer(run.data.tokenizer)->vocabulary()}};
+  };
+  if (run.train.classifies()) {
+    if (run.classifier.input == "tokens" && !gives_vocabulary("classifier", tree, overrides))
+      config::read(run.classifier, vocabulary(), {}, "defaults");
+  } else if (run.preset.empty() && !gives_vocabulary("model", tree, overrides)) {
+    config::read(*run.model, vocabulary(), {}, "defaults");
+  }
   run.validate();
   return run;
 }
@@ -218,7 +270,10 @@ std::string to_toml(const RunConfig& config) {
 
 std::string run_config_help() {
   RunConfig defaults;
-  return config::help([&](config::Visitor& v) { defaults.visit(v); });
+  return config::help([&](config::Visitor& v) {
+    defaults.visit(v);
+    v.section("classifier", defaults.classifier, kClassifierHelp);
+  });
 }
 
 }  // namespace megalodon

@@ -1,4 +1,5 @@
-// A training run as its run file describes it: [model], [data], [optim] with [optim.schedule], [train].
+// A training run as its run file describes it: [model], [classifier] where one is trained, [data], [optim] with
+// [optim.schedule], [train].
 #pragma once
 
 #include <algorithm>
@@ -8,6 +9,7 @@
 
 #include "base/config.h"
 #include "base/file.h"
+#include "models/classifier.h"
 #include "models/model.h"
 #include "train/guard.h"
 #include "train/optimizer.h"
@@ -27,6 +29,7 @@ struct DataConfig {
 };
 
 struct TrainConfig {
+  std::string task = "language_modelling";
   int64_t steps = 1000, accumulate = 1, seed = 0;
   std::string out = "runs/run";
   std::string precision = "float32";
@@ -50,6 +53,10 @@ struct TrainConfig {
   double early_stop_min_delta = 0;
   void visit(config::Visitor& visitor);
   void validate() const;
+  bool classifies() const { return task == "classification"; }
+  nn::Precision compute_precision() const {
+    return precision == "bfloat16" ? nn::Precision::kBfloat16 : nn::Precision::kFloat32;
+  }
   /// Where this process stops, if nothing stops it earlier.
   int64_t last_step() const { return stop_after > 0 ? std::min(steps, stop_after) : steps; }
 };
@@ -62,6 +69,7 @@ struct RunConfig {
 
   std::string arch = "megalodon", preset;
   std::unique_ptr<ModelConfig> model;  // never null; of the architecture `arch`
+  ClassifierConfig classifier;         // around it, where classifiers are trained
   DataConfig data;
   OptimizerConfig optimizer;
   ScheduleConfig schedule;
@@ -70,6 +78,10 @@ struct RunConfig {
   void visit(config::Visitor& visitor);
   /// Throws UsageError for values that are out of range or do not fit together.
   void validate() const;
+
+ private:
+  void validate_language_modelling() const;
+  void validate_classification() const;
 };
 
 /// Reads and validates a run file. Defaults come from the architecture or, where one is named, from the preset; without

@@ -4,7 +4,7 @@
 
 #include "base/utf8.h"
 #include "infer/generate.h"
-#include "train/step.h"
+#include "nn/evaluation_mode.h"
 
 namespace megalodon {
 namespace {
@@ -20,7 +20,7 @@ std::string without_controls(std::string text) {
 
 std::string sample_text(Model& model, const data::Tokenizer& tokenizer, const std::string& prompt, int64_t tokens,
                         int64_t seed, const std::function<bool()>& stop) {
-  const EvaluationMode mode(model);
+  const nn::EvaluationMode mode(model);
   const auto ids = tokenizer.encode(prompt);
   Sampler sampler({.seed = seed});
   std::string text = prompt;

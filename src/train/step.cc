@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "nn/evaluation_mode.h"
 
 namespace megalodon {
 namespace {
@@ -119,7 +120,7 @@ void check_can_evaluate(const data::TokenFile& corpus, const EvaluationOptions& 
 std::optional<Evaluation> evaluate(Model& model, const data::TokenFile& corpus, const data::Tokenizer& tokenizer,
                                    const EvaluationOptions& options) {
   torch::NoGradGuard no_grad;
-  const EvaluationMode mode(model);
+  const nn::EvaluationMode mode(model);
   const auto [segments, sequences] = checked_extent(corpus, options);
   data::Loader loader(
       corpus, {options.batch, options.length, /*seed=*/0, /*shuffle=*/false, data::Packing::kStateful, sequences});
@@ -139,11 +140,11 @@ std::optional<Evaluation> evaluate(Model& model, const data::TokenFile& corpus, 
     sum += nll_after(model, batch.input, targets_BL, batch.continues, sequences > 1 ? &carry : nullptr)
                .sum(torch::kFloat64)
                .item<double>();
-    result.tokens += count_targets(targets_BL);
+    result.targets += count_targets(targets_BL);
     bytes += count_bytes(targets_BL, tokenizer);
     if (options.progress) options.progress(done + 1, batches);
   }
-  result.loss = sum / static_cast<double>(result.tokens);
+  result.loss = sum / static_cast<double>(result.targets);
   result.bits_per_byte = sum / std::log(2.0) / static_cast<double>(bytes);
   return result;
 }

@@ -9,6 +9,7 @@
 #include "data/loader.h"
 #include "data/tokenizer.h"
 #include "models/model.h"
+#include "train/evaluation.h"
 
 namespace megalodon {
 
@@ -33,25 +34,6 @@ int64_t count_targets(const std::vector<BatchTensors>& batches);
 std::optional<double> backward_mean_loss(Model& model, const std::vector<BatchTensors>& micro_batches,
                                          StreamCarry* carry, const std::function<void(size_t)>& before,
                                          const std::function<bool()>& stop = {});
-
-/// Evaluation mode while it lives; then what the mode was, also when an error passes by.
-class EvaluationMode {
- public:
-  explicit EvaluationMode(Model& model) : model_(model), was_training_(model.is_training()) { model_.eval(); }
-  ~EvaluationMode() { model_.train(was_training_); }
-  EvaluationMode(const EvaluationMode&) = delete;
-  EvaluationMode& operator=(const EvaluationMode&) = delete;
-
- private:
-  Model& model_;
-  bool was_training_;
-};
-
-struct Evaluation {
-  double loss = 0;           // nats a token
-  double bits_per_byte = 0;  // of the text that the targets stand for
-  int64_t tokens = 0;        // targets
-};
 
 struct EvaluationOptions {
   int64_t batch = 1, length = 0;

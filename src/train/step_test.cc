@@ -68,14 +68,14 @@ TEST_F(Step, EvaluationDoesNotDependOnTheBatchAndRestoresTheMode) {
   EXPECT_TRUE(net->is_training());
   const auto threes = evaluate(*net, corpus, bytes, {.batch = 3, .length = 16});
   ASSERT_TRUE(ones && threes);
-  EXPECT_EQ(ones->tokens, threes->tokens);
+  EXPECT_EQ(ones->targets, threes->targets);
   EXPECT_NEAR(ones->loss, threes->loss, 1e-5);
-  EXPECT_NEAR(ones->bits_per_byte, ones->loss / std::log(2.0), 1e-9);
+  EXPECT_NEAR(*ones->bits_per_byte, ones->loss / std::log(2.0), 1e-9);
   // 3 documents of 40, 45 and 50 bytes: 8 sequences of 16 hold 128 targets, two of which would be of another document.
-  EXPECT_EQ(ones->tokens, 126);
+  EXPECT_EQ(ones->targets, 126);
 
   const auto two = evaluate(*net, corpus, bytes, {.batch = 3, .length = 16, .tokens = 32});
-  EXPECT_EQ(two->tokens, 32);
+  EXPECT_EQ(two->targets, 32);
   EXPECT_FALSE(evaluate(*net, corpus, bytes, {.batch = 1, .length = 16, .stop = [] { return true; }}));
 }
 
@@ -132,7 +132,7 @@ TEST_F(Step, EvaluationCarriesRowsOn) {
   EXPECT_NEAR(loss({.batch = 1, .length = 16, .segment = 99}), whole, 1e-5);
   EXPECT_GT(std::abs(loss({.batch = 1, .length = 16}) - whole), 1e-4) << "the past makes a difference";
   // 14 sequences for four rows: four rows of three and, once more, none; two rows are left out.
-  EXPECT_EQ(evaluate(*net, corpus, bytes, {.batch = 4, .length = 16, .segment = 99})->tokens, 4 * 3 * 16);
+  EXPECT_EQ(evaluate(*net, corpus, bytes, {.batch = 4, .length = 16, .segment = 99})->targets, 4 * 3 * 16);
   EXPECT_NEAR(loss({.batch = 4, .length = 16, .segment = 99}),
               loss({.batch = 1, .length = 16, .tokens = 192, .segment = 3}), 1e-5);
   // Seven segments of two sequences: four rows, then three.

@@ -11,18 +11,11 @@
 #include "ops/device.h"
 #include "train/machine.h"
 #include "train/resume.h"
-#include "train/sample.h"
 
 namespace megalodon {
 namespace {
 
 constexpr uint64_t kDropoutStream = 0x64726F706F7574;  // dropout's random numbers, apart from the seed's other uses
-
-std::unique_ptr<Model> build_on_device(const RunConfig& config) {
-  auto model = config.model->build();
-  model->to(ops::parse_device(config.train.device));
-  return model;
-}
 
 RunConfig validated(RunConfig config) {
   config.validate();
@@ -50,46 +43,27 @@ Outcome outcome_of_signal() {
 Trainer::Trainer(RunConfig config, TrainerOptions options)
     : config_(validated(std::move(config))),
       options_(std::move(options)),
-      tokenizer_(data::make_tokenizer(config_.data.tokenizer)),
-      data_(config_.data, *config_.model, *tokenizer_, config_.train.accumulate,
-            static_cast<uint64_t>(config_.train.seed)),
-      valid_(config_.data.valid, *config_.model, *tokenizer_,
-             {.batch = config_.data.batch,
-              .length = config_.data.seq_len,
-              .tokens = config_.train.eval_tokens,
-              .segment = data_.segment()}),
-      model_(build_on_device(config_)),
-      optimizer_(named_weights(*model_), config_.optimizer),
+      task_(make_task(config_)),
+      optimizer_(named_weights(task_->network()), config_.optimizer),
       guard_(config_.train.guard),
       early_stop_(config_.train.early_stop_patience, config_.train.early_stop_min_delta),
       folder_(config_.train.out),
-      monitor_(config_.train, step_size(), options_.out) {
+      monitor_(config_.train, task_->step_size(), options_.out) {
   // Debian's libtorch starts with one thread.
   at::set_num_threads(config_.train.threads > 0 ? static_cast<int>(config_.train.threads) : available_cores());
-  model_->set_precision(config_.train.precision == "bfloat16" ? nn::Precision::kBfloat16 : nn::Precision::kFloat32);
-  model_->set_checkpointing(config_.train.checkpointing ? config_.train.checkpoint_every : 0);
-  model_->train();
-  if (config_.train.ema_decay > 0) average_.emplace(*model_, config_.train.ema_decay);
-  if (config_.data.packing == "stateful") carry_.emplace();
+  if (config_.train.ema_decay > 0) average_.emplace(task_->network(), config_.train.ema_decay);
   begin();
 }
 
 /// At the checkpoint that is to be resumed, or at the seed.
 void Trainer::begin() {
-  state_ = describe_run(config_, data_, valid_, *tokenizer_, options_.overfit_batch);
+  state_ = describe_run(config_, *task_, options_.overfit_batch);
   // Claimed before the choice: another trainer could move on between the two.
   if (!options_.dry_run) folder_.open();
   resumed_from_ = choose_checkpoint(folder_, options_.resume);
   if (resumed_from_) return resume(*resumed_from_);
-  model_->init_weights(static_cast<uint64_t>(config_.train.seed));
+  task_->init_weights(static_cast<uint64_t>(config_.train.seed));
   if (average_) average_->reset();
-}
-
-/// The backward pass costs two forward passes. That activations may be computed twice is no progress and does not
-/// count.
-StepSize Trainer::step_size() const {
-  const int64_t tokens = config_.data.batch * config_.data.seq_len * config_.train.accumulate;
-  return {tokens, 3 * model_->info().mean_forward_flops(config_.data.seq_len) * static_cast<double>(tokens)};
 }
 
 bool Trainer::done() const {
@@ -134,7 +108,7 @@ void Trainer::advance() {
   if (report->judgement.verdict == Verdict::kRollback) return roll_back(*report);
   monitor_.step(*report);
   state_.evaluation_pending =
-      !valid_.empty() && (state_.step == config_.train.steps || is_due(config_.train.eval_every));
+      task_->has_held_out() && (state_.step == config_.train.steps || is_due(config_.train.eval_every));
   if (state_.evaluation_pending) evaluate_now();
   if (is_due(config_.train.sample_every) && !SignalGuard::stopping()) sample_now();
 }
@@ -162,12 +136,11 @@ void Trainer::start() {
   monitor_.open(folder_, state_, resumed_from_ && is_of_run(*resumed_from_, folder_));
   monitor_.configuration(state_.step, to_toml(config_));
   monitor_.print(overview());
-  const bool on_gpu = model_->device().is_cuda();
-  if (config_.train.measure_peak) {
+  const bool on_gpu = task_->device().is_cuda();
+  if (config_.train.measure_peak && task_->step_size().flops > 0) {
     // On a CPU a float32 product whatever the precision, so that shares of runs in both can be compared.
-    const auto precision =
-        on_gpu && config_.train.precision == "bfloat16" ? nn::Precision::kBfloat16 : nn::Precision::kFloat32;
-    const double peak = measure_peak_flops(precision, model_->device());
+    const auto precision = on_gpu ? config_.train.compute_precision() : nn::Precision::kFloat32;
+    const double peak = measure_peak_flops(precision, task_->device());
     monitor_.set_peak(peak);
     monitor_.print(fmt::format("peak   {:.1f} GFLOP/s in a {} matrix product\n", peak * 1e-9,
                                precision == nn::Precision::kBfloat16 ? "bfloat16" : "float32"));
@@ -175,17 +148,11 @@ void Trainer::start() {
 }
 
 std::string Trainer::overview() const {
-  const int64_t tokens = step_size().tokens, total = tokens * config_.train.steps;
   std::string text = to_toml(config_) + "\n";
-  text += fmt::format("model  {}, {} parameters\n", config_.arch, format_count(model_->info().parameters));
-  for (const std::string& line : data_.describe(total / config_.data.seq_len)) text += fmt::format("data   {}\n", line);
-  for (const std::string& line : valid_.describe()) text += fmt::format("valid  {}\n", line);
-  text += fmt::format("steps  {} of {} tokens: {} tokens\n", config_.train.steps, tokens,
-                      format_count(static_cast<double>(total)));
-  text +=
-      fmt::format("run    {}, {}, {} threads{}\n", folder_.path().string(),
-                  resumed_from_ ? fmt::format("resumed from {}", resumed_from_->filename().string()) : "new",
-                  at::get_num_threads(), model_->device().is_cuda() ? ", " + describe_machine(model_->device()) : "");
+  for (const std::string& line : task_->describe()) text += line + "\n";
+  text += fmt::format("run    {}, {}, {} threads{}\n", folder_.path().string(),
+                      resumed_from_ ? fmt::format("resumed from {}", resumed_from_->filename().string()) : "new",
+                      at::get_num_threads(), task_->device().is_cuda() ? ", " + describe_machine(task_->device()) : "");
   for (const std::string& note : notes_)
     if (!note.empty()) text += note + "\n";
   const std::string warning = schedule_warning(config_.schedule, config_.train.steps);
@@ -194,58 +161,58 @@ std::string Trainer::overview() const {
 }
 
 /// None where time runs out after a signal: half of train.grace_seconds belongs to saving.
-std::optional<double> Trainer::backward(const std::vector<BatchTensors>& batches, StreamCarry* carry) {
+std::optional<double> Trainer::backward() {
   const uint64_t dropout = derive_key(static_cast<uint64_t>(config_.train.seed), kDropoutStream);
   const double grace = config_.train.grace_seconds / 2;
   optimizer_.zero_grad();
-  return backward_mean_loss(
-      *model_, batches, carry,
-      [&](size_t i) { model_->set_dropout_key(derive_key(dropout, static_cast<uint64_t>(state_.micro_batches) + i)); },
-      [&] { return grace > 0 && SignalGuard::seconds_since() > grace; });
+  return task_->backward([&](size_t i) { return derive_key(dropout, static_cast<uint64_t>(state_.micro_batches) + i); },
+                         [&] { return grace > 0 && SignalGuard::seconds_since() > grace; });
 }
 
 /// None where a signal ended it: before the data was there, or because time ran out. Nothing has changed then, nor
 /// where the step is to be rolled back.
 std::optional<StepReport> Trainer::train_step() {
   const Stopwatch watch;
-  if (options_.overfit_batch) data_.seek(0);
-  const auto batches = data_.next(SignalGuard::stopping);
-  if (!batches) return {};
+  if (options_.overfit_batch) task_->seek(0);
+  if (!task_->read(SignalGuard::stopping)) return {};
   StepReport report;
   report.step = state_.step + 1;
   report.data_wait = watch.seconds();
-  auto carry = carry_;  // of this step; cheap
-  const auto loss = backward(*batches, carry ? &*carry : nullptr);
-  if (!loss) return {};
+  const auto loss = backward();
+  if (!loss) {
+    task_->settle(Verdict::kRollback);
+    return {};
+  }
   report.loss = *loss;
   report.norm = optimizer_.gradient_norm();
   report.lr = config_.optimizer.lr * lr_multiplier(config_.schedule, state_.step, config_.train.steps);
-  report.tokens = count_targets(*batches);
+  report.targets = task_->targets();
   report.save_wait = std::exchange(save_wait_, 0);
   UpdateGuard guard = guard_;
-  report.judgement = guard.judge(report.step, report.loss, report.norm, state_.loader_position, data_.position());
+  report.judgement = guard.judge(report.step, report.loss, report.norm, state_.loader_position, task_->position());
   report.skips = guard.skips();
   report.rollbacks = guard.rollbacks();
-  if (report.judgement.verdict == Verdict::kRollback) return report;
+  if (report.judgement.verdict == Verdict::kRollback) {
+    task_->settle(Verdict::kRollback);
+    return report;
+  }
   half_done_ = true;
   guard_ = std::move(guard);
   if (report.judgement.verdict == Verdict::kApply) {
     optimizer_.step(report.lr, report.norm);
     if (average_) average_->update();
-    carry_ = std::move(carry);
-  } else if (carry_) {
-    carry_.emplace();  // what a bad step computed is not trusted: rows go on, but from nothing
   }
+  task_->settle(report.judgement.verdict);
   state_.micro_batches += config_.train.accumulate;
-  state_.loader_position = data_.position();
-  state_.tokens += report.tokens;
+  state_.loader_position = task_->position();
+  state_.tokens += report.targets;
   state_.updates = optimizer_.updates();
   state_.step = report.step;
   half_done_ = false;
   unsaved_ = true;
-  report.total_tokens = state_.tokens;
-  ops::synchronize(model_->device());
-  if (model_->device().is_cuda()) report.gpu_bytes = ops::peak_memory(model_->device());
+  report.total_targets = state_.tokens;
+  ops::synchronize(task_->device());
+  if (task_->device().is_cuda()) report.gpu_bytes = ops::peak_memory(task_->device());
   report.seconds = watch.seconds();
   return report;
 }
@@ -253,7 +220,7 @@ std::optional<StepReport> Trainer::train_step() {
 void Trainer::evaluate_now() {
   const Stopwatch watch;
   const auto evaluate = [&](const char* what) {
-    return valid_.evaluate(*model_, *tokenizer_, SignalGuard::stopping, [&](double share) {
+    return task_->evaluate(SignalGuard::stopping, [&](double share) {
       monitor_.busy(state_.step, fmt::format("evaluating {} {:.0f}%", what, 100 * share));
     });
   };
@@ -271,10 +238,7 @@ void Trainer::evaluate_now() {
 }
 
 void Trainer::sample_now() {
-  const TrainConfig& train = config_.train;
-  const std::string text =
-      sample_text(*model_, *tokenizer_, train.sample_prompt, train.sample_tokens, train.seed, SignalGuard::stopping);
-  monitor_.print(fmt::format("step {}, a sample:\n{}\n", state_.step, text));
+  monitor_.print(fmt::format("step {}, a sample:\n{}\n", state_.step, task_->sample(SignalGuard::stopping)));
 }
 
 }  // namespace megalodon

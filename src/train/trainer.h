@@ -11,15 +11,13 @@
 #include <string>
 #include <vector>
 
-#include "data/tokenizer.h"
 #include "train/checkpoint_writer.h"
 #include "train/early_stop.h"
 #include "train/guard.h"
 #include "train/monitor.h"
 #include "train/run_config.h"
 #include "train/signals.h"
-#include "train/training_data.h"
-#include "train/validation.h"
+#include "train/task.h"
 #include "train/weight_average.h"
 
 namespace megalodon {
@@ -57,11 +55,10 @@ class Trainer {
   /// What run() would do: configuration, sizes, memory, and the measured time of a step. Uses the trainer up.
   std::string dry_run();
 
-  Model& model() { return *model_; }
+  Task& task() { return *task_; }
   int64_t step() const { return state_.step; }
 
  private:
-  StepSize step_size() const;
   bool done() const;
   bool is_due(int64_t every) const { return every > 0 && state_.step % every == 0; }
 
@@ -71,7 +68,7 @@ class Trainer {
   void advance();
   void advance_or_save();
   std::optional<StepReport> train_step();
-  std::optional<double> backward(const std::vector<BatchTensors>& batches, StreamCarry* carry);
+  std::optional<double> backward();
   void evaluate_now();
   void sample_now();
   Outcome finish();
@@ -89,13 +86,9 @@ class Trainer {
 
   RunConfig config_;
   TrainerOptions options_;
-  std::unique_ptr<data::Tokenizer> tokenizer_;
-  TrainingData data_;
-  ValidationSets valid_;
-  std::unique_ptr<Model> model_;
+  std::unique_ptr<Task> task_;
   AdamW optimizer_;
   std::optional<WeightAverage> average_;
-  std::optional<StreamCarry> carry_;  // where rows go on from batch to batch: what the next step begins with
   UpdateGuard guard_;
   EarlyStop early_stop_;
   RunFolder folder_;

@@ -12,11 +12,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-/// A checkpoint is a model folder, which holds its tokenizer's files.
-void add_files(const data::Tokenizer& tokenizer, FolderParts& parts) {
-  for (auto& [name, text] : tokenizer.files()) parts.texts.push_back({name, std::move(text)});
-}
-
 }  // namespace
 
 void Trainer::resume(const fs::path& checkpoint) {
@@ -25,17 +20,23 @@ void Trainer::resume(const fs::path& checkpoint) {
   notes_ = resume_notes(saved, state_);
   if (options_.resume == "auto") notes_.push_back(note_of_choice(folder_, checkpoint));
   load(checkpoint, std::move(saved));
-  data_.seek(state_.loader_position);
+  task_->load(checkpoint);
+  task_->seek(state_.loader_position);
 }
 
-/// The checkpoint's tensors and counts, except where the data stands.
+/// The checkpoint's weights, moments and counts; not where the data stands, nor what its rows carry.
 void Trainer::load(const fs::path& checkpoint, TrainerState saved) {
-  load_checkpoint(checkpoint, *model_, optimizer_);
+  task_->load_weights(io::read_tensors(checkpoint, "model"));
+  optimizer_.load_state(io::read_tensors(checkpoint, "optimizer"), saved.updates);
   if (average_) {
     const fs::path ema = checkpoint / "ema";
-    io::has_tensors(ema, "model") ? average_->load(io::read_tensors(ema, "model")) : average_->reset();
+    if (io::has_tensors(ema, "model")) {
+      const WeightAverage::Applied applied(*average_);  // what fits the network fits its average
+      task_->load_weights(io::read_tensors(ema, "model"));
+    } else {
+      average_->reset();
+    }
   }
-  if (carry_) carry_->load(io::read_tensors(checkpoint, "carry"), model_->device());
   guard_.load_state(saved.more.value("guard", Json()));
   if (has_same_headline(saved, state_)) {
     early_stop_.load_state(saved.more.value("early_stop", Json()));
@@ -45,7 +46,8 @@ void Trainer::load(const fs::path& checkpoint, TrainerState saved) {
   saved.environment = state_.environment;
   saved.settings = state_.settings;
   state_ = std::move(saved);
-  state_.evaluation_pending = state_.evaluation_pending && !valid_.empty();  // data.valid may have been taken away
+  state_.evaluation_pending =
+      state_.evaluation_pending && task_->has_held_out();  // data.valid may have been taken away
 }
 
 /// Makes the choice of a checkpoint of this run last.
@@ -58,15 +60,9 @@ void Trainer::go_on() {
 
 /// All that a checkpoint consists of.
 FolderParts Trainer::parts() const {
-  const Json tokenizer = tokenizer_->describe();
-  FolderParts parts = checkpoint_parts(*model_, tokenizer, optimizer_, state_);
-  add_files(*tokenizer_, parts);
-  if (average_) {
-    FolderParts ema = model_parts(*config_.model, average_->tensors(), tokenizer);
-    add_files(*tokenizer_, ema);
-    parts.add("ema", std::move(ema));
-  }
-  if (carry_) parts.tensors.push_back({"carry", carry_->tensors()});
+  FolderParts parts = checkpoint_parts(task_->folder(named_weights(task_->network())), optimizer_, state_);
+  if (average_) parts.add("ema", task_->folder(average_->tensors()));
+  task_->save(parts);
   return parts;
 }
 
@@ -119,15 +115,15 @@ void Trainer::roll_back(const StepReport& bad) {
   const int64_t micro_batches = state_.micro_batches, tokens = state_.tokens;
   const UpdateGuard before = guard_;
   half_done_ = true;
+  task_->settle(Verdict::kSkip);  // not what the checkpoint's rows carry, which are of other text
   load(*newest, read_trainer_state(*newest));
   guard_.returned(before, state_.step, bad.step, bad.judgement.reason);
   // One that is there, but was not published whole: nobody is to go on from it.
   if (const auto all = folder_.list(); !all.empty() && all.front().first > state_.step)
     folder_.go_on_from(*newest, state_.step);
   state_.micro_batches = micro_batches + config_.train.accumulate;
-  state_.loader_position = data_.position();
-  state_.tokens = tokens + bad.tokens;
-  if (carry_) carry_.emplace();  // the checkpoint's is of other text
+  state_.loader_position = task_->position();
+  state_.tokens = tokens + bad.targets;
   monitor_.rewind(state_);
   monitor_.rollback(state_.step, bad);
   half_done_ = false;

@@ -17,7 +17,7 @@ class TrainingPolicy : public testing::Training {
  protected:
   /// Lets the gradient be infinite in the backward passes that `when` says.
   static void poison(Trainer& trainer, const std::function<bool()>& when) {
-    trainer.model().parameters()[0].register_hook(
+    model_of(trainer).parameters()[0].register_hook(
         [when](Tensor gradient) { return when() ? gradient * std::numeric_limits<double>::infinity() : gradient; });
   }
   /// A run whose steps `bad` have infinite gradients.
@@ -139,8 +139,8 @@ TEST_F(TrainingPolicy, AnErrorCostsNoStepThatWasApplied) {
   train(whole);
   for (const bool in_evaluation : {true, false}) {
     Trainer broken = trainer(run);
-    broken.model().set_observer([&](int64_t, const Tensor&) {
-      if (broken.model().is_training() != in_evaluation && broken.step() == (in_evaluation ? 5 : 8))
+    model_of(broken).set_observer([&](int64_t, const Tensor&) {
+      if (model_of(broken).is_training() != in_evaluation && broken.step() == (in_evaluation ? 5 : 8))
         fail("[test] broken");
     });
     EXPECT_EQ(error_of([&] { broken.run(); }), "[test] broken");
@@ -156,8 +156,8 @@ TEST_F(TrainingPolicy, AnEvaluationThatIsOwedIsForgottenWithItsSets) {
   run.train.eval_every = 5, run.train.guard.nonfinite = "rollback";
   {
     Trainer broken = trainer(run);
-    broken.model().set_observer([&](int64_t, const Tensor&) {
-      if (!broken.model().is_training()) fail("[test] broken");
+    model_of(broken).set_observer([&](int64_t, const Tensor&) {
+      if (!model_of(broken).is_training()) fail("[test] broken");
     });
     EXPECT_EQ(error_of([&] { broken.run(); }), "[test] broken");
   }
@@ -284,7 +284,7 @@ TEST_F(TrainingPolicy, GraceAbandonsTheStepForTheSaving) {
     parts.train.stop_after = 0;
     const SignalGuard guard;
     Trainer t = trainer(parts);
-    t.model().set_observer([&](int64_t, const Tensor&) { testing::signal_process(SIGTERM); });
+    model_of(t).set_observer([&](int64_t, const Tensor&) { testing::signal_process(SIGTERM); });
     EXPECT_EQ(t.run(), Outcome::kPreempted);
     EXPECT_EQ(t.step(), at) << "two forward passes a step: the second was not begun";
   }

@@ -133,7 +133,7 @@ TEST_F(Training, SignalsEndTheRunAfterTheStep) {
     const SignalGuard guard;
     Trainer run = trainer(parts);
     bool raised = false;
-    run.model().set_observer([&, signal = signal](int64_t, const Tensor&) {
+    model_of(run).set_observer([&, signal = signal](int64_t, const Tensor&) {
       if (!std::exchange(raised, true)) testing::signal_process(signal);
     });
     EXPECT_EQ(run.run(), outcome);
@@ -154,8 +154,8 @@ TEST_F(Training, AnInterruptedEvaluationIsMadeUpFor) {
   for (const int64_t stop : {3, 12}) {
     const SignalGuard guard;
     Trainer run = trainer(parts);
-    run.model().set_observer([&](int64_t, const Tensor&) {
-      if (!run.model().is_training() && run.step() == stop) testing::signal_process(SIGTERM);
+    model_of(run).set_observer([&](int64_t, const Tensor&) {
+      if (!model_of(run).is_training() && run.step() == stop) testing::signal_process(SIGTERM);
     });
     EXPECT_EQ(run.run(), Outcome::kPreempted);
     EXPECT_EQ(run.step(), stop);
@@ -171,12 +171,12 @@ TEST_F(Training, ANonFiniteLossStopsBeforeTheUpdate) {
   std::vector<Tensor> before;
   {
     torch::NoGradGuard no_grad;
-    poisoned.model().parameters()[0].fill_(std::numeric_limits<float>::quiet_NaN());
-    for (const Tensor& parameter : poisoned.model().parameters()) before.push_back(parameter.clone());
+    model_of(poisoned).parameters()[0].fill_(std::numeric_limits<float>::quiet_NaN());
+    for (const Tensor& parameter : model_of(poisoned).parameters()) before.push_back(parameter.clone());
   }
   expect_contains(error_of([&] { poisoned.run(); }), {"step 1", "loss", "nan", "not applied"});
   EXPECT_EQ(poisoned.step(), 0);
-  const auto after = poisoned.model().parameters();
+  const auto after = model_of(poisoned).parameters();
   for (size_t i = 1; i < before.size(); ++i) EXPECT_TRUE(torch::equal(before[i], after[i])) << i;
   EXPECT_FALSE(RunFolder(run.train.out).latest());
   EXPECT_TRUE(records(run).empty());
@@ -186,7 +186,7 @@ TEST_F(Training, ANonFiniteGradientStopsBeforeTheUpdate) {
   RunConfig run = tiny_run("run");
   Trainer poisoned = trainer(run);
   int64_t calls = 0;
-  Tensor parameter = poisoned.model().parameters()[0];
+  Tensor parameter = model_of(poisoned).parameters()[0];
   parameter.register_hook([&](Tensor gradient) {
     return ++calls > 2 ? gradient * std::numeric_limits<double>::infinity() : gradient;  // two calls a step
   });

@@ -7,6 +7,7 @@
 
 #include "train/testing.h"
 #include "train/trainer.h"
+#include "train/training_data.h"
 
 namespace megalodon::testing {
 
@@ -24,6 +25,8 @@ class Training : public testing::TrainingTest {
     TrainingTest::TearDown();
   }
 
+  /// Of a trainer of language models.
+  static Model& model_of(Trainer& trainer) { return dynamic_cast<Model&>(trainer.task().network()); }
   Trainer trainer(const RunConfig& run, const std::string& resume = "auto", bool overfit = false) const {
     return Trainer(run, {.resume = resume, .overfit_batch = overfit, .out = null_});
   }
@@ -35,8 +38,8 @@ class Training : public testing::TrainingTest {
     std::vector<nlohmann::ordered_json> list;
     for (std::string line; std::getline(lines, line);) {
       auto record = nlohmann::ordered_json::parse(line);
-      for (const char* key :
-           {"tokens_per_s", "step_s", "data_wait_s", "save_wait_s", "rss_mb", "peak_rss_mb", "eval_s"})
+      for (const char* key : {"tokens_per_s", "examples_per_s", "step_s", "data_wait_s", "save_wait_s", "rss_mb",
+                              "peak_rss_mb", "eval_s"})
         record.erase(key);
       list.push_back(record);
     }

@@ -47,7 +47,7 @@ class TrainingData {
   std::vector<data::TokenFile> corpora_;
   data::Loader loader_;  // the reading thread's own while it reads
   int64_t position_ = 0;
-  Prefetch ahead_;  // last: it is waited for before what it reads from goes
+  Prefetch<std::vector<data::Batch>> ahead_;  // last: it is waited for before what it reads from goes
 };
 
 }  // namespace megalodon

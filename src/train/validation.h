@@ -13,11 +13,6 @@
 
 namespace megalodon {
 
-struct NamedEvaluation {
-  std::string name;
-  Evaluation result;
-};
-
 class ValidationSets {
  public:
   /// Throws UsageError for names that are empty, not unique or unfit for a metric's name, Error where a file is

@@ -11,26 +11,23 @@
 #include <utility>
 #include <vector>
 
-#include "io/tensor_file.h"
-#include "models/model.h"
+#include "base/compat.h"
 
 namespace megalodon {
 
 class WeightAverage {
  public:
-  /// The model must outlive it.
-  WeightAverage(Model& model, double decay);
+  /// The network must outlive it.
+  WeightAverage(torch::nn::Module& network, double decay);
 
-  /// Begins anew at the weights of the model.
+  /// Begins anew at the weights of the network.
   void reset();
   void update();
 
   /// By the names of the weights.
   const std::vector<std::pair<std::string, Tensor>>& tensors() const { return averages_; }
-  /// Throws Error where the file's tensors are not those of the model.
-  void load(const io::TensorFile& file);
 
-  /// While it lives, the model has the average for weights.
+  /// While it lives, the network has the average for weights: to evaluate it, or to load it.
   class Applied {
    public:
     explicit Applied(const WeightAverage& average) : average_(average) { average_.exchange(); }
@@ -45,7 +42,7 @@ class WeightAverage {
  private:
   void exchange() const;
 
-  Model& model_;
+  torch::nn::Module& network_;
   double decay_;
   std::vector<std::pair<std::string, Tensor>> averages_;
 };

@@ -50,8 +50,9 @@ class Attack : public testing::TrainingTest {
     state.step = step;
     for (const auto& [name, parameter] : named_weights(*model_)) Tensor(parameter).fill_(static_cast<double>(step));
     for (const auto& [name, moment] : optimizer_->state()) Tensor(moment).fill_(static_cast<double>(step));
-    FolderParts parts = checkpoint_parts(*model_, {{"type", "bytes"}}, *optimizer_, state);
-    parts.add("ema", model_parts(model_->config(), named_weights(*model_), {{"type", "bytes"}}));
+    const FolderParts model = model_parts(model_->config(), named_weights(*model_), {{"type", "bytes"}});
+    FolderParts parts = checkpoint_parts(model, *optimizer_, state);
+    parts.add("ema", model);
     return parts;
   }
   /// Shards of a few kB.
@@ -66,7 +67,7 @@ class Attack : public testing::TrainingTest {
     const LoadedModel loaded = load_model(*newest);
     for (const auto& [name, parameter] : named_weights(*loaded.model))
       EXPECT_TRUE(parameter.eq(static_cast<double>(step)).all().item<bool>()) << name;
-    load_checkpoint(*newest, *model_, *optimizer_);
+    optimizer_->load_state(io::read_tensors(*newest, "optimizer"), read_trainer_state(*newest).updates);
     for (const auto& [name, moment] : optimizer_->state())
       EXPECT_TRUE(moment.eq(static_cast<double>(step)).all().item<bool>()) << name;
     return step;

@@ -1,0 +1,217 @@
+#include "train/classification.h"
+
+#include <fmt/ranges.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "base/check.h"
+#include "base/progress.h"
+#include "data/mixture.h"
+#include "data/tokenizer.h"
+#include "ops/device.h"
+#include "train/validation.h"
+
+namespace megalodon {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// The one set that data.train names.
+std::string training_set(const DataConfig& config) {
+  const auto entries = data::parse_mixture(config.train, "data.train");
+  if (entries.size() != 1 || entries[0].weight != 0)
+    fail_usage("[data.train] expected one set of examples, without a weight, got {}", fmt::join(config.train, ", "));
+  return entries[0].prefix;
+}
+
+/// Sets of tokens, and what becomes of them, are the tokenizer's.
+void check_tokenizer_of(const data::ExampleFile& file, const data::Tokenizer& tokenizer) {
+  check(file.tokenizer() == tokenizer.describe(), "[{}] its tokens are of {}, but data.tokenizer is {}",
+        file.path().string(), file.tokenizer().dump(), tokenizer.describe().dump());
+}
+
+void check_same_classes(const data::ExampleFile& held_out, const data::ExampleFile& train) {
+  check(held_out.class_names() == train.class_names(), "[{}] its classes are {}, but those of {} are {}",
+        held_out.path().string(), fmt::join(held_out.class_names(), ", "), train.path().string(),
+        fmt::join(train.class_names(), ", "));
+}
+
+std::unique_ptr<SequenceClassifier> build_on_device(const ClassifierDescription& description, const TrainConfig& train,
+                                                    torch::Device device) {
+  auto model = description.build();
+  model->to(device);
+  model->set_precision(train.compute_precision());
+  model->train();
+  return model;
+}
+
+std::string described(const data::ExampleFile& file) {
+  return fmt::format(
+      "{}: {} examples of {} classes, {} {}, {:.0f} steps on average, {} at most", file.path().string(), file.size(),
+      file.classes(), file.sequences() == 2 ? "pairs of" : "sequences of", file.holds_tokens() ? "tokens" : "vectors",
+      static_cast<double>(file.steps()) / static_cast<double>(file.size() * file.sequences()), file.longest());
+}
+
+}  // namespace
+
+SequenceClassification::SequenceClassification(const RunConfig& config)
+    : config_(config),
+      device_(ops::parse_device(config.train.device)),
+      train_(training_set(config.data)),
+      loader_(train_, {.batch = config.data.batch,
+                       .longest = config.classifier.max_steps,
+                       .seed = static_cast<uint64_t>(config.train.seed),
+                       .shuffle = true}),
+      description_{config.model->clone(), config.classifier, train_.class_names()},
+      ahead_([this] { return read_ahead(); }) {
+  check_examples(train_, config.classifier);
+  for (const std::string& entry : config.data.valid) {
+    const auto [name, prefix] = split_valid_entry(entry);
+    for (const HeldOut& other : valid_)
+      if (other.name == name) fail_usage("[data.valid] two sets are called \"{}\"; give names: NAME=PREFIX", name);
+    const HeldOut& set = valid_.emplace_back(HeldOut{name, data::ExampleFile(prefix)});
+    check_examples(set.file, config.classifier);
+    check_same_classes(set.file, train_);
+  }
+  if (train_.holds_tokens()) {
+    const auto tokenizer = data::make_tokenizer(config.data.tokenizer);
+    check_tokenizer_of(train_, *tokenizer);
+    for (const HeldOut& set : valid_) check_tokenizer_of(set.file, *tokenizer);
+    description_.tokenizer = tokenizer->describe();
+    for (auto& [name, text] : tokenizer->files()) tokenizer_files_.push_back({name, std::move(text)});
+  }
+  model_ = build_on_device(description_, config.train, device_);
+}
+
+FolderParts SequenceClassification::folder(const NamedTensors& weights) const {
+  NamedTensors state = weights;
+  for (const auto& item : model_->named_buffers()) state.emplace_back(item.key(), item.value());
+  FolderParts parts = classifier_parts(description_, std::move(state));
+  parts.texts.insert(parts.texts.end(), tokenizer_files_.begin(), tokenizer_files_.end());
+  return parts;
+}
+
+/// Plain arrays: libtorch would start threads of its own for every thread that touches a tensor.
+std::vector<data::ExampleBatch> SequenceClassification::read_ahead() {
+  std::vector<data::ExampleBatch> batches;
+  for (int64_t i = 0; i < config_.train.accumulate; ++i) batches.push_back(loader_.next());
+  return batches;
+}
+
+bool SequenceClassification::read(const std::function<bool()>& stop) {
+  const auto batches = ahead_.take(stop);
+  if (!batches) return false;
+  position_ = loader_.position();
+  ahead_.begin();
+  batches_.clear();
+  for (const data::ExampleBatch& batch : *batches) batches_.push_back(to_tensors(batch, train_.width()));
+  return true;
+}
+
+void SequenceClassification::seek(int64_t position) {
+  ahead_.drop();
+  loader_.seek(position);
+  position_ = position;
+}
+
+int64_t SequenceClassification::targets() const {
+  int64_t examples = 0;
+  for (const LabelledBatch& batch : batches_) examples += batch.labels_B.size(0);
+  return examples;
+}
+
+/// A forward pass moves the running statistics of batch norms, as an update moves weights: where there is none, they go
+/// back.
+std::optional<double> SequenceClassification::backward(const std::function<uint64_t(size_t)>& dropout_key,
+                                                       const std::function<bool()>& stop) {
+  statistics_.clear();
+  for (const Tensor& buffer : model_->buffers()) statistics_.push_back(buffer.clone());
+  try {
+    return backward_all(dropout_key, stop);
+  } catch (...) {
+    restore_statistics();
+    throw;
+  }
+}
+
+std::optional<double> SequenceClassification::backward_all(const std::function<uint64_t(size_t)>& dropout_key,
+                                                           const std::function<bool()>& stop) {
+  const auto examples = static_cast<double>(targets());
+  double loss = 0;
+  for (size_t i = 0; i < batches_.size(); ++i) {
+    if (i > 0 && stop && stop()) return {};
+    model_->set_dropout_key(dropout_key(i));
+    const Tensor logits_BC = model_->logits(batches_[i].first, batches_[i].second);
+    const Tensor nll =
+        torch::cross_entropy_loss(logits_BC, batches_[i].labels_B.to(device_), /*weight=*/{}, at::Reduction::Sum);
+    (nll / examples).backward();
+    // Read behind the backward pass: on a GPU that waits for what is queued.
+    loss += nll.item<double>() / examples;
+    if (!std::isfinite(loss)) break;
+  }
+  return loss;
+}
+
+void SequenceClassification::settle(Verdict verdict) {
+  if (verdict != Verdict::kApply) restore_statistics();
+}
+
+void SequenceClassification::restore_statistics() {
+  torch::NoGradGuard no_grad;
+  const auto buffers = model_->buffers();
+  for (size_t i = 0; i < buffers.size(); ++i) Tensor(buffers[i]).copy_(statistics_[i]);
+}
+
+std::optional<std::vector<NamedEvaluation>> SequenceClassification::evaluate(
+    const std::function<bool()>& stop, const std::function<void(double)>& progress) {
+  std::vector<NamedEvaluation> list;
+  for (const HeldOut& set : valid_) {
+    const auto show = [&](int64_t done, int64_t total) {
+      const double part = static_cast<double>(done) / static_cast<double>(total);
+      if (progress) progress((static_cast<double>(list.size()) + part) / static_cast<double>(valid_.size()));
+    };
+    const auto result = classify(*model_, set.file, {.batch = config_.data.batch, .progress = show, .stop = stop});
+    if (!result) return {};
+    list.push_back({set.name, {.loss = result->loss, .targets = result->examples(), .accuracy = result->accuracy()}});
+  }
+  return list;
+}
+
+/// Where a set lies may change, and what it is called.
+Json SequenceClassification::fixed_data() const {
+  return {{"train", {{"examples", train_.size()}, {"fingerprint", train_.fingerprint()}}},
+          {"batch", config_.data.batch},
+          {"tokenizer", description_.tokenizer}};
+}
+
+Json SequenceClassification::held_out_identity() const {
+  auto list = Json::object();
+  for (const HeldOut& set : valid_)
+    list[fmt::format("{}", list.size() + 1)] = {{"name", set.name}, {"fingerprint", set.file.fingerprint()}};
+  return list;
+}
+
+int64_t SequenceClassification::parameters() const {
+  int64_t count = 0;
+  for (const Tensor& parameter : model_->parameters()) count += parameter.numel();
+  return count;
+}
+
+StepSize SequenceClassification::step_size() const {
+  return {"examples", config_.data.batch * config_.train.accumulate};
+}
+
+std::vector<std::string> SequenceClassification::describe() const {
+  const int64_t examples = step_size().count, total = examples * config_.train.steps;
+  std::vector<std::string> lines = {fmt::format("model  {} classifier, {} parameters", config_.arch,
+                                                format_count(static_cast<double>(parameters())))};
+  lines.push_back(fmt::format("data   {}, {:.2f} epochs", described(train_),
+                              static_cast<double>(total) / static_cast<double>(train_.size())));
+  for (const HeldOut& set : valid_) lines.push_back(fmt::format("valid  {}, {}", set.name, described(set.file)));
+  lines.push_back(fmt::format("steps  {} of {} examples: {} examples", config_.train.steps, examples,
+                              format_count(static_cast<double>(total))));
+  return lines;
+}
+
+}  // namespace megalodon
