@@ -6,6 +6,7 @@
 
 #include "apps/commands.h"
 #include "base/check.h"
+#include "models/classifier_folder.h"
 #include "models/fixed_model.h"
 #include "train/checkpoint.h"
 #include "train/run_config.h"
@@ -20,18 +21,33 @@ struct InspectOptions {
   bool tensors = false, json = false;
 };
 
+/// What is inspected: a language model's configuration, or a classifier.
 struct Target {
-  std::unique_ptr<ModelConfig> config;
+  std::unique_ptr<ModelConfig> model;
+  std::optional<ClassifierDescription> classifier = {};
   Json stored = Json::object();  // of a folder: what it says besides
 };
 
 Target read_folder(const fs::path& folder) {
-  FolderConfig config = load_config(folder);
-  Target target{std::move(config.model)};
+  Target target;
   if (fs::exists(folder / "trainer.json")) target.stored["step"] = read_trainer_state(folder).step;
+  if (read_config_json(folder)["model_type"] == kClassifierType) {
+    target.classifier = describe_classifier(folder);
+    target.stored["tokenizer"] = target.classifier->tokenizer;
+    if (!target.classifier->class_names.empty()) target.stored["classes"] = target.classifier->class_names;
+    return target;
+  }
+  FolderConfig config = load_config(folder);
+  target.model = std::move(config.model);
   target.stored["tokenizer"] = config.tokenizer;
   target.stored["matrices"] = type_of_matrices(folder);
   return target;
+}
+
+Target read_run_file(const fs::path& path) {
+  const RunConfig run = load_run_config(path, {});
+  if (!run.train.classifies()) return {run.model->clone()};
+  return {nullptr, ClassifierDescription{run.model->clone(), run.classifier, {}}};
 }
 
 /// A preset's name, a run file, or a folder with a model.
@@ -39,37 +55,48 @@ Target resolve(const std::string& target) {
   for (const Preset& preset : presets())
     if (preset.name == target) return {preset.config->clone()};
   if (fs::is_directory(target)) return with_model_folder(target, read_folder);
-  if (fs::exists(target)) return {load_run_config(target, {}).model->clone()};
+  if (fs::exists(target)) return read_run_file(target);
   const std::string near = config::nearest(target, preset_names());
   fail_usage("[inspect] {}: no such folder, run file or preset{}; presets: {}", target,
              near.empty() ? "" : fmt::format("; did you mean {}?", near), fmt::join(preset_names(), ", "));
 }
 
-void run_inspect(const InspectOptions& options) {
-  const auto [config, stored] = resolve(options.target);
-  const auto model = config->build();  // memory is reserved, not touched
-  const ModelInfo info = model->info();
-  const double weights = 4.0 * info.parameters;
-  const double flops = info.mean_forward_flops(std::max<int64_t>(info.chunk_size, 1));
-  if (options.json) {
-    Json tree = {{"architecture", config->architecture()},    {"parameters", info.parameters},
-                 {"forward_flops_per_token", flops},          {"state_bytes_fixed", info.state_bytes_fixed},
-                 {"state_bytes_full", info.state_bytes_full}, {"state_bytes_a_token", info.state_bytes_a_token}};
-    tree.update(stored);
-    tree["config"] = config::write(config::Visit([&](config::Visitor& v) { config->visit(v); }));
-    fmt::print("{}\n", tree.dump());
-    return;
-  }
-  fmt::print("{}\n\n", options.target);
-  fmt::print("{}\n", config::to_toml(config::write(config::Visit([&](config::Visitor& v) { config->visit(v); }))));
+void print_configuration(const InspectOptions& options, const Json& tree, const Json& stored) {
+  fmt::print("{}\n\n{}\n", options.target, config::to_toml(tree));
   for (const auto& [name, value] : stored.items())
     fmt::print("{:<23} {:>16}\n", name, value.is_string() ? value.get<std::string>() : value.dump());
-  fmt::print("parameters              {:>16}\n", with_commas(info.parameters));
-  fmt::print("forward FLOPs a token   {:>16}   on average over a chunk (training: three times that)\n",
-             with_commas(std::llround(flops)));
+}
+
+void print_weights(int64_t parameters) {
+  const double weights = 4.0 * static_cast<double>(parameters);
   fmt::print("weights, float32        {:>16}\n", human_bytes(weights));
   fmt::print("training state, float32 {:>16}   (weights, gradients, two moments; activations not counted)\n",
              human_bytes(4 * weights));
+}
+
+void print_tensors(const NamedTensors& tensors) {
+  for (const auto& [name, tensor] : tensors) fmt::print("  {:<44} {}\n", name, io::shape_text(tensor.sizes()));
+}
+
+void inspect_model(const InspectOptions& options, const ModelConfig& config, const Json& stored) {
+  const auto model = config.build();  // memory is reserved, not touched
+  const ModelInfo info = model->info();
+  const double flops = info.mean_forward_flops(std::max<int64_t>(info.chunk_size, 1));
+  const Json fields = fields_of(config);
+  if (options.json) {
+    Json tree = {{"architecture", config.architecture()},     {"parameters", info.parameters},
+                 {"forward_flops_per_token", flops},          {"state_bytes_fixed", info.state_bytes_fixed},
+                 {"state_bytes_full", info.state_bytes_full}, {"state_bytes_a_token", info.state_bytes_a_token}};
+    tree.update(stored);
+    tree["config"] = fields;
+    fmt::print("{}\n", tree.dump());
+    return;
+  }
+  print_configuration(options, fields, stored);
+  fmt::print("parameters              {:>16}\n", with_commas(info.parameters));
+  fmt::print("forward FLOPs a token   {:>16}   on average over a chunk (training: three times that)\n",
+             with_commas(std::llround(flops)));
+  print_weights(info.parameters);
   fmt::print("stream state            {:>16}   at a chunk boundary, whatever the length\n",
              human_bytes(static_cast<double>(info.state_bytes_fixed)));
   if (info.state_bytes_a_token > 0)
@@ -78,9 +105,32 @@ void run_inspect(const InspectOptions& options) {
   else
     fmt::print("stream state, at most   {:>16}   with the keys and values of an open chunk\n",
                human_bytes(static_cast<double>(info.state_bytes_full)));
-  if (options.tensors)
-    for (const auto& [name, tensor] : named_weights(*model))
-      fmt::print("  {:<44} {}\n", name, io::shape_text(tensor.sizes()));
+  if (options.tensors) print_tensors(named_weights(*model));
+}
+
+void inspect_classifier(const InspectOptions& options, const ClassifierDescription& description, const Json& stored) {
+  const auto model = description.build();
+  int64_t parameters = 0;
+  for (const Tensor& parameter : model->parameters()) parameters += parameter.numel();
+  const Json tree = {{"encoder", fields_of(*description.encoder)},
+                     {"classifier", config::write(description.classifier)}};
+  if (options.json) {
+    Json all = {{"architecture", description.encoder->architecture()}, {"parameters", parameters}};
+    all.update(stored);
+    all["config"] = tree;
+    fmt::print("{}\n", all.dump());
+    return;
+  }
+  print_configuration(options, tree, stored);
+  fmt::print("parameters              {:>16}\n", with_commas(parameters));
+  print_weights(parameters);
+  if (options.tensors) print_tensors(named_state(*model));
+}
+
+void run_inspect(const InspectOptions& options) {
+  const Target target = resolve(options.target);
+  target.classifier ? inspect_classifier(options, *target.classifier, target.stored)
+                    : inspect_model(options, *target.model, target.stored);
 }
 
 }  // namespace

@@ -53,7 +53,7 @@ Tensor some_starts() {
 /// The same, with that probability of all dropout sites.
 std::unique_ptr<Model> with_dropout(const ModelConfig& config, double probability) {
   const auto copy = config.clone();
-  config::Tree fields = config::write(config::Visit([&](config::Visitor& v) { copy->visit(v); }));
+  config::Tree fields = fields_of(config);
   for (auto& [name, value] : fields.items())
     if (name.ends_with("dropout")) value = probability;
   config::read(*copy, fields, {}, "test");

@@ -19,7 +19,9 @@ std::vector<std::string> class_names(const Json& tree, int64_t classes, const st
   return tree.get<std::vector<std::string>>();
 }
 
-ClassifierDescription description_of(const fs::path& folder) {
+}  // namespace
+
+ClassifierDescription describe_classifier(const fs::path& folder) {
   const std::string path = (folder / "config.json").string();
   const Json tree = read_config_json(folder);
   check(tree["model_type"] == kClassifierType, "[{}] expected a classifier, found a language model, a {}", path,
@@ -41,19 +43,16 @@ ClassifierDescription description_of(const fs::path& folder) {
   return description;
 }
 
-}  // namespace
-
 std::unique_ptr<SequenceClassifier> ClassifierDescription::build() const {
   return std::make_unique<SequenceClassifier>(classifier, encoder->build_encoder());
 }
 
 FolderParts classifier_parts(const ClassifierDescription& description, NamedTensors state) {
-  const auto encoder = description.encoder->clone();
   const Json tree = {{"format", "megalodon.cpp"},
                      {"format_version", 1},
                      {"model_type", kClassifierType},
-                     {"architecture", encoder->architecture()},
-                     {"encoder", config::write(config::Visit([&](config::Visitor& v) { encoder->visit(v); }))},
+                     {"architecture", description.encoder->architecture()},
+                     {"encoder", fields_of(*description.encoder)},
                      {"classifier", config::write(description.classifier)},
                      {"classes", description.class_names},
                      {"tokenizer", description.tokenizer}};
@@ -63,7 +62,7 @@ FolderParts classifier_parts(const ClassifierDescription& description, NamedTens
 LoadedClassifier load_classifier(const fs::path& path) {
   return with_model_folder(path, [](const fs::path& folder) {
     verify_model(folder);
-    LoadedClassifier loaded{description_of(folder), nullptr};
+    LoadedClassifier loaded{describe_classifier(folder), nullptr};
     loaded.model = loaded.description.build();
     io::with_context(fmt::format("[{}]", folder.string()),
                      [&] { load_state(*loaded.model, io::read_tensors(folder, "model")); });

@@ -25,12 +25,15 @@ struct ClassifierDescription {
 /// `state` is named_state() of the classifier, or tensors in place of them.
 FolderParts classifier_parts(const ClassifierDescription& description, NamedTensors state);
 
+/// Of a model folder. Throws Error for one with a language model.
+ClassifierDescription describe_classifier(const fs::path& folder);
+
 struct LoadedClassifier {
   ClassifierDescription description;
   std::unique_ptr<SequenceClassifier> model;  // in evaluation mode
 };
 
-/// From model_folder(folder), after verify_model(). Throws Error for a folder with a language model.
+/// From model_folder(folder), after verify_model(). Throws Error as describe_classifier() does.
 LoadedClassifier load_classifier(const fs::path& folder);
 
 }  // namespace megalodon

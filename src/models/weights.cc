@@ -251,10 +251,14 @@ LoadedModel load_model(const fs::path& path) {
   });
 }
 
+config::Tree fields_of(const ModelConfig& config) {
+  const auto copy = config.clone();
+  return config::write(config::Visit([&](config::Visitor& v) { copy->visit(v); }));
+}
+
 std::string config_json(const ModelConfig& config, const Json& tokenizer, std::optional<ops::FixedType> matrices) {
   Json tree = {{"format", "megalodon.cpp"}, {"format_version", 1}, {"model_type", config.architecture()}};
-  const auto copy = config.clone();
-  tree.update(config::write(config::Visit([&](config::Visitor& v) { copy->visit(v); })));
+  tree.update(fields_of(config));
   tree["tokenizer"] = tokenizer;
   if (matrices) tree["matrices"] = ops::name_of(*matrices);
   return tree.dump(2) + "\n";

@@ -78,6 +78,9 @@ FolderParts model_parts(const ModelConfig& config, NamedTensors weights, const n
 /// Writes them into an existing folder.
 void save_model(const Model& model, const nlohmann::ordered_json& tokenizer, const fs::path& folder);
 
+/// The hyperparameters.
+config::Tree fields_of(const ModelConfig& config);
+
 /// The text of config.json; `matrices` is that of models/fixed_model.h.
 std::string config_json(const ModelConfig& config, const nlohmann::ordered_json& tokenizer,
                         std::optional<ops::FixedType> matrices = {});

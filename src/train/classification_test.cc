@@ -277,5 +277,28 @@ TEST_F(ClassificationRun, ADryRunCountsExamples) {
   EXPECT_FALSE(fs::exists(path("run")));
 }
 
+/// Of the runs whose number of parameters Mega's authors tell: of Pathfinder's and Path-X's with one output, where two
+/// classes are trained.
+TEST(PublishedRuns, HaveThePublishedSizes) {
+  struct Published {
+    const char* name;
+    int64_t parameters, outputs;
+  };
+  constexpr Published kPublished[] = {{"mega_cifar10", 2839096, 10},
+                                      {"mega_pathfinder", 1386618, 1},
+                                      {"mega_pathx", 381820, 1},
+                                      {"mega_speech_commands", 343134, 10},
+                                      {"mega_speech_commands_big", 475890, 10}};
+  for (const auto& [name, parameters, outputs] : kPublished) {
+    const RunConfig run =
+        load_run_config(fs::path(MEGALODON_TESTS_DIR) / ".." / "configs" / (name + std::string(".toml")),
+                        {{"classifier.classes", std::to_string(outputs)}});
+    const auto model = ClassifierDescription{run.model->clone(), run.classifier, {}}.build();
+    int64_t count = 0;
+    for (const Tensor& parameter : model->parameters()) count += parameter.numel();
+    EXPECT_EQ(count, parameters) << name;
+  }
+}
+
 }  // namespace
 }  // namespace megalodon

@@ -59,8 +59,7 @@ TEST_F(RunFile, RoundTrip) {
 
 TEST_F(RunFile, APresetIsWhereTheOtherFieldsStart) {
   const RunConfig run = load(kMinimal, {{"model.preset", "mega200M"}, {"model.num_layers", "3"}});
-  auto expected = make_preset("mega200M");
-  const auto preset = config::write(config::Visit([&](config::Visitor& v) { expected->visit(v); }));
+  const auto preset = fields_of(*make_preset("mega200M"));
   auto model = config::write(run)["model"];
   EXPECT_EQ(model["num_layers"], 3);
   EXPECT_EQ(model["model_dim"], preset["model_dim"]);
