@@ -150,6 +150,33 @@ class Program(ProgramTest):
         file.write_bytes(data)
         self.assertIn("is damaged", self.run_program("generate", "--model", "q8", "--prompt", "x", code=1).stderr.decode())
 
+    def test_a_table_of_labelled_texts_becomes_a_classifier(self):
+        kind, words = ("query", "statement"), (("who", "what", "why"), ("this", "that", "here"))
+        rows = [f"{kind[i % 2]}\t{words[i % 2][i % 3]} {'is it ' * (1 + i % 4)}" for i in range(60)]
+        (self.path / "texts.tsv").write_text("kind\ttext\n" + "\n".join(rows) + "\n")
+        told = self.run_program("data", "examples", "text", "texts.tsv", "--label", "kind", "--text", "text", "--valid", "0.2", "--output", "texts").stdout.decode()
+        self.assertIn("classes: 2 (query, statement)", told)
+        (self.path / "classifier.toml").write_text(RUN_FILE.replace('"corpus/', '"texts/').replace("seq_len = 64\nbatch = 2", "batch = 8").replace(
+            "eval_tokens = 256", 'task = "classification"').replace("steps = 20", "steps = 40").replace("vocab_size = 256\n", ""))
+        self.run_program("train", "classifier.toml")
+        report = json.loads(self.run_program("eval", "classify", "--model", "run", "--data", "texts/valid", "--predictions", "told.jsonl", "--json").stdout)
+        self.assertEqual((report["examples"], report["accuracy"]), (12, 1.0))
+        self.assertEqual([c["name"] for c in report["classes"]], list(kind))
+        lines = [json.loads(line) for line in (self.path / "told.jsonl").read_text().splitlines()]
+        self.assertEqual([line["example"] for line in lines], list(range(12)))
+        for line in lines:
+            self.assertEqual(line["label"], line["class"])
+            self.assertAlmostEqual(sum(line["probabilities"]), 1, places=5)
+        last = [json.loads(line) for line in (self.path / "run/metrics.jsonl").read_text().splitlines()][-1]
+        self.assertAlmostEqual(last["eval_loss/valid"], report["loss"], places=5)
+        table = self.run_program("eval", "classify", "--model", "run", "--data", "texts/valid").stdout.decode()
+        self.assertRegex(table, r"accuracy  100.00 %\n\nclass .*\nquery +\d+ +100.00 %")
+        inspected = json.loads(self.run_program("inspect", "run", "--json").stdout)
+        self.assertEqual([inspected["step"], inspected["classes"], inspected["config"]["classifier"]["classes"]], [40, list(kind), 2])
+        for wrong, code, word in ((["generate", "--model", "run", "--prompt", "x"], 1, "eval classify"), (["eval", "ppl", "--model", "run", "--data", "x"], 1, "eval classify"),
+                                  (["compare", "classifier.toml", "--arch", "s4"], 2, "language models"), (["eval", "classify", "--model", "run", "--data", "absent"], 1, "absent")):
+            self.assertIn(word, self.run_program(*wrong, code=code).stderr.decode())
+
     def test_a_converted_model_comes_back(self):
         self.prepare()
         self.train_briefly()
