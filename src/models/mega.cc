@@ -16,12 +16,10 @@
 // Shapes: B batch · L time · D model · N EMA order · Z shared query/key · E value · C chunk · F ffn.
 #include "models/mega.h"
 
-#include <charconv>
 #include <cmath>
 
 #include "base/philox.h"
 #include "models/config_checks.h"
-#include "nn/adaptive_vocabulary.h"
 #include "nn/dropout.h"
 #include "nn/init.h"
 #include "nn/parameters.h"
@@ -31,10 +29,10 @@
 #include "ops/gated_silu/gated_silu.h"
 #include "ops/linear_recurrence/linear_recurrence.h"
 #include "ops/rotary/rotary.h"
-#include "ops/row_norm/row_norm.h"
 
 namespace megalodon {
 
+using nn::activate;
 using nn::activation_type;
 using nn::drop;
 using nn::register_at;
@@ -44,6 +42,17 @@ using nn::register_at;
 ops::Scores MegaLayerConfig::scores() const {
   if (attention == "softmax") return ops::Scores::kSoftmax;
   return attention == "laplace" ? ops::Scores::kLaplace : ops::Scores::kRelu2;
+}
+
+nn::FeedForwardConfig MegaLayerConfig::feed_forward() const {
+  return {.dim = model_dim,
+          .hidden = ffn_hidden_dim,
+          .activation = activation,
+          .norm = norm,
+          .prenorm = prenorm,
+          .norm_eps = norm_eps,
+          .hidden_dropout = {activation_dropout},
+          .dropout = {dropout}};
 }
 
 void MegaConfig::visit(config::Visitor& v) {
@@ -69,32 +78,11 @@ void MegaConfig::visit(config::Visitor& v) {
   v.field("vocab_size", vocab_size, "tokens");
   v.field("output_size", output_size, "classes of the output layer; -1: vocab_size");
   v.field("share_emb", share_emb, "the output matrix is the embedding");
-  v.field("adaptive_cutoffs", adaptive_cutoffs,
-          "where bands of rarer tokens begin, such as 20000,60000: those get narrower embeddings and a softmax of "
-          "their own; empty: one band");
-  v.field("adaptive_factor", adaptive_factor, "how much narrower each band is than the one before");
-  v.field("adaptive_dropout", adaptive_dropout, "on the features of all bands but the first");
+  adaptive.visit(v);
   v.field("dropout", layer.dropout, "on the embedding, the moving average and the outputs of layers");
   v.field("hidden_dropout", layer.hidden_dropout, "on the values");
   v.field("activation_dropout", layer.activation_dropout, "on the feed-forward hidden layer");
   v.field("attention_dropout", layer.attention_dropout, "on attention weights");
-}
-
-std::vector<int64_t> MegaConfig::cutoffs() const {
-  std::vector<int64_t> list;
-  const char *at = adaptive_cutoffs.data(), *const end = at + adaptive_cutoffs.size();
-  while (at != end) {
-    int64_t value = 0;
-    const auto [next, error] = std::from_chars(at, end, value);
-    if (error != std::errc() || value <= (list.empty() ? 0 : list.back()) || value >= vocab_size ||
-        (next != end && (*next != ',' || next + 1 == end)))
-      fail_usage(
-          "[model.adaptive_cutoffs] expected rising numbers below vocab_size = {} with commas between, got \"{}\"",
-          vocab_size, adaptive_cutoffs);
-    list.push_back(value);
-    at = next == end ? end : next + 1;
-  }
-  return list;
 }
 
 void MegaLayerConfig::validate() const {
@@ -122,16 +110,9 @@ void MegaLayerConfig::validate() const {
 
 void MegaConfig::validate() const {
   layer.validate();
-  check_sizes({{"model.num_layers", num_layers}, {"model.adaptive_factor", adaptive_factor}});
-  check_probability("model.adaptive_dropout", adaptive_dropout);
+  check_size("model.num_layers", num_layers);
   check_vocabulary(vocab_size, output_size, share_emb);
-  const auto bands = static_cast<int64_t>(cutoffs().size());
-  if (bands > 0 && (!share_emb || outputs() != vocab_size))
-    fail_usage(
-        "[model.share_emb] the output of an adaptive vocabulary is its embedding: share_emb = true, output_size = -1");
-  if (nn::AdaptiveVocabulary::width(layer.model_dim, adaptive_factor, bands) == 0)
-    fail_usage("[model.adaptive_factor] model_dim {} divided {} times by {} leaves no feature", layer.model_dim, bands,
-               adaptive_factor);
+  adaptive.validate(vocab_size, layer.model_dim, share_emb && outputs() == vocab_size);
 }
 
 std::unique_ptr<ModelConfig> make_mega_config() {
@@ -156,7 +137,7 @@ std::vector<Preset> mega_presets() {
   add("mega_chunk-enwik8", "the paper's model of enwik8, on bytes", enwik8);
   MegaConfig wikitext = sized(16, 1024, 256, 2048, 2048, 1024);
   wikitext.final_norm_affine = false, wikitext.vocab_size = 267744;
-  wikitext.adaptive_cutoffs = "20000,60000", wikitext.adaptive_dropout = 0.2;
+  wikitext.adaptive.cutoffs = "20000,60000", wikitext.adaptive.dropout = 0.2;
   wikitext.layer.dropout = 0.3;
   wikitext.layer.attention_dropout = wikitext.layer.hidden_dropout = wikitext.layer.activation_dropout = 0.1;
   add("mega_chunk-wikitext103", "the paper's model of WikiText-103", wikitext);
@@ -216,24 +197,9 @@ enum MegaSite : uint64_t {
   kOnMegaCrossValues,
   kOnMegaCrossWeights,
   kOnMegaCrossHidden,
-  kOnMegaFfnHidden,
-  kOnMegaFfnOutput,
-  kOnMegaEmbedding,
-  kOnMegaBands
+  kOnMegaFfn,
+  kOnMegaEmbedding
 };
-
-Tensor activate(const std::string& name, const Tensor& x) {
-  if (name == "silu") return ops::gated_silu(x.contiguous(), {});
-  return name == "gelu" ? torch::gelu(x) : torch::relu(x);
-}
-
-void init_linear_layers(const std::vector<nn::Linear*>& layers, uint64_t key) {
-  uint64_t stream = 0;
-  for (const nn::Linear* layer : layers) {
-    nn::init_linear(layer->weight, "bert", derive_key(key, stream++));
-    layer->bias.zero_();
-  }
-}
 
 /// Keys of a chunk that is all padding are seen after all, as the published code has it: what becomes of padding shows
 /// in batch norms.
@@ -250,49 +216,6 @@ Tensor gated_update(const Tensor& x, const Tensor& u, const Tensor& h) {
 }
 
 }  // namespace
-
-// ---- norm -----------------------------------------------------------------------------------------------------------
-
-MegaNorm::MegaNorm(const std::string& type, int64_t dim, double eps, bool affine) : type_(type), eps_(eps) {
-  if (affine) weight_ = type == "scale" ? register_at(*this, "scalar", {1}) : register_at(*this, "weight", {dim});
-  if (affine && (type == "layer" || type == "batch")) bias_ = register_at(*this, "bias", {dim});
-  if (type != "batch") return;
-  running_mean_ = register_buffer("running_mean", torch::zeros({dim}));
-  running_var_ = register_buffer("running_var", torch::ones({dim}));
-  batches_ = register_buffer("num_batches_tracked", torch::zeros({}, torch::kInt64));
-}
-
-Tensor MegaNorm::forward(const Tensor& x_BLD) {
-  if (type_ == "layer") return ops::layer_norm(x_BLD, weight_, bias_, eps_);
-  if (type_ != "batch")
-    return ops::rms_norm(x_BLD, weight_.defined() ? weight_.expand({x_BLD.size(-1)}) : weight_, eps_);
-  return batch_norm(x_BLD);
-}
-
-/// In float64: what follows a batch norm has gradients that cancel over the batch.
-Tensor MegaNorm::batch_norm(const Tensor& x_BLD) {
-  const Tensor x_ND = x_BLD.flatten(0, -2).to(torch::kFloat64);
-  Tensor mean_D = running_mean_.to(torch::kFloat64), var_D = running_var_.to(torch::kFloat64);
-  if (is_training()) {
-    const int64_t N = x_ND.size(0);
-    check(N > 1, "[mega] a batch norm in training wants more than one step");
-    mean_D = x_ND.mean(0), var_D = x_ND.var(0, /*unbiased=*/false);
-    torch::NoGradGuard no_grad;
-    running_mean_.lerp_(mean_D.to(running_mean_.scalar_type()), 0.1);
-    running_var_.lerp_((var_D * N / (N - 1)).to(running_var_.scalar_type()), 0.1);
-    batches_.add_(1);
-  }
-  Tensor y_ND = (x_ND - mean_D) * torch::rsqrt(var_D + eps_);
-  if (weight_.defined()) y_ND = y_ND * (weight_ + 1) + bias_;
-  return y_ND.to(x_BLD.scalar_type()).view(x_BLD.sizes());
-}
-
-void MegaNorm::init_weights() {
-  torch::NoGradGuard no_grad;
-  for (const Tensor& zero : {weight_, bias_, running_mean_, batches_})
-    if (zero.defined()) zero.zero_();
-  if (running_var_.defined()) running_var_.fill_(1);
-}
 
 // ---- relative bias --------------------------------------------------------------------------------------------------
 
@@ -422,7 +345,7 @@ Tensor MovingAverage::forward(const Tensor& x_BLD, const ModelInput& input, cons
 
 GatedAttention::GatedAttention(const MegaLayerConfig& config) : config_(config) {
   const int64_t D = config.model_dim, Z = config.z_dim, E = config.value_dim;
-  norm_ = register_module("norm", std::make_shared<MegaNorm>(config.norm, D, config.norm_eps));
+  norm_ = register_module("norm", std::make_shared<nn::Norm>(config.norm, D, config.norm_eps));
   move_ = register_module("move", std::make_shared<MovingAverage>(config));
   v_proj_ = nn::Linear(*this, "v_proj", D, E, /*with_bias=*/true);
   mx_proj_ = nn::Linear(*this, "mx_proj", D, 2 * D + Z + E, true);
@@ -435,7 +358,7 @@ GatedAttention::GatedAttention(const MegaLayerConfig& config) : config_(config) 
 
 void GatedAttention::init_weights(uint64_t key) {
   torch::NoGradGuard no_grad;
-  init_linear_layers(linears(), derive_key(key, 0));
+  nn::init_linears(linears(), "bert", derive_key(key, 0));
   move_->init_weights(derive_key(key, 1));
   bias_->init_weights(derive_key(key, 2));
   nn::normal(gamma_, 0.02, derive_key(key, 3));
@@ -526,7 +449,7 @@ Tensor GatedAttention::forward(const Tensor& x_BLD, const ModelInput& input, Car
 
 GatedCrossAttention::GatedCrossAttention(const MegaLayerConfig& config) : config_(config) {
   const int64_t D = config.model_dim, Z = config.z_dim;
-  norm_ = register_module("norm", std::make_shared<MegaNorm>(config.norm, D, config.norm_eps));
+  norm_ = register_module("norm", std::make_shared<nn::Norm>(config.norm, D, config.norm_eps));
   k_proj_ = nn::Linear(*this, "k_proj", D, Z, /*with_bias=*/true);
   v_proj_ = nn::Linear(*this, "v_proj", D, D, true);
   q_proj_ = nn::Linear(*this, "q_proj", D, 2 * D + Z, true);
@@ -536,7 +459,7 @@ GatedCrossAttention::GatedCrossAttention(const MegaLayerConfig& config) : config
 
 void GatedCrossAttention::init_weights(uint64_t key) {
   torch::NoGradGuard no_grad;
-  init_linear_layers(linears(), derive_key(key, 0));
+  nn::init_linears(linears(), "bert", derive_key(key, 0));
   bias_->init_weights(derive_key(key, 1));
   norm_->init_weights();
 }
@@ -580,37 +503,13 @@ Tensor GatedCrossAttention::forward(const Tensor& x_BLD, const Memory& memory, i
   return config_.prenorm ? y_BLD : norm_->forward(y_BLD);
 }
 
-// ---- feed-forward block ---------------------------------------------------------------------------------------------
-
-MegaFfn::MegaFfn(const MegaLayerConfig& config) : config_(config) {
-  norm_ = register_module("norm", std::make_shared<MegaNorm>(config.norm, config.model_dim, config.norm_eps));
-  fc1_ = nn::Linear(*this, "fc1", config.model_dim, config.ffn_hidden_dim, /*with_bias=*/true);
-  fc2_ = nn::Linear(*this, "fc2", config.ffn_hidden_dim, config.model_dim, true);
-}
-
-void MegaFfn::init_weights(uint64_t key) {
-  torch::NoGradGuard no_grad;
-  init_linear_layers(linears(), key);
-  norm_->init_weights();
-}
-
-Tensor MegaFfn::forward(const Tensor& x_BLD, uint64_t dropout_key) {
-  const Tensor u_BLD = (config_.prenorm ? norm_->forward(x_BLD) : x_BLD).to(activation_type(x_BLD, precision_));
-  const Tensor hidden_BLF = drop(activate(config_.activation, fc1_(u_BLD, precision_)), config_.activation_dropout,
-                                 dropout_key, kOnMegaFfnHidden, is_training());
-  const bool drops = is_training() && config_.dropout > 0;
-  const Tensor y_BLD =
-      drops ? x_BLD + drop(fc2_(hidden_BLF, precision_), config_.dropout, dropout_key, kOnMegaFfnOutput, true)
-            : fc2_(hidden_BLF, precision_, x_BLD);
-  return config_.prenorm ? y_BLD : norm_->forward(y_BLD);
-}
-
 // ---- layer ----------------------------------------------------------------------------------------------------------
 
 MegaLayer::MegaLayer(const MegaLayerConfig& config) {
   attention_ = register_module("mega_layer", std::make_shared<GatedAttention>(config));
   if (config.cross) cross_ = register_module("cross_attn", std::make_shared<GatedCrossAttention>(config));
-  if (config.ffn_hidden_dim > 0) ffn_ = register_module("nffn", std::make_shared<MegaFfn>(config));
+  if (config.ffn_hidden_dim > 0)
+    ffn_ = register_module("nffn", std::make_shared<nn::FeedForward>(config.feed_forward()));
 }
 
 Tensor MegaLayer::forward(const Tensor& x_BLD, const ModelInput& input, const DecoderInput& decoder, Carry& carry,
@@ -618,7 +517,7 @@ Tensor MegaLayer::forward(const Tensor& x_BLD, const ModelInput& input, const De
   Tensor y_BLD = attention_->forward(x_BLD, input, carry, slot, dropout_key);
   if (cross_ != nullptr)
     y_BLD = cross_->forward(y_BLD, decoder.memory, decoder.first, carry, decoder.slot, dropout_key);
-  return ffn_ != nullptr ? ffn_->forward(y_BLD, dropout_key) : y_BLD;
+  return ffn_ != nullptr ? ffn_->forward(y_BLD, derive_key(dropout_key, kOnMegaFfn)) : y_BLD;
 }
 
 void MegaLayer::init_weights(uint64_t key) {
@@ -648,18 +547,15 @@ namespace {
 class Mega final : public LayerStack {
  public:
   explicit Mega(const MegaConfig& config)
-      : LayerStack(config.cutoffs().empty() ? config.vocab_size : config.cutoffs()[0], config.layer.model_dim),
-        config_(config) {
+      : LayerStack(config.vocab_size, config.layer.model_dim, config.adaptive), config_(config) {
     const MegaLayerConfig& c = config.layer;
     if (config.norm_emb)
-      embed_norm_ = register_module("embed_norm", std::make_shared<MegaNorm>(c.norm, c.model_dim, c.norm_eps));
+      embed_norm_ = register_module("embed_norm", std::make_shared<nn::Norm>(c.norm, c.model_dim, c.norm_eps));
     for (int64_t i = 0; i < config.num_layers; ++i) add_layer(std::make_shared<MegaLayer>(c));
     if (c.prenorm)
       final_norm_ = register_module(
-          "final_norm", std::make_shared<MegaNorm>(c.norm, c.model_dim, c.norm_eps, config.final_norm_affine));
+          "final_norm", std::make_shared<nn::Norm>(c.norm, c.model_dim, c.norm_eps, config.final_norm_affine));
     add_output(config.outputs(), config.share_emb);
-    if (const auto cutoffs = config.cutoffs(); !cutoffs.empty())
-      bands_.emplace(*this, cutoffs, config.vocab_size, c.model_dim, config.adaptive_factor);
   }
 
   const ModelConfig& config() const override { return config_; }
@@ -669,21 +565,6 @@ class Mega final : public LayerStack {
     LayerStack::init_weights(seed);
     for (const auto& norm : {embed_norm_, final_norm_})
       if (norm != nullptr) norm->init_weights();
-    if (bands_) bands_->init_weights(derive_key(seed, 2 + depth()));
-  }
-
-  std::vector<nn::Linear*> linears() override {
-    std::vector<nn::Linear*> list = LayerStack::linears();
-    if (bands_) {
-      const auto of_bands = bands_->linears();
-      list.insert(list.end() - 1, of_bands.begin(), of_bands.end());
-    }
-    return list;
-  }
-
-  Tensor logits_of(const Tensor& hidden, std::optional<nn::Precision> precision) const override {
-    if (!bands_) return LayerStack::logits_of(hidden, precision);
-    return bands_->log_probabilities(hidden, output(), precision.value_or(precision_));
   }
 
   void check_state(int64_t /*slot*/, const State& state, int64_t tokens) const override {
@@ -707,7 +588,7 @@ class Mega final : public LayerStack {
     for (const Tensor& parameter : parameters()) info.parameters += parameter.numel();
     const int64_t D = c.model_dim, E = c.value_dim, Z = c.z_dim;
     const int64_t layer = D * E + D * (2 * D + Z + E) + E * D + 2 * D * c.ffn_hidden_dim;
-    info.matrix_parameters = config_.num_layers * layer + (bands_ ? bands_->parameters() : config_.outputs() * D);
+    info.matrix_parameters = config_.num_layers * layer + vocabulary_parameters();
     // The average: 6 multiply-adds per (feature, order), twice with a truncation; attention: scores and values.
     const int64_t averages = c.truncation > 0 ? 2 : 1;
     info.flops = 2.0 * info.matrix_parameters + 12.0 * averages * config_.num_layers * D * c.ema_ndim;
@@ -722,10 +603,6 @@ class Mega final : public LayerStack {
   }
 
  protected:
-  Tensor rows(const Tensor& tokens_BL) const override {
-    return bands_ ? bands_->embed(tokens_BL, output(), precision_) : LayerStack::rows(tokens_BL);
-  }
-
   Tensor embedded(const Tensor& rows_BLD, const ModelInput& input, Carry&) override {
     Tensor x_BLD = config_.scale_emb ? rows_BLD * std::sqrt(static_cast<double>(config_.layer.model_dim)) : rows_BLD;
     if (embed_norm_ != nullptr) x_BLD = embed_norm_->forward(x_BLD);
@@ -737,20 +614,13 @@ class Mega final : public LayerStack {
     return zero_padding(final_norm_ != nullptr ? final_norm_->forward(x_BLD) : x_BLD, input.padding_BL);
   }
 
-  Tensor nll_of(const Tensor& hidden_BLD, const Tensor& targets_BL) const override {
-    if (!bands_) return LayerStack::nll_of(hidden_BLD, targets_BL);
-    return bands_->nll(hidden_BLD, targets_BL, output(), precision_, is_training() ? config_.adaptive_dropout : 0,
-                       derive_key(dropout_key_, kOnMegaBands));
-  }
-
  private:
   int64_t open(int64_t tokens) const {
     return config_.layer.chunk_size > 0 ? tokens % config_.layer.chunk_size : tokens;
   }
 
   MegaConfig config_;
-  std::shared_ptr<MegaNorm> embed_norm_, final_norm_;
-  std::optional<nn::AdaptiveVocabulary> bands_;
+  std::shared_ptr<nn::Norm> embed_norm_, final_norm_;
 };
 
 }  // namespace
@@ -779,13 +649,13 @@ MegaStack::MegaStack(const MegaStackConfig& config) : config_(config) {
   config.validate();
   const MegaLayerConfig& c = config.layer;
   if (config.norm_emb)
-    embed_norm_ = register_module("embed_norm", std::make_shared<MegaNorm>(c.norm, c.model_dim, c.norm_eps));
+    embed_norm_ = register_module("embed_norm", std::make_shared<nn::Norm>(c.norm, c.model_dim, c.norm_eps));
   const auto list = register_module("layers", std::make_shared<torch::nn::Module>());
   for (int64_t i = 0; i < config.num_layers; ++i)
     layers_.push_back(list->register_module(std::to_string(i), std::make_shared<MegaLayer>(c)));
   if (c.prenorm)
     final_norm_ = register_module(
-        "final_norm", std::make_shared<MegaNorm>(c.norm, c.model_dim, c.norm_eps, config.final_norm_affine));
+        "final_norm", std::make_shared<nn::Norm>(c.norm, c.model_dim, c.norm_eps, config.final_norm_affine));
 }
 
 void MegaStack::init_weights(uint64_t seed) {

@@ -4,6 +4,7 @@
 
 #include "models/encoder.h"
 #include "nn/ema.h"
+#include "nn/feed_forward.h"
 #include "nn/kept.h"
 #include "ops/relative_attention/relative_attention.h"
 
@@ -28,6 +29,7 @@ struct MegaLayerConfig {
   /// rotary bias is then part of queries and keys.
   bool is_tiled() const { return attention == "softmax" && position == "rotary"; }
   ops::Scores scores() const;
+  nn::FeedForwardConfig feed_forward() const;
 };
 
 /// The language model: embedding (scaled, normalized), causal layers, norm, output matrix; or an adaptive vocabulary.
@@ -36,9 +38,7 @@ struct MegaConfig final : ModelConfig {
   int64_t num_layers = 12;
   int64_t vocab_size = 32000, output_size = -1;
   bool scale_emb = true, norm_emb = false, share_emb = false, final_norm_affine = true;
-  std::string adaptive_cutoffs;
-  int64_t adaptive_factor = 4;
-  double adaptive_dropout = 0;
+  AdaptiveConfig adaptive;
 
   std::string architecture() const override { return "mega"; }
   void visit(config::Visitor& visitor) override;
@@ -49,27 +49,6 @@ struct MegaConfig final : ModelConfig {
   std::unique_ptr<Encoder> build_encoder() const override;
   int64_t vocabulary() const override { return vocab_size; }
   int64_t outputs() const override { return output_size > 0 ? output_size : vocab_size; }
-  /// The numbers in adaptive_cutoffs. Throws UsageError for text that is none.
-  std::vector<int64_t> cutoffs() const;
-};
-
-/// Layer norm, RMS norm, scale norm (an RMS norm with one weight for all features) or batch norm, over the last axis;
-/// batch norm over all others, padding included. Parameters "weight" (stored minus one), "bias", "scalar" (minus one),
-/// buffers "running_mean", "running_var", "num_batches_tracked".
-class MegaNorm final : public torch::nn::Module {
- public:
-  MegaNorm(const std::string& type, int64_t dim, double eps, bool affine = true);
-  /// Of x's dtype. A batch norm in training moves its running statistics by a tenth.
-  Tensor forward(const Tensor& x_BLD);
-  void init_weights();
-
- private:
-  Tensor batch_norm(const Tensor& x_BLD);
-
-  std::string type_;
-  double eps_;
-  Tensor weight_, bias_;
-  Tensor running_mean_, running_var_, batches_;
 };
 
 /// The bias of attention as a function of the distance. "simple": parameter "rel_pos_bias" [2M−1]. "rotary": parameters
@@ -153,7 +132,7 @@ class GatedAttention final : public torch::nn::Module {
  private:
   MegaLayerConfig config_;
   nn::Precision precision_ = nn::Precision::kFloat32;
-  std::shared_ptr<MegaNorm> norm_;
+  std::shared_ptr<nn::Norm> norm_;
   std::shared_ptr<MovingAverage> move_;
   std::shared_ptr<RelativeBias> bias_;
   nn::Linear v_proj_, mx_proj_, h_proj_;
@@ -184,25 +163,9 @@ class GatedCrossAttention final : public torch::nn::Module {
  private:
   MegaLayerConfig config_;
   nn::Precision precision_ = nn::Precision::kFloat32;
-  std::shared_ptr<MegaNorm> norm_;
+  std::shared_ptr<nn::Norm> norm_;
   std::shared_ptr<RelativeBias> bias_;
   nn::Linear q_proj_, k_proj_, v_proj_, h_proj_;
-};
-
-/// x + W2 act(W1 norm(x) + b1) + b2, or the norm behind the sum. Parameters "norm.*", "fc1.*", "fc2.*".
-class MegaFfn final : public torch::nn::Module {
- public:
-  explicit MegaFfn(const MegaLayerConfig& config);
-  Tensor forward(const Tensor& x_BLD, uint64_t dropout_key);
-  void init_weights(uint64_t key);
-  void set_precision(nn::Precision precision) { precision_ = precision; }
-  std::vector<nn::Linear*> linears() { return {&fc1_, &fc2_}; }
-
- private:
-  MegaLayerConfig config_;
-  nn::Precision precision_ = nn::Precision::kFloat32;
-  std::shared_ptr<MegaNorm> norm_;
-  nn::Linear fc1_, fc2_;
 };
 
 /// What a decoder's layer reads besides its steps.
@@ -229,7 +192,7 @@ class MegaLayer final : public StackedLayer {
  private:
   std::shared_ptr<GatedAttention> attention_;
   std::shared_ptr<GatedCrossAttention> cross_;
-  std::shared_ptr<MegaFfn> ffn_;
+  std::shared_ptr<nn::FeedForward> ffn_;
 };
 
 /// Encoder (bidirectional) or decoder (causal, perhaps with cross-attention) of real vectors.
@@ -266,7 +229,7 @@ class MegaStack final : public Encoder {
  private:
   MegaStackConfig config_;
   std::function<void(int64_t, const Tensor&)> observer_;
-  std::shared_ptr<MegaNorm> embed_norm_, final_norm_;
+  std::shared_ptr<nn::Norm> embed_norm_, final_norm_;
   std::vector<std::shared_ptr<MegaLayer>> layers_;
 };
 

@@ -182,42 +182,6 @@ TEST(Mega, ValuesOfStepsAndOfAMemoryAreDroppedApart) {
   EXPECT_FALSE(torch::equal(steps, memory));
 }
 
-TEST(Mega, AnAdaptiveVocabularyIsADistribution) {
-  const auto config = tiny_mega("mega_chunk-tiny");
-  config->adaptive_cutoffs = "32,96", config->adaptive_factor = 2;
-  const auto model = noisy_model(*config);
-  const Tensor tokens = random_tokens(*config, 2, 40), targets = random_tokens(*config, 2, 40, 3).clone();
-  targets[0][7] = -100;
-  NoCarry none;
-  const Tensor logits = one_pass(*model, {tokens, {}});
-  EXPECT_TRUE(close(logits.exp().sum(-1), torch::ones({2, 40}), 1e-5));
-  const Tensor nll = model->nll({tokens, {}}, targets, none);
-  EXPECT_EQ(nll[0][7].item<float>(), 0);
-  const Tensor expected = -logits.gather(2, targets.clamp_min(0).unsqueeze(2)).squeeze(2);
-  EXPECT_TRUE(close(nll, expected * targets.ge(0), 1e-5));
-}
-
-TEST(Mega, AnAdaptiveVocabularyStreamsInEveryPrecision) {
-  torch::NoGradGuard no_grad;
-  const auto config = tiny_mega("mega_chunk-tiny");
-  config->adaptive_cutoffs = "32,96", config->adaptive_factor = 2;
-  const auto model = noisy_model(*config);
-  const Tensor tokens = random_tokens(*config, 2, 30);
-  const Tensor expected = one_pass(*model, {tokens, {}});
-  StreamCarry carry;
-  EXPECT_TRUE(close(in_calls(*model, {tokens, {}}, {3, 1, 20, 6}, carry), expected, 1e-5));
-  model->set_precision(nn::Precision::kBfloat16);
-  const Tensor rounded = one_pass(*model, {tokens, {}});
-  EXPECT_TRUE(close(rounded, expected, 3e-2));
-  EXPECT_FALSE(close(rounded, expected, 1e-5));
-  model->set_precision(nn::Precision::kFloat32);
-  model->fix(ops::FixedType::kQ8);
-  const Tensor fixed = one_pass(*model, {tokens, {}});
-  EXPECT_TRUE(close(fixed, expected, 5e-2));
-  EXPECT_FALSE(close(fixed, expected, 1e-5));
-  EXPECT_THROW(one_pass(*model, {torch::full({1, 3}, 256, torch::kInt64), {}}), Error);
-}
-
 TEST(Mega, WhatCannotBeIsRefused) {
   const auto refuses = [](const std::function<void(MegaConfig&)>& change) {
     const auto config = tiny_mega("mega_chunk-tiny");
@@ -229,9 +193,9 @@ TEST(Mega, WhatCannotBeIsRefused) {
   refuses([](MegaConfig& c) { c.layer.truncation = -1; });
   refuses([](MegaConfig& c) { c.layer.dropout = 1; });
   for (const char* cutoffs : {"0", "32,32", "96,32", "256", "32,", ",", "x", "32;96", "99999999999999999999"})
-    refuses([&](MegaConfig& c) { c.adaptive_cutoffs = cutoffs; });
-  refuses([](MegaConfig& c) { c.adaptive_cutoffs = "32", c.share_emb = false; });
-  refuses([](MegaConfig& c) { c.adaptive_cutoffs = "32", c.adaptive_factor = 17; });
+    refuses([&](MegaConfig& c) { c.adaptive.cutoffs = cutoffs; });
+  refuses([](MegaConfig& c) { c.adaptive.cutoffs = "32", c.share_emb = false; });
+  refuses([](MegaConfig& c) { c.adaptive.cutoffs = "32", c.adaptive.factor = 17; });
 }
 
 TEST(MegaStack, WhatCannotBeIsRefused) {

@@ -56,7 +56,8 @@ void AdaptiveVocabulary::check_tokens(const Tensor& tokens, const char* what) co
         begin_.back() - 1, least < 0 ? least : most);
 }
 
-Tensor AdaptiveVocabulary::embed(const Tensor& tokens, const Linear& first, Precision precision) const {
+Tensor AdaptiveVocabulary::embed(const Tensor& tokens, const Linear& first, Precision precision, double dropout,
+                                 uint64_t dropout_key) const {
   check_tokens(tokens, "tokens");
   const Tensor flat = tokens.reshape({-1});
   Tensor rows = torch::zeros({flat.size(0), first.weight.size(1)}, first.weight.options().requires_grad(false));
@@ -64,7 +65,8 @@ Tensor AdaptiveVocabulary::embed(const Tensor& tokens, const Linear& first, Prec
     const Tensor where = (flat >= begin_[i]).logical_and(flat < begin_[i + 1]).nonzero().squeeze(1);
     const Tensor x =
         torch::embedding((i == 0 ? first : weight_[i - 1]).weight, flat.index_select(0, where) - begin_[i]);
-    rows = rows.index_add(0, where, map_[i](x, precision).to(rows.scalar_type()));
+    const Tensor dropped = drop(x, dropout, dropout_key, static_cast<uint64_t>(i), dropout > 0);
+    rows = rows.index_add(0, where, map_[i](dropped, precision).to(rows.scalar_type()));
   }
   std::vector<int64_t> sizes = tokens.sizes().vec();
   sizes.push_back(rows.size(1));

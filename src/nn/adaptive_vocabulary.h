@@ -27,8 +27,10 @@ class AdaptiveVocabulary {
   /// Features of band `i`.
   static int64_t width(int64_t model_dim, int64_t factor, int64_t band);
 
-  /// Rows [..,D] of tokens. Throws Error for tokens that are not in [0, vocabulary), on the CPU.
-  Tensor embed(const Tensor& tokens, const Linear& first, Precision precision) const;
+  /// Rows [..,D] of tokens. Dropout is on E_i[token]. Throws Error for tokens that are not in [0, vocabulary), on the
+  /// CPU.
+  Tensor embed(const Tensor& tokens, const Linear& first, Precision precision, double dropout = 0,
+               uint64_t dropout_key = 0) const;
   /// f [..,D] to log-probabilities [..,vocabulary], float32 or wider.
   Tensor log_probabilities(const Tensor& f, const Linear& first, Precision precision) const;
   /// [..]: −log p of targets; 0 where one is −100. Each band's softmax is over the steps whose targets lie in it.

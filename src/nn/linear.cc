@@ -3,6 +3,8 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "base/philox.h"
+#include "nn/init.h"
 #include "nn/parameters.h"
 
 namespace megalodon::nn {
@@ -18,6 +20,15 @@ void Linear::fix(ops::FixedMatrix matrix) {
         matrix.inputs());
   packed->fix(std::move(matrix));
   if (!shared_) weight.set_data(torch::full({1, 1}, NAN).expand(weight.sizes()));  // whoever reads it notices
+}
+
+void init_linears(const std::vector<Linear*>& layers, const std::string& mode, uint64_t key) {
+  torch::NoGradGuard no_grad;
+  uint64_t stream = 0;
+  for (const Linear* layer : layers) {
+    init_linear(layer->weight, mode, derive_key(key, stream++));
+    if (layer->bias.defined()) layer->bias.zero_();
+  }
 }
 
 }  // namespace megalodon::nn

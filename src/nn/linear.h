@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "ops/linear/linear.h"
 
@@ -41,5 +42,8 @@ class Linear {
  private:
   bool shared_ = false;
 };
+
+/// Weights as init_linear() has them, each with a key of its own, and biases zero.
+void init_linears(const std::vector<Linear*>& layers, const std::string& mode, uint64_t key);
 
 }  // namespace megalodon::nn

@@ -184,7 +184,7 @@ void run_moving_average_in_pieces(Pass& pass) {
 
 void run_mega_norm(Pass& pass) {
   const Json& config = pass.source().config();
-  MegaNorm norm(without_norm(config.at("norm_type").get<std::string>()), config.at("embed_dim").get<int64_t>(),
+  nn::Norm norm(without_norm(config.at("norm_type").get<std::string>()), config.at("embed_dim").get<int64_t>(),
                 config.at("eps").get<double>(), config.at("affine").get<bool>());
   const PublishedMega published(norm, [](const std::string& ours) { return "norm." + ours; });
   set_mode(norm, config);
@@ -196,7 +196,7 @@ void run_mega_norm(Pass& pass) {
 }
 
 void run_mega_ffn(Pass& pass) {
-  MegaFfn ffn(layer_config(pass.source().config()));
+  nn::FeedForward ffn(layer_config(pass.source().config()).feed_forward());
   const PublishedMega published(ffn);
   set_mode(ffn, pass.source().config());
   published.load(pass);
@@ -317,8 +317,8 @@ MegaConfig model_config(const Json& json) {
   config.share_emb = json.at("tie_embeddings").get<bool>();
   config.final_norm_affine = json.at("affine_final_norm").get<bool>();
   if (json.contains("adaptive")) {
-    config.adaptive_cutoffs = json.at("adaptive").at("cutoff").get<std::string>();
-    config.adaptive_factor = json.at("adaptive").at("factor").get<int64_t>();
+    config.adaptive.cutoffs = json.at("adaptive").at("cutoff").get<std::string>();
+    config.adaptive.factor = json.at("adaptive").at("factor").get<int64_t>();
     config.share_emb = true;
   }
   return config;
@@ -350,7 +350,7 @@ void run_mega_model(Pass& pass) {
   const auto built = config.build();
   Model& model = *built;
   const PublishedMega published(
-      model, [&](const std::string& ours) { return name_in_model(ours, !config.adaptive_cutoffs.empty()); });
+      model, [&](const std::string& ours) { return name_in_model(ours, !config.adaptive.cutoffs.empty()); });
   published.load(pass);
 
   // The published model pads to whole chunks, and its inner states show it.
@@ -368,7 +368,7 @@ void run_mega_model(Pass& pass) {
   model.set_observer({});
   pass.output("features", features_BLD);
   for (size_t i = 0; i < inner.size(); ++i) pass.output(fmt::format("inner_state{}", i + 1), inner[i]);
-  const std::string scores = config.adaptive_cutoffs.empty() ? "logits" : "log_probs";
+  const std::string scores = config.adaptive.cutoffs.empty() ? "logits" : "log_probs";
   pass.output(scores, model.logits_of(features_BLD));
 
   const Tensor ignored_BL = padded(targets_BL.masked_fill(targets_BL.eq(pad), -100), more, -100);
@@ -395,12 +395,13 @@ void run_mega_model(Pass& pass) {
   PublishedMega(stack, [](const std::string& ours) { return "decoder." + ours; }).load(pass);
   stack.set_observer([&](int64_t, const Tensor& x_BLD) { pass.output("inner_state0", time_first(x_BLD)); });
   const Tensor rows_BLD =
-      config.adaptive_cutoffs.empty()
+      config.adaptive.cutoffs.empty()
           ? torch::embedding(pass.get("param.decoder.embed_tokens.weight"), whole_BL)
           : [&] {
               torch::nn::Module bands;
-              const nn::AdaptiveVocabulary vocabulary(bands, config.cutoffs(), config.vocab_size,
-                                                      config.layer.model_dim, config.adaptive_factor);
+              const nn::AdaptiveVocabulary vocabulary(bands, config.adaptive.bounds(config.vocab_size),
+                                                      config.vocab_size, config.layer.model_dim,
+                                                      config.adaptive.factor);
               PublishedMega(bands, [&](const std::string& ours) { return name_in_model(ours, true); }).load(pass);
               return vocabulary.embed(whole_BL,
                                       nn::Linear(pass.get("param.decoder.embed_tokens.embeddings.0.0.weight")),
