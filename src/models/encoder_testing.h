@@ -49,6 +49,10 @@ inline std::vector<Preset> tiny_encoders() {
   S4Config postnorm;
   postnorm.num_layers = 2, postnorm.model_dim = 16, postnorm.state_dim = 8, postnorm.prenorm = false;
   all.push_back({"s4_postnorm", "", postnorm.clone()});
+  S4Config blocks = postnorm;
+  blocks.num_layers = 1, blocks.layers_per_block = "s4,ffn,s4", blocks.norm = "batch", blocks.prenorm = true;
+  blocks.final_norm = true, blocks.dt_transform = "softplus", blocks.dropout_tied = true;
+  all.push_back({"s4_batch", "", blocks.clone()});
   TransformerConfig chunked;
   chunked.num_layers = 2, chunked.layer.model_dim = 32, chunked.layer.num_heads = 4, chunked.layer.num_kv_heads = 2;
   chunked.layer.ffn_hidden_dim = 64, chunked.layer.chunk_size = 8;

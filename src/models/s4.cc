@@ -4,17 +4,22 @@
 //   z  = GLU(W gelu(y) + b)                   GLU([a, b]) = a ⊙ sigmoid(b)
 //   out = u + z of norm(u)                    or norm(u + z)
 //
+// Between such layers there may be feed-forward ones, z = W2 gelu(W1 u + b1) + b2 (the model of WikiText-103).
+//
 // S4D has a diagonal A and runs as a recurrence. S4's A is diagonal minus a product p p^*; training convolves with its
 // kernel by FFT, streaming runs the recurrence. Both are one function: any split of a sequence into calls gives the
 // result of one pass.
 //
 // Departures from the published code: the output row that S4 trains is attuned to a length that the configuration names
-// and longer sequences do not change it; coefficients are computed in float64; biases begin at zero.
+// and longer sequences do not change it; coefficients are computed in float64; biases begin at zero. An adaptive
+// vocabulary is Mega's: its softmax has no biases, and no map in front of the first band.
 //
 // Shapes: B batch · L time · D = H features · N half the states · S matrices · C channels · R = 1 rank.
 #include "models/s4.h"
 
+#include <algorithm>
 #include <cmath>
+#include <sstream>
 
 #include "base/check.h"
 #include "base/philox.h"
@@ -33,7 +38,7 @@ using nn::register_at;
 
 namespace {
 
-enum S4Site : uint64_t { kOnS4Activation, kOnS4Output, kOnS4Embedding };
+enum S4Site : uint64_t { kOnS4Activation, kOnS4Output };
 
 }  // namespace
 
@@ -102,6 +107,8 @@ void S4Convolution::init_weights(uint64_t key) {
   const S4Init& init = config_.init;
   const auto pairs = [](const Tensor& z) { return torch::view_as_real(z.resolve_conj()); };
   nn::uniform(parameters_.inv_dt, std::log(init.dt_min), std::log(init.dt_max), derive_key(key, 0));
+  if (config_.transforms.dt_transform == "softplus")
+    parameters_.inv_dt.copy_(parameters_.inv_dt.to(torch::kFloat64).exp().expm1().log());
   parameters_.B.zero_();
   parameters_.B.select(3, 0).fill_(1);
   Tensor a_N;
@@ -147,29 +154,48 @@ void S4Block::init_weights(uint64_t key) {
 
 S4Layer::S4Layer(const S4LayerConfig& config)
     : prenorm_(config.prenorm),
-      norm_eps_(config.norm_eps),
       dropout_(config.dropout),
-      norm_(*this, "norm", config.features),
+      norm_(register_module("norm", std::make_shared<nn::Norm>(config.norm, config.features, config.norm_eps))),
       block_(register_module("s4", std::make_shared<S4Block>(config))) {}
 
 Tensor S4Layer::forward(const Tensor& x_BLD, const ModelInput& input, Carry& carry, int64_t slot,
                         uint64_t dropout_key) {
-  const auto norm = [&](const Tensor& t) { return ops::layer_norm(t, norm_.weight, norm_.bias, norm_eps_); };
-  const Tensor u_BLD = zero_padding(prenorm_ ? norm(x_BLD) : x_BLD, input.padding_BL);
+  const Tensor u_BLD = zero_padding(prenorm_ ? norm_->forward(x_BLD) : x_BLD, input.padding_BL);
   const Tensor z_BLD = block_->forward(u_BLD, input.starts_BL, carry, slot, dropout_key);
   const Tensor sum_BLD = x_BLD + drop(z_BLD, dropout_, dropout_key, kOnS4Output, is_training());
-  return prenorm_ ? sum_BLD : norm(sum_BLD);
+  return prenorm_ ? sum_BLD : norm_->forward(sum_BLD);
 }
 
 void S4Layer::init_weights(uint64_t key) {
-  norm_.init_weights();
+  norm_->init_weights();
   block_->init_weights(key);
+}
+
+nn::FeedForwardConfig S4LayerConfig::feed_forward() const {
+  return {.dim = features,
+          .hidden = ffn_expand * features,
+          .activation = "gelu",
+          .norm = norm,
+          .prenorm = prenorm,
+          .norm_eps = norm_eps,
+          .hidden_dropout = dropout,
+          .dropout = dropout,
+          .init = "none"};
+}
+
+S4FeedForward::S4FeedForward(const S4LayerConfig& config)
+    : ffn_(register_module("ffn", std::make_shared<nn::FeedForward>(config.feed_forward()))) {}
+
+std::shared_ptr<StackedLayer> make_s4_layer(S4LayerKind kind, const S4LayerConfig& config) {
+  if (kind == S4LayerKind::kFeedForward) return std::make_shared<S4FeedForward>(config);
+  return std::make_shared<S4Layer>(config);
 }
 
 // ---- language model -------------------------------------------------------------------------------------------------
 
 void S4Config::visit(config::Visitor& v) {
-  v.field("num_layers", num_layers, "layers");
+  v.field("num_layers", num_layers, "blocks of layers");
+  v.field("layers_per_block", layers_per_block, "layers of a block: s4 and ffn (feed-forward), with commas between");
   v.field("model_dim", model_dim, "D, width of the residual stream");
   v.field("state_dim", state_dim, "real states of a feature; half of them are stored, as complex numbers");
   v.field("channels", channels, "kernels of a feature");
@@ -180,12 +206,42 @@ void S4Config::visit(config::Visitor& v) {
   v.field("kernel_length", kernel_length, "s4: steps that the trained output row is attuned to, about data.seq_len");
   v.field("dt_min", dt_min, "smallest initial step size");
   v.field("dt_max", dt_max, "largest initial step size");
+  v.field("dt_transform", dt_transform, "what makes a step size of its parameter: exp or softplus");
+  v.field("ffn_expand", ffn_expand, "hidden features of a feed-forward layer, times model_dim");
+  v.field("norm", norm, "layer; of encoders also batch");
   v.field("prenorm", prenorm, "norms before the layers; false: behind the sums");
+  v.field("final_norm", final_norm, "of encoders (prenorm): a norm behind the last layer, as language models have one");
   v.field("norm_eps", norm_eps, "added to variances");
-  v.field("dropout", dropout, "on the embedding, the activation and the output of layers");
+  v.field("dropout", dropout, "on the activation, the feed-forward hidden layer and the output of layers");
+  v.field("dropout_tied", dropout_tied, "one mask for all steps of a sequence");
+  v.field("embed_dropout", embed_dropout, "on the embedding, and on what encoders read; -1: dropout");
+  v.field("scale_emb", scale_emb, "multiply the embedding by sqrt(model_dim)");
   v.field("vocab_size", vocab_size, "tokens");
   v.field("output_size", output_size, "classes of the output layer; -1: vocab_size");
   v.field("share_emb", share_emb, "the output matrix is the embedding");
+  adaptive.visit(v);
+}
+
+std::vector<S4LayerKind> S4Config::block() const {
+  std::vector<S4LayerKind> block;
+  std::istringstream names(layers_per_block + ",");
+  for (std::string name; std::getline(names, name, ',');) {
+    name.erase(0, name.find_first_not_of(' '));
+    name.erase(name.find_last_not_of(' ') + 1);
+    if (name != "s4" && name != "ffn")
+      fail_usage("[model.layers_per_block] expected s4 and ffn with commas between, got \"{}\"", layers_per_block);
+    block.push_back(name == "s4" ? S4LayerKind::kStateSpace : S4LayerKind::kFeedForward);
+  }
+  if (std::find(block.begin(), block.end(), S4LayerKind::kStateSpace) == block.end())
+    fail_usage("[model.layers_per_block] expected one s4 at least, got \"{}\"", layers_per_block);
+  return block;
+}
+
+std::vector<S4LayerKind> S4Config::kinds() const {
+  std::vector<S4LayerKind> all;
+  const auto block = this->block();
+  for (int64_t i = 0; i < num_layers; ++i) all.insert(all.end(), block.begin(), block.end());
+  return all;
 }
 
 void S4Config::validate() const {
@@ -193,9 +249,12 @@ void S4Config::validate() const {
                {"model.model_dim", model_dim},
                {"model.state_dim", state_dim},
                {"model.channels", channels},
-               {"model.kernel_length", kernel_length}});
+               {"model.kernel_length", kernel_length},
+               {"model.ffn_expand", ffn_expand}});
   check_factor("model.channels", channels, "model_dim", model_dim);
   check_factor("model.state_dim", state_dim, "model_dim", model_dim);
+  check_factor("model.ffn_expand", ffn_expand, "model_dim", model_dim);
+  block();
   if (state_dim % 2 != 0) fail_usage("[model.state_dim] expected pairs of states, got {}", state_dim);
   if (num_matrices < 0 || (num_matrices > 0 && model_dim % num_matrices != 0))
     fail_usage("[model.num_matrices] expected 0 or a divisor of model_dim = {}, got {}", model_dim, num_matrices);
@@ -207,9 +266,13 @@ void S4Config::validate() const {
   check_one_of("model.init", init, {"lin", "inv", "inv2", "quad", "real", "legs"});
   if (!(dt_min > 0 && dt_min <= dt_max))
     fail_usage("[model.dt_min] expected a positive number up to dt_max = {}, got {}", dt_max, dt_min);
+  check_one_of("model.dt_transform", dt_transform, {"exp", "softplus"});
+  check_one_of("model.norm", norm, {"layer", "batch"});
   check_positive("model.norm_eps", norm_eps);
   check_probability("model.dropout", dropout);
+  if (embed_dropout != -1) check_probability("model.embed_dropout", embed_dropout);
   check_vocabulary(vocab_size, output_size, share_emb);
+  adaptive.validate(vocab_size, model_dim, share_emb && outputs() == vocab_size);
 }
 
 S4LayerConfig S4Config::layer() const {
@@ -217,7 +280,10 @@ S4LayerConfig S4Config::layer() const {
   config.features = model_dim, config.state_dim = state_dim, config.channels = channels, config.matrices = num_matrices;
   config.rank = kernel == "s4" ? 1 : 0;
   config.use = {discretization, kernel_length};
-  config.prenorm = prenorm, config.norm_eps = norm_eps, config.dropout = dropout;
+  config.transforms.dt_transform = dt_transform;
+  config.ffn_expand = ffn_expand;
+  config.norm = norm, config.prenorm = prenorm, config.norm_eps = norm_eps;
+  config.dropout = {dropout, dropout_tied};
   config.init = {init, dt_min, dt_max};
   return config;
 }
@@ -237,18 +303,51 @@ std::vector<Preset> s4_presets() {
     config.num_layers = layers, config.model_dim = dim, config.vocab_size = 8192, config.share_emb = true;
     return std::make_shared<S4Config>(config);
   };
-  return {{"s4d-tiny", kToy, std::make_shared<S4Config>(s4d)},
-          {"s4-tiny", kToy, std::make_shared<S4Config>(s4)},
-          {"s4-11M", "S4D, of the size of the other -11M, for comparisons", for_comparisons(13, 480)},
-          {"s4-45M", "S4D, of the size of the other -45M, for comparisons", for_comparisons(16, 1024)}};
+  std::vector<Preset> presets = {
+      {"s4d-tiny", kToy, std::make_shared<S4Config>(s4d)},
+      {"s4-tiny", kToy, std::make_shared<S4Config>(s4)},
+      {"s4-11M", "S4D, of the size of the other -11M, for comparisons", for_comparisons(13, 480)},
+      {"s4-45M", "S4D, of the size of the other -45M, for comparisons", for_comparisons(16, 1024)}};
+  const auto published = [](int64_t dim, int64_t state, int64_t matrices, int64_t length) {
+    S4Config config;
+    config.kernel = "s4", config.init = "legs", config.discretization = "bilinear";
+    config.model_dim = dim, config.state_dim = state, config.num_matrices = matrices, config.kernel_length = length;
+    return config;
+  };
+  const auto add_encoder = [&](const char* task, const char* note, S4Config config) {
+    config.dt_transform = "softplus", config.norm = "batch", config.final_norm = config.prenorm;
+    config.dropout_tied = true, config.embed_dropout = 0;
+    presets.push_back({fmt::format("s4-{}", task), fmt::format("an encoder: S4 of {}", note), config.clone()});
+  };
+  S4Config listops = published(256, 4, 1, 2048), cifar10 = published(512, 64, 1, 1024);
+  S4Config pathx = published(256, 64, 256, 16384);
+  listops.prenorm = false;
+  cifar10.prenorm = false, cifar10.dropout = 0.1;
+  pathx.dt_min = 1e-4;
+  add_encoder("listops", "Long Range Arena's ListOps", listops);
+  add_encoder("imdb", "Long Range Arena's Text", published(256, 4, 1, 4096));
+  add_encoder("aan", "Long Range Arena's Retrieval", published(256, 4, 1, 4000));
+  add_encoder("cifar10", "Long Range Arena's Image", cifar10);
+  add_encoder("pathfinder", "Long Range Arena's Pathfinder", published(256, 64, 256, 1024));
+  add_encoder("pathx", "Long Range Arena's Path-X", pathx);
+  add_encoder("speech_commands", "Speech Commands, 35 words of 16,000 samples", published(128, 64, 2, 16000));
+  S4Config wikitext = published(1024, 64, 1, 8192);
+  wikitext.num_layers = 16, wikitext.layers_per_block = "s4,s4,ffn";
+  wikitext.dropout = wikitext.embed_dropout = wikitext.adaptive.dropout = 0.25;
+  wikitext.vocab_size = 267735, wikitext.share_emb = wikitext.scale_emb = true;
+  wikitext.adaptive.cutoffs = "19997,39997,199997";
+  presets.push_back({"s4-wikitext103", "the paper's model of WikiText-103", wikitext.clone()});
+  return presets;
 }
 
 namespace {
 
 class S4 final : public LayerStack {
  public:
-  explicit S4(const S4Config& config) : LayerStack(config.vocab_size, config.model_dim), config_(config) {
-    for (int64_t i = 0; i < config.num_layers; ++i) add_layer(std::make_shared<S4Layer>(config.layer()));
+  explicit S4(const S4Config& config)
+      : LayerStack(config.vocab_size, config.model_dim, config.adaptive, config.dropout_of_embedding()),
+        config_(config) {
+    for (const S4LayerKind kind : config.kinds()) add_layer(make_s4_layer(kind, config.layer()));
     final_norm_ = nn::Affine(*this, "output.final_norm", config.model_dim);
     add_output(config.outputs(), config.share_emb);
   }
@@ -264,18 +363,22 @@ class S4 final : public LayerStack {
     const S4Config& c = config_;
     ModelInfo info;
     for (const Tensor& parameter : parameters()) info.parameters += parameter.numel();
-    info.matrix_parameters = c.num_layers * 2 * c.channels * c.model_dim * c.model_dim + c.outputs() * c.model_dim;
+    const auto kinds = c.kinds();
+    const int64_t spaces = std::count(kinds.begin(), kinds.end(), S4LayerKind::kStateSpace);
+    const auto feed_forwards = static_cast<int64_t>(kinds.size()) - spaces;
+    info.matrix_parameters =
+        2 * (spaces * c.channels + feed_forwards * c.ffn_expand) * c.model_dim * c.model_dim + vocabulary_parameters();
     // The recurrence: 6 multiply-adds per (feature, channel, complex state), with a low-rank part 4 more.
-    const double states = static_cast<double>(c.num_layers * c.channels * c.model_dim) * (c.state_dim / 2);
+    const double states = static_cast<double>(spaces * c.channels * c.model_dim) * (c.state_dim / 2);
     info.flops = 2.0 * info.matrix_parameters + 2 * (c.kernel == "s4" ? 10 : 6) * states;
-    info.state_bytes_fixed = info.state_bytes_full = c.num_layers * 8 * c.model_dim * (c.state_dim / 2);
+    info.state_bytes_fixed = info.state_bytes_full = spaces * 8 * c.model_dim * (c.state_dim / 2);
     return info;
   }
 
  protected:
   Tensor embedded(const Tensor& rows_BLD, const ModelInput& input, Carry&) override {
     check(!input.padding_BL.defined(), "[s4] padding is not read: put documents behind one another");
-    return drop(rows_BLD, config_.dropout, dropout_key_, kOnS4Embedding, is_training());
+    return config_.scale_emb ? rows_BLD * std::sqrt(static_cast<double>(config_.model_dim)) : rows_BLD;
   }
 
   Tensor final_norm(const Tensor& x_BLD, const ModelInput&, Carry&) override {
@@ -291,21 +394,34 @@ class S4 final : public LayerStack {
 
 std::unique_ptr<Model> S4Config::build() const {
   validate();
+  if (norm == "batch") fail_usage("[model.norm] batch norms see the steps to come; they are for encoders");
   return std::make_unique<S4>(*this);
 }
 
 // ---- encoder --------------------------------------------------------------------------------------------------------
 
-S4Encoder::S4Encoder(const S4LayerConfig& config, int64_t num_layers)
-    : LayeredEncoder(config.features, config.dropout) {
-  for (int64_t i = 0; i < num_layers; ++i) add_layer(std::make_shared<S4Layer>(config));
+S4Encoder::S4Encoder(const S4EncoderConfig& config) : LayeredEncoder(config.layer.features, config.input_dropout) {
+  const S4LayerConfig& layer = config.layer;
+  for (const S4LayerKind kind : config.kinds) add_layer(make_s4_layer(kind, layer));
+  if (config.final_norm)
+    final_norm_ = register_module("final_norm", std::make_shared<nn::Norm>(layer.norm, layer.features, layer.norm_eps));
+}
+
+void S4Encoder::init_weights(uint64_t seed) {
+  LayeredEncoder::init_weights(seed);
+  if (final_norm_ != nullptr) final_norm_->init_weights();
+}
+
+Tensor S4Encoder::final_norm(const Tensor& x_BLD, const Tensor& /*padding_BL*/) {
+  return final_norm_ != nullptr ? final_norm_->forward(x_BLD) : x_BLD;
 }
 
 std::unique_ptr<Encoder> S4Config::build_encoder() const {
   validate();
   S4LayerConfig both_directions = layer();
   both_directions.bidirectional = true;
-  return std::make_unique<S4Encoder>(both_directions, num_layers);
+  return std::make_unique<S4Encoder>(
+      S4EncoderConfig{both_directions, kinds(), dropout_of_embedding(), final_norm && prenorm});
 }
 
 }  // namespace megalodon

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "models/encoder.h"
+#include "nn/feed_forward.h"
 #include "nn/kept.h"
 #include "nn/parameters.h"
 #include "nn/state_space.h"
@@ -26,9 +27,14 @@ struct S4LayerConfig {
   int64_t longest_kernel = 0;  // taps beyond are 0; 0: none are
   nn::StateSpaceUse use;       // for S4D the discretization, for S4 the length that C is attuned to
   nn::StateSpaceTransforms transforms;
+  int64_t ffn_expand = 4;  // of a feed-forward layer: hidden features of each feature
+  std::string norm = "layer";
   bool prenorm = true;
-  double norm_eps = 1e-5, dropout = 0;
+  double norm_eps = 1e-5;
+  nn::Dropout dropout;
   S4Init init;
+
+  nn::FeedForwardConfig feed_forward() const;
 };
 
 /// y = K * x + D x for every channel, [B,L,C·H]. Parameters "D" and "kernel.*" under their published names. S4D scans;
@@ -66,13 +72,13 @@ class S4Block final : public torch::nn::Module {
 
  private:
   nn::Precision precision_ = nn::Precision::kFloat32;
-  double dropout_;
+  nn::Dropout dropout_;
   std::shared_ptr<S4Convolution> convolution_;
   nn::Linear output_;
 };
 
-/// x + S4Block(norm(x)) (prenorm) or norm(x + S4Block(x)), with a layer norm. Steps of padding reach no other.
-/// Parameters "norm.*" and "s4.*".
+/// x + S4Block(norm(x)) (prenorm) or norm(x + S4Block(x)). Steps of padding reach no other, but through batch norms in
+/// training. Parameters "norm.*" and "s4.*".
 class S4Layer final : public StackedLayer {
  public:
   explicit S4Layer(const S4LayerConfig& config);
@@ -84,36 +90,84 @@ class S4Layer final : public StackedLayer {
 
  private:
   bool prenorm_;
-  double norm_eps_, dropout_;
-  nn::Affine norm_;
+  nn::Dropout dropout_;
+  std::shared_ptr<nn::Norm> norm_;
   std::shared_ptr<S4Block> block_;
 };
 
+/// A feed-forward block between them. Parameters "ffn.*".
+class S4FeedForward final : public StackedLayer {
+ public:
+  explicit S4FeedForward(const S4LayerConfig& config);
+  bool has_state() const override { return false; }
+  Tensor forward(const Tensor& x_BLD, const ModelInput&, Carry&, int64_t, uint64_t dropout_key) override {
+    return ffn_->forward(x_BLD, dropout_key);
+  }
+  void init_weights(uint64_t key) override { ffn_->init_weights(key); }
+  void set_precision(nn::Precision precision) override { ffn_->set_precision(precision); }
+  std::vector<nn::Linear*> linears() override { return ffn_->linears(); }
+
+ private:
+  std::shared_ptr<nn::FeedForward> ffn_;
+};
+
+enum class S4LayerKind { kStateSpace, kFeedForward };
+std::shared_ptr<StackedLayer> make_s4_layer(S4LayerKind kind, const S4LayerConfig& config);
+
 /// The language model: embedding, causal layers, layer norm, output matrix. The encoder: the layers alone, which see
-/// both directions.
+/// both directions, and perhaps a norm.
 struct S4Config final : ModelConfig {
-  int64_t num_layers = 6, model_dim = 512, state_dim = 64, channels = 1, num_matrices = 0;
+  int64_t num_layers = 6;
+  std::string layers_per_block = "s4";
+  int64_t model_dim = 512, state_dim = 64, channels = 1, num_matrices = 0;
   std::string kernel = "s4d", init = "lin", discretization = "zoh";
   int64_t kernel_length = 1024;
-  double dt_min = 1e-3, dt_max = 1e-1, norm_eps = 1e-5, dropout = 0;
+  double dt_min = 1e-3, dt_max = 1e-1;
+  std::string dt_transform = "exp";
+  int64_t ffn_expand = 4;
+  std::string norm = "layer";
+  bool prenorm = true, final_norm = false;
+  double norm_eps = 1e-5, dropout = 0, embed_dropout = -1;
+  bool dropout_tied = false, scale_emb = false;
   int64_t vocab_size = 32000, output_size = -1;
-  bool prenorm = true, share_emb = false;
+  bool share_emb = false;
+  AdaptiveConfig adaptive;
 
   std::string architecture() const override { return "s4"; }
   void visit(config::Visitor& visitor) override;
   void validate() const override;
   std::unique_ptr<ModelConfig> clone() const override { return std::make_unique<S4Config>(*this); }
+  /// Throws UsageError for batch norms, which see the steps to come.
   std::unique_ptr<Model> build() const override;
   std::unique_ptr<Encoder> build_encoder() const override;
   int64_t vocabulary() const override { return vocab_size; }
   int64_t outputs() const override { return output_size > 0 ? output_size : vocab_size; }
   S4LayerConfig layer() const;
+  /// The layers of a block. Throws UsageError for a layers_per_block that is no list of them.
+  std::vector<S4LayerKind> block() const;
+  /// All layers.
+  std::vector<S4LayerKind> kinds() const;
+  double dropout_of_embedding() const { return embed_dropout == -1 ? dropout : embed_dropout; }
 };
 
-/// Layers, and no norm at the end.
+struct S4EncoderConfig {
+  S4LayerConfig layer;
+  std::vector<S4LayerKind> kinds;
+  double input_dropout = 0;
+  bool final_norm = false;  // behind the last layer
+};
+
+/// Parameters "layers.<i>.*" and "final_norm.*".
 class S4Encoder final : public LayeredEncoder {
  public:
-  S4Encoder(const S4LayerConfig& config, int64_t num_layers);
+  explicit S4Encoder(const S4EncoderConfig& config);
+  void init_weights(uint64_t seed) override;
+
+ protected:
+  Tensor final_norm(const Tensor& x_BLD, const Tensor& padding_BL) override;
+
+ private:
+  std::shared_ptr<nn::Norm> final_norm_;
 };
 
 }  // namespace megalodon

@@ -390,7 +390,9 @@ void run_s4_classifier(Pass& pass) {
   ClassifierConfig classifier;
   classifier.input = "vectors", classifier.input_dim = config.at("d_input").get<int64_t>();
   classifier.classes = config.at("classes").get<int64_t>();
-  SequenceClassifier model(classifier, std::make_shared<S4Encoder>(layer, config.at("layers").get<int64_t>()));
+  S4EncoderConfig encoder{layer, {}};
+  encoder.kinds.assign(config.at("layers").get<size_t>(), S4LayerKind::kStateSpace);
+  SequenceClassifier model(classifier, std::make_shared<S4Encoder>(encoder));
   const auto origin = [&](const std::string& name) { return origin_in_classifier(name, minimal); };
   load_published(pass, model, origin);
   const Tensor logits_BK = model.logits({pass.find_leaf("in.x"), {}});
