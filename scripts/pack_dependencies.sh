@@ -21,8 +21,8 @@ command -v dpkg-query >/dev/null || fail "this is not a Debian system"
 
 # Headers, CMake files and pkg-config files of all, in this order the libraries to link with.
 packages=(libfmt-dev nlohmann-json3-dev libtomlplusplus-dev libcli11-dev zlib1g-dev libssl-dev libxxhash-dev libarchive-dev
-  libcurl4-openssl-dev libpcre2-dev libhwy-dev libgtest-dev)
-shared=(fmt tomlplusplus z crypto xxhash archive curl pcre2-8 hwy)
+  libcurl4-openssl-dev libpcre2-dev libpng-dev libhwy-dev libgtest-dev)
+shared=(fmt tomlplusplus z crypto xxhash archive curl pcre2-8 png16 hwy)
 static=(gtest gtest_main)
 unused='/(libssl|openssl|libpcre2-(16|32|posix)|libhwy-(contrib|test))\.pc$|/cmake/hwy/'
 # Of the C and C++ runtime, which is the target's own.

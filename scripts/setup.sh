@@ -10,7 +10,7 @@ packages=(
   g++ cmake ninja-build pkg-config ccache git ca-certificates
   libtorch-dev libopenblas0-openmp libdnnl-dev libhwy-dev
   libfmt-dev nlohmann-json3-dev libtomlplusplus-dev libcli11-dev zlib1g-dev libssl-dev libxxhash-dev
-  libarchive-dev libcurl4-openssl-dev libpcre2-dev
+  libarchive-dev libcurl4-openssl-dev libpcre2-dev libpng-dev
   libgtest-dev
   python3 python3-numpy python3-torch python3-sentencepiece
   dict-gcide

@@ -404,6 +404,33 @@ class Program(ProgramTest):
         self.assertIn(b"--unk", refused.stderr)
         self.assertFalse((self.path / "b.words").exists())
 
+    def test_examples_of_texts(self):
+        (self.path / "a.csv").write_text("text,label\n" + "".join(f'"{i} {word}, {word}",{word}\n' for i in range(30) for word in ("good", "bad")))
+        (self.path / "b.csv").write_text("text,label\nfine,good\n,bad\n")
+        done = self.run_program("data", "examples", "text", "--label", "label", "--valid", "0.3", "--test", "b.csv", "--text", "text", "a.csv",
+                                "--tokenizer", "words", "--output", "sets/mine").stdout.decode()
+        for part in ("sets/mine/test: 1 examples, 1 steps", "classes: 2 (bad, good)", "left out: 1 empty examples"):
+            self.assertIn(part, done)
+        reports = {part: json.loads(self.run_program("data", "info", f"sets/mine/{part}", "--json", "--show", "1").stdout) for part in ("train", "valid", "test")}
+        self.assertEqual(reports["train"]["examples"] + reports["valid"]["examples"], 60)
+        self.assertEqual(reports["test"]["classes"], [{"name": "bad", "examples": 0}, {"name": "good", "examples": 1}])
+        self.assertEqual(reports["test"]["samples"][0]["sequences"][0]["text"], "<unk>")
+        text = self.run_program("data", "info", "sets/mine/train.safetensors", "--show", "1").stdout.decode()
+        self.assertRegex(text, r"example 0, (good|bad) \(3 steps\): \"\d+ (good|bad), (good|bad)\"\n")
+        child = subprocess.Popen(["true"])
+        child.wait()
+        (self.path / "sets/mine" / f".train.safetensors.values-0.tmp-{child.pid}").write_text("half")
+        again = self.run_program("data", "examples", "text", "a.csv", "--text=1", "--label=2", "--header", "--classes", "good,bad", "--test=.5", "--output", "sets/mine").stdout.decode()
+        self.assertIn("removed: 1 temporary files", again)
+        self.assertEqual({p.name for p in (self.path / "sets/mine").iterdir()}, {"train.safetensors", "test.safetensors", "tokenizer.words"})
+
+    def test_examples_of_images(self):
+        (self.path / "a.bin").write_bytes(bytes([1, 255, 0, 0, 255, 0, 0]) + bytes(7))
+        self.run_program("data", "examples", "records", "a.bin", "--pixels", "2", "--rgb", "keep", "--classes", "dark,light", "--output", "images")
+        text = self.run_program("data", "info", "images", "--show", "1").stdout.decode()
+        for part in ("vectors of 3, U8", "classes    2: dark 1, light 1", "example 0, light (2 steps): 1 0 0 0 1 0\n"):
+            self.assertIn(part, text)
+
     def test_a_fresh_run_never_overwrites_one(self):
         self.prepare()
         self.run_program("train", "run.toml", "--train.steps=2")

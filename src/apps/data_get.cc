@@ -15,8 +15,11 @@ namespace {
 
 constexpr const char* kHelp =
     "Download, verify, unpack and prepare a known data set. Text sets (gcide, enwik8, text8, wikitext-103, "
-    "pg19-sample) become token files train, valid and test in the output folder; the others (lra, speech-commands, "
-    "cifar-10, scrolls) are kept as the files of their archives, in OUTPUT/raw. What an interrupted download leaves is "
+    "pg19-sample) become token files train, valid and test in the output folder; lra, speech-commands and cifar-10 "
+    "sets "
+    "of examples for classifiers, each in a folder of its own there; the files of archives are kept in OUTPUT/raw, "
+    "where "
+    "scrolls is no more than that. What an interrupted download leaves is "
     "continued by the same command; proxies are taken from http_proxy, https_proxy, all_proxy and no_proxy.";
 
 struct GetOptions {
@@ -29,15 +32,13 @@ struct GetOptions {
 class Phases {
  public:
   void update(std::string_view label, uint64_t done, uint64_t total) {
-    throw_if_stopping();
-    if (progress_ == nullptr || label != label_) {
-      label_ = label;
-      progress_ = std::make_unique<Progress>(label_, "bytes");
-      since_.restart();
-      first_ = done;
-    }
+    begin(label, done);
     const double rate = static_cast<double>(done - std::min(first_, done)) / std::max(since_.seconds(), 1e-3) * 1e-6;
-    progress_->update(static_cast<int64_t>(done), static_cast<int64_t>(total), fmt::format("{:.1f} MB/s", rate));
+    show(done, total, fmt::format("{:.1f} MB/s", rate));
+  }
+  void update(std::string_view label, uint64_t done, uint64_t total, int64_t examples) {
+    begin(label, done);
+    show(done, total, fmt::format("{} examples", with_commas(examples)));
   }
   void note(const std::string& line) {
     if (progress_ != nullptr) progress_->finish();
@@ -46,22 +47,35 @@ class Phases {
   void finish() { progress_.reset(); }
 
  private:
+  void begin(std::string_view label, uint64_t done) {
+    throw_if_stopping();
+    if (progress_ != nullptr && label == label_) return;
+    label_ = label;
+    progress_ = std::make_unique<Progress>(label_, "bytes");
+    since_.restart();
+    first_ = done;
+  }
+  void show(uint64_t done, uint64_t total, const std::string& detail) {
+    progress_->update(static_cast<int64_t>(done), static_cast<int64_t>(total), detail);
+  }
+
   std::string label_;
   std::unique_ptr<Progress> progress_;
   Stopwatch since_;
   uint64_t first_ = 0;
 };
 
-data::PrepareResult run_get(const data::DataSet& set, const GetOptions& options, const std::string& output,
-                            Phases& phases) {
+data::GetResult run_get(const data::DataSet& set, const GetOptions& options, const std::string& output,
+                        Phases& phases) {
   const auto tokenizer = data::make_tokenizer(options.tokenizer);
   if (set.package == "dict-gcide") {
     const std::string source = options.from.empty() ? data::kGcideSource : options.from;
-    return data::get_gcide(output, *tokenizer, source,
-                           [&](uint64_t done, uint64_t total) { phases.update("prepare", done, total); });
+    const auto show = [&](uint64_t done, uint64_t total) { phases.update("prepare", done, total); };
+    return {data::get_gcide(output, *tokenizer, source, show).parts};
   }
   return data::get(set, {output, options.from, options.network}, *tokenizer,
-                   {[&](auto label, uint64_t done, uint64_t total) { phases.update(label, done, total); },
+                   {[&](auto label, auto... numbers) { phases.update(label, numbers...); },
+                    [&](auto label, auto... numbers) { phases.update(label, numbers...); },
                     [&](const std::string& line) { phases.note(line); }});
 }
 
@@ -74,10 +88,11 @@ void run_get(const GetOptions& options, Common& common) {
   const std::string output = options.output.empty() ? "corpora/" + set.name : options.output;
   until_signal(common, "[data get] interrupted; the same command goes on with what is there", [&] {
     Phases phases;
-    const data::PrepareResult result = run_get(set, options, output, phases);
+    const data::GetResult result = run_get(set, options, output, phases);
     phases.finish();
     if (result.parts.empty()) fmt::print("{}/raw: the files of {}\n", output, set.name);
-    print_parts(result, output);
+    print_parts(result.parts, output);
+    for (const auto& [name, made] : result.examples) print_examples(made, output + "/" + name);
     fmt::print("licence: {}\n", set.licence);
   });
 }

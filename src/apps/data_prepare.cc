@@ -97,7 +97,7 @@ void run_prepare(PrepareCommand& options, int threads) {
   });
   progress.finish();
   shuffling.finish();
-  print_parts(result, options.output);
+  print_parts(result.parts, options.output);
   print_losses(result);
   fmt::print("{} bytes of text in {}, {}\n", with_commas(static_cast<int64_t>(last.text)),
              format_duration(watch.seconds()), rate_text(last, watch.seconds()));

@@ -90,12 +90,16 @@ bool is_plain_path(std::string_view path, bool slashes) {
   return before != '/' && path.size() <= 200;
 }
 
-std::string plain_path(const Fields& fields, const char* key) {
-  std::string path = fields.text(key);
+void check_plain_path(const Fields& fields, const char* key, std::string_view path) {
   check(is_plain_path(path, true),
         "[catalogue] {}: \"{}\" must be a relative path of letters, digits and ._- with no part beginning with a dot, "
         "got \"{}\"",
         fields.where(), key, path);
+}
+
+std::string plain_path(const Fields& fields, const char* key) {
+  std::string path = fields.text(key);
+  check_plain_path(fields, key, path);
   return path;
 }
 
@@ -147,6 +151,75 @@ TextPart parse_part(const std::string& name, const Json& object, const std::stri
   return part;
 }
 
+/// One relative path, or a list of such.
+std::vector<fs::path> plain_paths(const Fields& fields, const char* key) {
+  std::vector<fs::path> paths;
+  for (const std::string& text : fields.at(key).is_string() ? std::vector{fields.text(key)} : fields.texts(key)) {
+    check_plain_path(fields, key, text);
+    paths.emplace_back(text);
+  }
+  return paths;
+}
+
+TextExamples parse_text_examples(const Fields& fields) {
+  TextExamples source{.label = fields.text("label"),
+                      .text = fields.texts("text"),
+                      .header = fields.flag("header"),
+                      .quotes = fields.flag("quotes"),
+                      .drop = fields.text("drop", ""),
+                      .tokenizer = fields.text("tokenizer", "bytes")};
+  check(source.tokenizer == "bytes" || source.tokenizer == "words",
+        "[catalogue] {}: \"tokenizer\" must be \"bytes\" or \"words\", got \"{}\"", fields.where(), source.tokenizer);
+  return source;
+}
+
+RecordExamples parse_record_examples(const Fields& fields) {
+  RecordExamples source;
+  if (fields.has("pixels")) source.pixels = fields.number("pixels", 1);
+  if (!fields.has("rgb")) return source;
+  const std::string rgb = fields.text("rgb");
+  check(rgb == "keep" || rgb == "gray", "[catalogue] {}: \"rgb\" must be \"keep\" or \"gray\", got \"{}\"",
+        fields.where(), rgb);
+  source.colours = rgb == "keep" ? RecordExamples::Colours::kRgb : RecordExamples::Colours::kRgbToGray;
+  return source;
+}
+
+ExampleRecipe parse_recipe(const std::string& name, const Json& object, const std::string& outer) {
+  const std::string where = fmt::format("{}, examples \"{}\"", outer, name);
+  const Fields fields(object, where,
+                      {"kind", "train", "valid", "test", "classes", "label", "text", "header", "quotes", "drop",
+                       "tokenizer", "pixels", "rgb", "steps"});
+  check(is_plain_path(name, false), "[catalogue] {}: not a name for a folder", where);
+  ExampleRecipe recipe;
+  recipe.name = name;
+  recipe.set.train = plain_paths(fields, "train");
+  const auto parse_part_of = [&](const char* key, std::vector<fs::path>& inputs, double& fraction) {
+    if (!fields.has(key)) return;
+    if (fields.at(key).is_number()) {
+      fraction = fields.at(key).get<double>();
+    } else {
+      inputs = plain_paths(fields, key);
+    }
+  };
+  parse_part_of("valid", recipe.set.valid, recipe.set.valid_fraction);
+  parse_part_of("test", recipe.set.test, recipe.set.test_fraction);
+  if (fields.has("classes")) recipe.set.classes = fields.texts("classes");
+  const std::string kind = fields.text("kind");
+  if (kind == "text") {
+    recipe.source = parse_text_examples(fields);
+  } else if (kind == "records") {
+    recipe.source = parse_record_examples(fields);
+  } else if (kind == "audio") {
+    recipe.source = AudioExamples{fields.has("steps") ? fields.number("steps", 0) : 0};
+  } else {
+    check(kind == "pathfinder",
+          "[catalogue] {}: \"kind\" must be \"text\", \"records\", \"audio\" or \"pathfinder\", got \"{}\"", where,
+          kind);
+    recipe.source = PathfinderExamples();
+  }
+  return recipe;
+}
+
 void parse_files(const Fields& fields, DataSet& set) {
   std::vector<std::string> mirrors;
   if (fields.has("mirrors")) mirrors = fields.texts("mirrors");
@@ -167,7 +240,7 @@ void parse_files(const Fields& fields, DataSet& set) {
 DataSet parse_set(const std::string& name, const Json& object, std::string_view source) {
   const Fields fields(object, fmt::format("{}: set \"{}\"", source, name),
                       {"description", "licence", "home", "package", "mirrors", "files", "unpack", "unpacked_bytes",
-                       "unpacked_files", "text"});
+                       "unpacked_files", "text", "examples"});
   check(is_plain_path(name, false), "[catalogue] {}: a name has letters, digits and ._- alone", fields.where());
   DataSet set;
   set.name = name;
@@ -184,6 +257,13 @@ DataSet parse_set(const std::string& name, const Json& object, std::string_view 
     const Json& parts = fields.at("text");
     check(parts.is_object(), "[catalogue] {}: \"text\" must be an object of parts", fields.where());
     for (const auto& [part, value] : parts.items()) set.parts.push_back(parse_part(part, value, fields.where()));
+  }
+  if (fields.has("examples")) {
+    const Json& recipes = fields.at("examples");
+    check(set.unpack && recipes.is_object(), "[catalogue] {}: \"examples\" must be an object, of a set to \"unpack\"",
+          fields.where());
+    for (const auto& [recipe, value] : recipes.items())
+      set.examples.push_back(parse_recipe(recipe, value, fields.where()));
   }
   return set;
 }
@@ -235,7 +315,9 @@ std::string list_catalog(const std::vector<DataSet>& catalog) {
     const bool any =
         sha256 || std::all_of(set.files.begin(), set.files.end(), [](const auto& f) { return !f.md5.empty(); });
     const char* hash = !set.package.empty() ? "apt" : sha256 ? "sha256" : any ? "md5" : "none";
-    const char* becomes = !set.package.empty() || !set.parts.empty() ? "tokens" : "files";
+    const char* becomes = !set.package.empty() || !set.parts.empty() ? "tokens"
+                          : !set.examples.empty()                    ? "examples"
+                                                                     : "files";
     table += fmt::format("{:<18} {:>10}  {:<7} {:<9} {} ({})\n", set.name, total_size(set), hash, becomes,
                          set.description, set.licence);
   }

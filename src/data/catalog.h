@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "data/example_sources.h"
+
 namespace megalodon::data {
 
 struct RemoteFile {
@@ -27,6 +29,14 @@ struct TextPart {
   Documents documents = Documents::kFiles;
 };
 
+/// A set of labelled sequences made from files of the archives.
+struct ExampleRecipe {
+  std::string name;  // of its folder below the set's
+  /// Inputs are below raw/, or in a folder there, three deep at the most: archives differ in the folders around them.
+  ExampleSetOptions set;
+  ExampleSource source;
+};
+
 struct DataSet {
   std::string name, description, licence, home;
   std::string package;  // the Debian package that holds it; then there are no files
@@ -34,7 +44,8 @@ struct DataSet {
   bool unpack = false;               // the files are archives
   int64_t unpacked_bytes = 0;        // limit for what one archive unpacks to; 0: a multiple of the archive's size
   int64_t unpacked_files = 1000000;  // limit for the entries of one archive
-  std::vector<TextPart> parts;       // empty: the set is kept as files
+  std::vector<TextPart> parts;       // the token files that are made; none of a set that is kept as files
+  std::vector<ExampleRecipe> examples;
 };
 
 /// In the order of the text. `source` is named in messages. Throws Error for whatever is not as docs/data.md says.

@@ -82,7 +82,16 @@ const char* const kCatalogTable = R"json({
   "home": "https://github.com/google-research/long-range-arena",
   "mirrors": ["https://storage.googleapis.com/long-range-arena/"],
   "files": [{"path": "lra_release.gz", "max_bytes": 10000000000}],
-  "unpack": true, "unpacked_bytes": 100000000000, "unpacked_files": 10000000
+  "unpack": true, "unpacked_bytes": 100000000000, "unpacked_files": 10000000,
+  "examples": {
+    "listops": {"kind": "text", "label": "Target", "text": ["Source"], "drop": "()", "tokenizer": "words",
+                "train": "listops-1000/basic_train.tsv", "valid": "listops-1000/basic_val.tsv",
+                "test": "listops-1000/basic_test.tsv"},
+    "aan": {"kind": "text", "label": "1", "text": ["4", "5"], "train": "tsv_data/new_aan_pairs.train.tsv",
+            "valid": "tsv_data/new_aan_pairs.eval.tsv", "test": "tsv_data/new_aan_pairs.test.tsv"},
+    "pathfinder32": {"kind": "pathfinder", "train": "pathfinder32/curv_contour_length_14", "valid": 0.1, "test": 0.1},
+    "pathfinder128": {"kind": "pathfinder", "train": "pathfinder128/curv_contour_length_14", "valid": 0.1, "test": 0.1}
+  }
 },
 "speech-commands": {
   "description": "Speech Commands v0.02: 105,829 spoken words of one second, 16 kHz WAV",
@@ -93,7 +102,12 @@ const char* const kCatalogTable = R"json({
     {"path": "speech_commands_v0.02.tar.gz", "size": 2428923189,
      "sha256": "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58"}
   ],
-  "unpack": true, "unpacked_bytes": 10000000000
+  "unpack": true, "unpacked_bytes": 10000000000,
+  "examples": {
+    "speech10": {"kind": "audio", "train": "speech_commands_v0.02", "steps": 16000,
+                 "classes": ["yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"]},
+    "speech35": {"kind": "audio", "train": "speech_commands_v0.02", "steps": 16000}
+  }
 },
 "cifar-10": {
   "description": "60,000 colour images of 32x32 pixels in 10 classes, binary version",
@@ -104,7 +118,14 @@ const char* const kCatalogTable = R"json({
     {"path": "cifar-10-binary.tar.gz", "size": 170052171,
      "sha256": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"}
   ],
-  "unpack": true, "unpacked_bytes": 1000000000, "unpacked_files": 100
+  "unpack": true, "unpacked_bytes": 1000000000, "unpacked_files": 100,
+  "examples": {
+    "gray": {"kind": "records", "rgb": "gray", "valid": 0.1, "test": "cifar-10-batches-bin/test_batch.bin",
+             "train": ["cifar-10-batches-bin/data_batch_1.bin", "cifar-10-batches-bin/data_batch_2.bin",
+                       "cifar-10-batches-bin/data_batch_3.bin", "cifar-10-batches-bin/data_batch_4.bin",
+                       "cifar-10-batches-bin/data_batch_5.bin"],
+             "classes": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]}
+  }
 },
 "scrolls": {
   "description": "SCROLLS: seven tasks over long texts (summaries, questions, inference), JSON lines",

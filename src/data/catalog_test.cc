@@ -9,15 +9,20 @@
 namespace megalodon::data {
 namespace {
 
-constexpr std::string_view kSmall = R"({
+constexpr std::string_view kSmall = R"json({
   "small": {
     "description": "a text", "licence": "CC0", "mirrors": ["https://a.example/x/", "http://b.example/"],
     "files": [{"path": "one/text.zip", "size": 10, "md5": "0123456789abcdef0123456789abcdef"},
               {"path": "two.zip", "max_bytes": 99, "urls": ["https://c.example/elsewhere?id=2"]}],
     "unpack": true, "unpacked_bytes": 1000, "unpacked_files": 3,
-    "text": {"train": {"source": "raw/text/text", "end": 8}, "test": {"source": "raw/text/text", "begin": 8}}
+    "text": {"train": {"source": "raw/text/text", "end": 8}, "test": {"source": "raw/text/text", "begin": 8}},
+    "examples": {
+      "reviews": {"kind": "text", "train": "a.tsv", "test": ["b.tsv", "x/c.tsv"], "label": "1", "text": ["2", "3"],
+                  "drop": "()", "tokenizer": "words", "classes": ["no", "yes"]},
+      "images": {"kind": "records", "train": "a.bin", "valid": 0.25, "pixels": 9, "rgb": "gray"}
+    }
   }
-})";
+})json";
 
 /// The message for kSmall with `from` replaced by `to`.
 std::string refusal(std::string_view from, std::string_view to) {
@@ -49,6 +54,21 @@ TEST(Catalog, Fields) {
   EXPECT_EQ(set.parts[0].end, 8);
   EXPECT_EQ(set.parts[1].begin, 8);
   EXPECT_EQ(set.parts[1].end, INT64_MAX);
+  ASSERT_EQ(set.examples.size(), 2U);
+  const ExampleRecipe& reviews = set.examples[0];
+  EXPECT_EQ(reviews.name, "reviews");
+  EXPECT_EQ(reviews.set.train, std::vector<fs::path>{"a.tsv"});
+  EXPECT_EQ(reviews.set.test, (std::vector<fs::path>{"b.tsv", "x/c.tsv"}));
+  EXPECT_EQ(reviews.set.classes, (std::vector<std::string>{"no", "yes"}));
+  const auto& text = std::get<TextExamples>(reviews.source);
+  EXPECT_EQ(text.label, "1");
+  EXPECT_EQ(text.text, (std::vector<std::string>{"2", "3"}));
+  EXPECT_EQ(text.drop + text.tokenizer, "()words");
+  EXPECT_FALSE(text.header);
+  EXPECT_EQ(set.examples[1].set.valid_fraction, 0.25);
+  const auto& images = std::get<RecordExamples>(set.examples[1].source);
+  EXPECT_EQ(images.pixels, 9);
+  EXPECT_EQ(images.colours, RecordExamples::Colours::kRgbToGray);
 }
 
 TEST(Catalog, Refusals) {
@@ -76,6 +96,14 @@ TEST(Catalog, Refusals) {
   expect_contains(refusal("\"end\": 8", "\"documents\": \"lines\""), {"\"files\" or \"wikitext\"", "lines"});
   expect_contains(refusal("\"small\"", "\"../small\""), {"name"});
   expect_contains(refusal("\"train\"", "\"a/b\""), {"not a name for a part"});
+  expect_contains(refusal("\"records\"", "\"record\""), {"examples \"images\"", "\"kind\" must be", "\"record\""});
+  expect_contains(refusal("\"gray\"", "\"grey\""), {"\"rgb\" must be", "grey"});
+  expect_contains(refusal("\"words\"", "\"a.model\""), {"\"tokenizer\" must be", "a.model"});
+  expect_contains(refusal("\"a.tsv\"", "\"../a.tsv\""), {"examples \"reviews\"", "relative path", "../a.tsv"});
+  expect_contains(refusal("\"x/c.tsv\"", "7"), {"\"test\" must list texts"});
+  expect_contains(refusal("\"train\": \"a.bin\", ", ""), {"examples \"images\"", "\"train\" is missing"});
+  expect_contains(refusal("\"images\"", "\"a/b\""), {"not a name for a folder"});
+  expect_contains(refusal("\"unpack\": true, ", ""), {"\"examples\"", "\"unpack\""});
   expect_contains(refusal("{\n", "["), {"mine.json", "not JSON"});
 }
 

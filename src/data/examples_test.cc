@@ -46,18 +46,6 @@ class Examples : public FolderTest {
   }
 };
 
-std::vector<int64_t> tokens_of(const ExampleFile& file, int64_t example, int64_t sequence = 0) {
-  std::vector<int64_t> tokens(static_cast<size_t>(file.length(example, sequence)));
-  file.read_tokens(example, sequence, tokens);
-  return tokens;
-}
-
-std::vector<float> vectors_of(const ExampleFile& file, int64_t example) {
-  std::vector<float> numbers(static_cast<size_t>(file.length(example, 0) * file.width()));
-  file.read_vectors(example, 0, numbers);
-  return numbers;
-}
-
 TEST_F(Examples, PairsOfTokens) {
   ExampleWriter writer(folder_ / "set", ByteTokenizer());
   const std::vector<std::vector<int32_t>> sequences = {{7, 200}, {1}, {2, 3, 4}, {5, 6}};

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <set>
 
 #include "base/check.h"
@@ -49,7 +50,8 @@ class Getter {
   void clear_abandoned() const;
   void fetch_all();
   void unpack_all() const;
-  PrepareResult prepare(const Tokenizer& tokenizer) const;
+  std::vector<WrittenPart> prepare(const Tokenizer& tokenizer) const;
+  ExampleSetResult make(const ExampleRecipe& recipe) const;
 
  private:
   void note(const std::string& line) const {
@@ -171,18 +173,49 @@ void Getter::write_part(const TextPart& part, const Tokenizer& tokenizer, TokenF
   add({});
 }
 
-PrepareResult Getter::prepare(const Tokenizer& tokenizer) const {
-  PrepareResult result;
+std::vector<WrittenPart> Getter::prepare(const Tokenizer& tokenizer) const {
+  std::vector<WrittenPart> parts;
   std::vector<std::unique_ptr<TokenFileWriter>> writers;
   std::vector<TokenFileWriter*> all;
   for (const TextPart& part : set_.parts) {
     writers.push_back(std::make_unique<TokenFileWriter>(options_.output / part.name, tokenizer));
     all.push_back(writers.back().get());
     write_part(part, tokenizer, *all.back());
-    result.parts.push_back({part.name, all.back()->documents(), all.back()->tokens()});
+    parts.push_back({part.name, all.back()->documents(), all.back()->tokens()});
   }
   TokenFileWriter::finish_together(all, options_.output);
-  return result;
+  return parts;
+}
+
+/// The input of a recipe: below `folder`, or in a folder there, `depth` deep at the most.
+std::optional<fs::path> find_input(const fs::path& folder, const fs::path& input, int depth) {
+  if (fs::exists(folder / input)) return folder / input;
+  if (depth == 0) return std::nullopt;
+  std::vector<fs::path> inside;
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (entry.is_directory()) inside.push_back(entry.path());
+  std::sort(inside.begin(), inside.end());
+  for (const fs::path& path : inside)
+    if (const auto found = find_input(path, input, depth - 1)) return found;
+  return std::nullopt;
+}
+
+ExampleSetResult Getter::make(const ExampleRecipe& recipe) const {
+  constexpr int kDepth = 3;
+  ExampleSetOptions set = recipe.set;
+  for (auto* inputs : {&set.train, &set.valid, &set.test}) {
+    for (fs::path& input : *inputs) {
+      const auto found = find_input(options_.output / "raw", input, kDepth);
+      check(found.has_value(), "[data get] the examples \"{}\" of {} expect '{}' in '{}' or in a folder there",
+            recipe.name, set_.name, input.string(), (options_.output / "raw").string());
+      input = *found;
+    }
+  }
+  set.output = options_.output / recipe.name;
+  const ExampleProgress progress = [&](uint64_t done, uint64_t total, int64_t examples) {
+    if (events_.made) events_.made("make " + recipe.name, done, total, examples);
+  };
+  return std::visit([&](const auto& source) { return make_examples(set, source, progress); }, recipe.source);
 }
 
 }  // namespace
@@ -209,13 +242,16 @@ void split_wikitext(std::string_view text, const std::function<void(std::string_
   if (!text.empty()) add(text.substr(article));
 }
 
-PrepareResult get(const DataSet& set, const GetOptions& options, const Tokenizer& tokenizer, const GetEvents& events) {
+GetResult get(const DataSet& set, const GetOptions& options, const Tokenizer& tokenizer, const GetEvents& events) {
   check(set.package.empty(), "[data get] {} comes from the Debian package {}", set.name, set.package);
   Getter getter(set, options, events);
   getter.clear_abandoned();
   getter.fetch_all();
   if (set.unpack) getter.unpack_all();
-  return set.parts.empty() ? PrepareResult{} : getter.prepare(tokenizer);
+  GetResult result;
+  if (!set.parts.empty()) result.parts = getter.prepare(tokenizer);
+  for (const ExampleRecipe& recipe : set.examples) result.examples.emplace_back(recipe.name, getter.make(recipe));
+  return result;
 }
 
 }  // namespace megalodon::data

@@ -6,8 +6,10 @@
 #include <algorithm>
 
 #include "base/hash.h"
-#include "data/testing.h"
+#include "data/archive_testing.h"
+#include "data/png_testing.h"
 #include "data/tokenizer.h"
+#include "data/wav_testing.h"
 
 namespace megalodon::data {
 namespace {
@@ -28,9 +30,9 @@ class Get : public FolderTest {
     }
     return set;
   }
-  PrepareResult get_given(const DataSet& set, const std::string& from = "given") {
+  GetResult get_given(const DataSet& set, const std::string& from = "given") {
     notes_.clear();
-    const GetEvents events{{}, [this](const std::string& line) { notes_.push_back(line); }};
+    const GetEvents events{{}, {}, [this](const std::string& line) { notes_.push_back(line); }};
     return get(set, {folder_ / "out", folder_ / from, {}}, ByteTokenizer(), events);
   }
 
@@ -42,7 +44,7 @@ TEST_F(Get, SlicesOfAFile) {
   DataSet set = set_of({"all.txt"});
   set.parts = {
       {"train", "download/all.txt", 0, 7}, {"valid", "download/all.txt", 7, 9}, {"test", "download/all.txt", 9}};
-  const PrepareResult result = get_given(set, "given/all.txt");
+  const GetResult result = get_given(set, "given/all.txt");
   ASSERT_EQ(result.parts.size(), 3U);
   EXPECT_EQ(result.parts[0].tokens, 7);
   EXPECT_EQ(documents_of(folder_ / "out/train"), std::vector<std::string>{"0123456"});
@@ -147,6 +149,100 @@ TEST_F(Get, MissingSource) {
   DataSet set = set_of({"a.txt"});
   set.parts = {{"train", "download/b.txt"}};
   expect_contains(error_of([&] { get_given(set); }), {"train", "download/b.txt"});
+}
+
+/// A set of the built-in catalogue with an archive of ours in place of the published one.
+class GetExamples : public Get {
+ protected:
+  GetResult get_built_in(const char* name, const std::vector<TarEntry>& entries) {
+    DataSet set = find_data_set(builtin_catalog(), name);
+    const std::string path = set.files.at(0).path;
+    // gzip, whatever the name says, as with lra_release.gz, which is a tar archive too.
+    put_tar(folder_ / "archive.tar.gz", entries);
+    fs::create_directories(folder_ / "given");
+    fs::rename(folder_ / "archive.tar.gz", folder_ / "given" / path);
+    set.files = set_of({path}).files;
+    return get_given(set);
+  }
+  ExampleFile made(const char* part) const { return ExampleFile(folder_ / "out" / part); }
+};
+
+TEST_F(GetExamples, Cifar10) {
+  const auto records = [](int first, int count) {
+    std::string file;
+    for (int i = first; i < first + count; ++i) {
+      file += static_cast<char>(i % 10);
+      file += std::string(3072, static_cast<char>(i));
+    }
+    return file;
+  };
+  std::vector<TarEntry> entries = {{"cifar-10-batches-bin/test_batch.bin", records(0, 3)}};
+  for (int i = 1; i <= 5; ++i)
+    entries.push_back({fmt::format("cifar-10-batches-bin/data_batch_{}.bin", i), records(10 * i, 10)});
+  const GetResult result = get_built_in("cifar-10", entries);
+  EXPECT_TRUE(result.parts.empty());
+  ASSERT_EQ(result.examples.size(), 1U);
+  EXPECT_EQ(result.examples[0].first, "gray");
+  EXPECT_EQ(made("gray/train").size() + made("gray/valid").size(), 50);
+  EXPECT_EQ(made("gray/test").size(), 3);
+  EXPECT_EQ(made("gray/test").class_names().at(2), "bird");
+  EXPECT_EQ(made("gray/test").width(), 1);
+  EXPECT_EQ(made("gray/test").longest(), 1024);
+}
+
+TEST_F(GetExamples, SpeechCommands) {
+  std::vector<TarEntry> entries = {{"./validation_list.txt", "yes/1.wav\nbed/1.wav\n"},
+                                   {"./testing_list.txt", "go/2.wav\nbed/2.wav\n"},
+                                   {"./_background_noise_/hum.wav", wav_of({1})}};
+  for (const char* word : {"yes", "no", "go", "bed"})
+    for (int i = 0; i < 3; ++i) entries.push_back({fmt::format("./{}/{}.wav", word, i), wav_of({1, 2})});
+  const GetResult result = get_built_in("speech-commands", entries);
+  ASSERT_EQ(result.examples.size(), 2U);
+  EXPECT_EQ(made("speech10/train").size(), 7);
+  EXPECT_EQ(made("speech10/valid").size(), 1);
+  EXPECT_EQ(made("speech10/valid").label(0), 0);
+  EXPECT_EQ(made("speech10/test").label(0), 9);
+  EXPECT_EQ(made("speech10/test").classes(), 10);
+  EXPECT_EQ(made("speech35/train").size(), 8);
+  EXPECT_EQ(made("speech35/test").size(), 2);
+  EXPECT_EQ(made("speech35/test").class_names(), (std::vector<std::string>{"bed", "go", "no", "yes"}));
+  EXPECT_EQ(made("speech35/test").longest(), 16000);
+}
+
+TEST_F(GetExamples, LongRangeArena) {
+  std::vector<TarEntry> entries;
+  const auto add = [&](const std::string& name, const std::string& content) {
+    entries.push_back({"lra_release/lra_release/" + name, content});
+  };
+  for (const char* part : {"train", "val", "test"})
+    add(fmt::format("listops-1000/basic_{}.tsv", part), "Source\tTarget\r\n( ( [MAX 1 ) ] )\t1\r\n");
+  for (const char* part : {"train", "eval", "test"})
+    add(fmt::format("tsv_data/new_aan_pairs.{}.tsv", part), "1.0\t7\t8\tone\tother text\n");
+  for (const char* size : {"pathfinder32", "pathfinder128"}) {
+    const std::string folder = std::string(size) + "/curv_contour_length_14/";
+    std::string metadata;
+    for (int i = 0; i < 60; ++i) metadata += fmt::format("imgs/0 sample_{}.png {} {} 1.8\n", i, i, i % 2);
+    for (int i = 0; i < 60; ++i) add(fmt::format("{}imgs/0/sample_{}.png", folder, i), png_of(1, 1, "\1"));
+    add(folder + "metadata/0.npy", metadata);
+  }
+  const GetResult result = get_built_in("lra", entries);
+  ASSERT_EQ(result.examples.size(), 4U);
+  EXPECT_EQ(tokens_of(made("listops/train"), 0), tokens_of(made("listops/test"), 0));
+  EXPECT_EQ(made("listops/valid").longest(), 3);
+  EXPECT_EQ(made("listops/valid").tokenizer(), make_tokenizer((folder_ / "out/listops").string())->describe());
+  EXPECT_EQ(made("aan/valid").sequences(), 2);
+  EXPECT_EQ(made("aan/test").length(0, 1), 10);
+  EXPECT_EQ(made("aan/test").label(0), 1);
+  for (const char* name : {"pathfinder32", "pathfinder128"}) {
+    int64_t examples = 0;
+    for (const char* part : kParts) examples += made((std::string(name) + "/" + part).c_str()).size();
+    EXPECT_EQ(examples, 60);
+  }
+  entries.pop_back();
+  expect_contains(error_of([&] { get_built_in("lra", entries); }), {"pathfinder128", "metadata/N.npy"});
+  entries.erase(entries.begin());
+  expect_contains(error_of([&] { get_built_in("lra", entries); }),
+                  {"\"listops\" of lra", "'listops-1000/basic_train.tsv'", "out/raw'"});
 }
 
 TEST(SplitWikitext, Articles) {

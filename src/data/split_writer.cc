@@ -5,11 +5,11 @@
 #include "base/check.h"
 #include "base/permutation.h"
 #include "data/document_hash.h"
+#include "data/split.h"
 
 namespace megalodon::data {
 namespace {
 
-constexpr uint64_t kSplitStream = 0x73706C6974;  // the split's own random numbers
 constexpr uint64_t kShuffleStream = 0x73687566;
 constexpr const char* kSpill = "documents-";    // and a number
 constexpr size_t kKeptBytes = size_t{8} << 20;  // of a document that are kept in memory
@@ -26,10 +26,7 @@ SplitWriter::SplitWriter(const Options& options, const Tokenizer& tokenizer)
       open_(spill_, kKeptBytes),
       spool_(spill_, kSpoolBytes) {
   const double valid = options.valid, test = options.test;
-  if (!(valid >= 0 && test >= 0 && valid + test < 1))
-    fail_usage(
-        "[data] the fractions of valid and test must not be negative and leave something to train on, got {} and {}",
-        valid, test);
+  check_fractions(valid, test);
   const auto is_mine = [&](std::string_view name) { return is_ours(name); };
   abandoned_ = remove_abandoned(folder_.path(), is_mine);
   add_part(is_split() ? "train" : "", 1 - valid - test);
@@ -51,19 +48,8 @@ bool SplitWriter::is_ours(std::string_view name) const {
 
 void SplitWriter::add_part(std::string name, double fraction) {
   const fs::path prefix = name.empty() ? options_.output : options_.output / name;
-  parts_.push_back({std::move(name), fraction, std::make_unique<TokenFileWriter>(prefix, tokenizer_, options_.marks)});
-}
-
-/// The part of the next document: a function of its number and the seed, so that it does not depend on the machine, the
-/// tokenizer or what the documents say.
-size_t SplitWriter::draw() const {
-  const uint64_t key = derive_key(options_.seed, kSplitStream);
-  double left = philox(key, static_cast<uint64_t>(documents_))[0] * 0x1p-32;
-  for (size_t part = parts_.size() - 1; part > 0; --part) {
-    if (left < parts_[part].fraction) return part;
-    left -= parts_[part].fraction;
-  }
-  return 0;
+  fractions_.push_back(fraction);
+  parts_.push_back({std::move(name), std::make_unique<TokenFileWriter>(prefix, tokenizer_, options_.marks)});
 }
 
 void SplitWriter::add(std::string_view text) {
@@ -87,7 +73,7 @@ void SplitWriter::end_document(Hash128 hash_of_text) {
     ++duplicates_;
     return;
   }
-  const size_t part = draw();
+  const size_t part = draw_part(options_.seed, static_cast<uint64_t>(documents_), fractions_);
   ++documents_;
   ++parts_[part].documents;
   waiting_.push_back({std::move(stored), part});

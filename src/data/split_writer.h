@@ -55,7 +55,6 @@ class SplitWriter {
  private:
   struct Part {
     std::string name;
-    double fraction;
     std::unique_ptr<TokenFileWriter> writer;
     int64_t documents = 0;  // given to this part, written or still waiting
   };
@@ -70,7 +69,6 @@ class SplitWriter {
   bool is_split() const { return options_.valid > 0 || options_.test > 0; }
   bool is_ours(std::string_view name) const;
   void add_part(std::string name, double fraction);
-  size_t draw() const;
   void write_first();
   void write_shuffled(const std::function<void(uint64_t, uint64_t)>& progress);
   void fill_empty_parts();
@@ -82,8 +80,9 @@ class SplitWriter {
   fs::path spill_;  // what does not fit in memory goes to files there whose names begin so
   int64_t documents_ = 0, duplicates_ = 0, empty_ = 0;
   Removed abandoned_;
-  std::vector<Part> parts_;  // train comes first and takes what no other part draws
-  SpillBuffer open_;         // the document that is being put together
+  std::vector<Part> parts_;        // train comes first and takes what no other part draws
+  std::vector<double> fractions_;  // theirs
+  SpillBuffer open_;               // the document that is being put together
   // The last documents wait until the end, one per part: enough to give every part that drew none its document.
   std::deque<Waiting> waiting_;
   std::unordered_set<Hash128, HashOf> seen_;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/testing.h"
+#include "data/examples.h"
 #include "data/token_files.h"
 
 namespace megalodon::data {
@@ -52,6 +53,18 @@ inline std::vector<std::string> documents_of(const fs::path& prefix) {
     documents.emplace_back(tokens.begin(), tokens.end());
   }
   return documents;
+}
+
+inline std::vector<int64_t> tokens_of(const ExampleFile& file, int64_t example, int64_t sequence = 0) {
+  std::vector<int64_t> tokens(static_cast<size_t>(file.length(example, sequence)));
+  file.read_tokens(example, sequence, tokens);
+  return tokens;
+}
+
+inline std::vector<float> vectors_of(const ExampleFile& file, int64_t example) {
+  std::vector<float> numbers(static_cast<size_t>(file.length(example, 0) * file.width()));
+  file.read_vectors(example, 0, numbers);
+  return numbers;
 }
 
 inline std::vector<int64_t> all_tokens(const TokenFile& file) {

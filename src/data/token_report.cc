@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <numeric>
 
 #include "base/check.h"
 #include "base/utf8.h"
@@ -16,20 +15,10 @@ namespace {
 
 constexpr size_t kShownBytes = 400;
 
-TokenReport::Lengths lengths_of(const TokenFile& file) {
-  std::vector<int64_t> sorted(static_cast<size_t>(file.documents()));
-  for (size_t i = 0; i < sorted.size(); ++i) sorted[i] = file.document_length(static_cast<int64_t>(i));
-  if (sorted.empty()) return {};
-  std::sort(sorted.begin(), sorted.end());
-  const auto at = [&](double fraction) {
-    return sorted[static_cast<size_t>(fraction * static_cast<double>(sorted.size() - 1))];
-  };
-  const auto empty = std::upper_bound(sorted.begin(), sorted.end(), 0) - sorted.begin();
-  return {sorted.front(), at(0.1),
-          at(0.25),       sorted[sorted.size() / 2],
-          at(0.75),       at(0.9),
-          at(0.99),       sorted.back(),
-          empty,          static_cast<double>(file.tokens()) / static_cast<double>(sorted.size())};
+Lengths lengths_of(const TokenFile& file) {
+  std::vector<int64_t> lengths(static_cast<size_t>(file.documents()));
+  for (size_t i = 0; i < lengths.size(); ++i) lengths[i] = file.document_length(static_cast<int64_t>(i));
+  return summarize(std::move(lengths));
 }
 
 TokenReport::Sample sample_of(const TokenFile& file, int64_t document, int64_t most, const Tokenizer* tokenizer) {
@@ -81,13 +70,7 @@ std::string to_text(const TokenReport& report) {
       report.documents, report.sequences, report.tokens, report.dtype, report.bytes, report.tokenizer,
       marks_text(report.marks), report.tokens == 0 ? "none" : std::to_string(report.range.largest),
       report.range.smallest < 0 ? fmt::format(", smallest {}", report.range.smallest) : "", report.fingerprint);
-  const TokenReport::Lengths& l = report.lengths;
-  if (report.documents > 0) {
-    text += fmt::format(
-        "document length: shortest {}, median {}, longest {}, mean {:.1f}; 10% {}, 25% {}, 75% {}, 90% {}, 99% {}; {} "
-        "empty\n",
-        l.shortest, l.median, l.longest, l.mean, l.p10, l.p25, l.p75, l.p90, l.p99, l.empty);
-  }
+  if (report.documents > 0) text += fmt::format("document length: {}\n", to_text(report.lengths));
   for (const TokenReport::Sample& sample : report.samples) {
     text += fmt::format("document {} ({} tokens): ", sample.document, sample.length);
     text += sample.text.empty() ? fmt::format("{}\n", fmt::join(sample.tokens, " "))
@@ -97,7 +80,6 @@ std::string to_text(const TokenReport& report) {
 }
 
 nlohmann::ordered_json to_json(const TokenReport& report) {
-  const TokenReport::Lengths& l = report.lengths;
   nlohmann::ordered_json tree = {{"prefix", report.prefix},
                                  {"documents", report.documents},
                                  {"sequences", report.sequences},
@@ -109,17 +91,7 @@ nlohmann::ordered_json to_json(const TokenReport& report) {
                                  {"prepend_bos", nullptr},
                                  {"append_eos", nullptr},
                                  {"largest_token", report.range.largest},
-                                 {"document_length",
-                                  {{"shortest", l.shortest},
-                                   {"p10", l.p10},
-                                   {"p25", l.p25},
-                                   {"median", l.median},
-                                   {"p75", l.p75},
-                                   {"p90", l.p90},
-                                   {"p99", l.p99},
-                                   {"longest", l.longest},
-                                   {"mean", l.mean},
-                                   {"empty", l.empty}}}};
+                                 {"document_length", to_json(report.lengths)}};
   if (report.marks) tree["prepend_bos"] = report.marks->bos, tree["append_eos"] = report.marks->eos;
   if (report.range.smallest < 0) tree["smallest_token"] = report.range.smallest;
   for (const TokenReport::Sample& sample : report.samples) {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "data/lengths.h"
 #include "data/token_files.h"
 #include "data/tokenizer.h"
 
@@ -19,11 +20,7 @@ struct TokenReport {
   TokenRange range;
   int64_t documents = 0, sequences = 0, tokens = 0, bytes = 0;
 
-  /// Tokens a document; all 0 where there are none.
-  struct Lengths {
-    int64_t shortest = 0, p10 = 0, p25 = 0, median = 0, p75 = 0, p90 = 0, p99 = 0, longest = 0, empty = 0;
-    double mean = 0;
-  } lengths;
+  Lengths lengths;  // tokens a document
 
   struct Sample {
     int64_t document = 0, length = 0;

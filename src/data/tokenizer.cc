@@ -119,6 +119,14 @@ bool same_tokenizer(const Json& a, const Json& b) {
   return a.value("type", Json()) == b.value("type", Json()) && a.value("sha256", Json()) == b.value("sha256", Json());
 }
 
+void check_tokenizer(const Json& description, const fs::path& path, const Tokenizer& tokenizer) {
+  const Json mine = tokenizer.describe();
+  check(description.is_null() || same_tokenizer(description, mine),
+        "[token file] '{}' was prepared with the tokenizer {}, but here the tokenizer is {}; prepare the corpus with "
+        "the model's tokenizer",
+        path.string(), tokenizer_text(description), tokenizer_text(mine));
+}
+
 std::string tokenizer_text(const Json& description) {
   if (!description.is_object()) return "unknown";
   const std::string type = text_of(description, "type"), hash = text_of(description, "sha256");

@@ -85,6 +85,9 @@ std::unique_ptr<Tokenizer> make_tokenizer(const Json& description, const fs::pat
 
 /// Whether two describe() objects stand for the same ids.
 bool same_tokenizer(const nlohmann::ordered_json& a, const nlohmann::ordered_json& b);
+/// Throws Error, naming both, where the description says that another tokenizer made the data at `path`. Null says
+/// nothing and passes.
+void check_tokenizer(const nlohmann::ordered_json& description, const fs::path& path, const Tokenizer& tokenizer);
 /// "sentencepiece 9e556afd4421… (32000 tokens)", for messages.
 std::string tokenizer_text(const nlohmann::ordered_json& description);
 

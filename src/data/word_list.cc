@@ -17,41 +17,7 @@ struct WordHash {
   size_t operator()(std::string_view word) const { return std::hash<std::string_view>()(word); }
 };
 
-using Counts = std::unordered_map<std::string, int64_t, WordHash, std::equal_to<>>;
-
-/// Counts the words of documents that come in pieces.
-class WordCounter {
- public:
-  void add(std::string_view piece, bool is_last) {
-    for (const char c : piece) {
-      if (is_white_space(c)) {
-        end_word();
-        line_ends_ += c == '\n' ? 1 : 0;
-      } else if (word_.size() <= kMaxWordBytes) {  // the rest of one that is too long is not kept
-        word_ += c;
-      }
-    }
-    if (is_last) end_word();
-  }
-
-  const Counts& counts() const { return counts_; }
-  int64_t too_long() const { return too_long_; }
-  int64_t line_ends() const { return line_ends_; }
-
- private:
-  void end_word() {
-    if (word_.size() > kMaxWordBytes) {
-      ++too_long_;
-    } else if (!word_.empty()) {
-      ++counts_[word_];
-    }
-    word_.clear();
-  }
-
-  Counts counts_;
-  std::string word_;  // what no white space has ended yet
-  int64_t too_long_ = 0, line_ends_ = 0;
-};
+using WordCounts = std::unordered_map<std::string, int64_t, WordHash, std::equal_to<>>;
 
 void count_block(const Block& block, const WordListOptions& options, WordCounter& counter) {
   for (const Record& record : block.records) {
@@ -68,7 +34,7 @@ void count_block(const Block& block, const WordListOptions& options, WordCounter
 }
 
 /// Those that may be listed, the most frequent first.
-std::vector<std::pair<std::string_view, int64_t>> candidates(const Counts& counts, const WordListOptions& options) {
+std::vector<std::pair<std::string_view, int64_t>> candidates(const WordCounts& counts, const WordListOptions& options) {
   std::vector<std::pair<std::string_view, int64_t>> words;
   for (const auto& [word, count] : counts) {
     const bool comes_first = (options.unknown && word == kUnknownWord) || (options.line_end && word == kLineEnd);
@@ -82,18 +48,40 @@ std::vector<std::pair<std::string_view, int64_t>> candidates(const Counts& count
 
 }  // namespace
 
-WordList list_words(const WordListOptions& options, const std::function<void(uint64_t, uint64_t)>& progress) {
-  WordCounter counter;
-  RecordReader reader(find_inputs(options.inputs), {"", options.longest, kPieceBytes});
-  while (const auto block = reader.next()) {
-    count_block(*block, options, counter);
-    if (progress) progress(block->position, reader.total_bytes());
+struct WordCounter::Counts {
+  WordCounts of;
+};
+
+WordCounter::WordCounter() : counts_(std::make_unique<Counts>()) {}
+WordCounter::~WordCounter() = default;
+
+void WordCounter::add(std::string_view piece, bool is_last) {
+  for (const char c : piece) {
+    if (is_white_space(c)) {
+      end_word();
+      line_ends_ += c == '\n' ? 1 : 0;
+    } else if (word_.size() <= kMaxWordBytes) {  // the rest of one that is too long is not kept
+      word_ += c;
+    }
   }
-  const Counts& counts = counter.counts();
+  if (is_last) end_word();
+}
+
+void WordCounter::end_word() {
+  if (word_.size() > kMaxWordBytes) {
+    ++too_long_;
+  } else if (!word_.empty()) {
+    ++counts_->of[word_];
+  }
+  word_.clear();
+}
+
+WordList WordCounter::list(const WordListOptions& options) const {
+  const WordCounts& counts = counts_->of;
   WordList list;
   list.distinct = static_cast<int64_t>(counts.size());
-  list.line_ends = counter.line_ends();
-  list.words = counter.too_long();
+  list.line_ends = line_ends_;
+  list.words = too_long_;
   for (const auto& [word, count] : counts) list.words += count;
   bool has_unknown = options.unknown;
   int64_t occurrences = 0;  // of listed words
@@ -115,6 +103,16 @@ WordList list_words(const WordListOptions& options, const std::function<void(uin
         "[data words] {} words of the texts are not listed, and {} is not there to stand for them: add --unk",
         list.left_out, kUnknownWord);
   return list;
+}
+
+WordList list_words(const WordListOptions& options, const std::function<void(uint64_t, uint64_t)>& progress) {
+  WordCounter counter;
+  RecordReader reader(find_inputs(options.inputs), {"", options.longest, kPieceBytes});
+  while (const auto block = reader.next()) {
+    count_block(*block, options, counter);
+    if (progress) progress(block->position, reader.total_bytes());
+  }
+  return counter.list(options);
 }
 
 }  // namespace megalodon::data

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/file.h"
@@ -27,9 +29,28 @@ struct WordList {
   int64_t line_ends = 0;
 };
 
-/// Throws Error for inputs that cannot be read, as data::prepare() does, and where words are left out and <unk> is not
-/// listed to stand for them. Words of more than kMaxWordBytes are never listed. `progress(done, total)` counts bytes of
-/// the inputs.
+/// Counts the words of texts.
+class WordCounter {
+ public:
+  WordCounter();
+  ~WordCounter();
+  /// A piece of a text, or with `is_last` the end of one.
+  void add(std::string_view piece, bool is_last);
+  /// Those that the options ask for, whose inputs are not looked at. Throws Error where words are left out and <unk> is
+  /// not listed to stand for them. Words of more than kMaxWordBytes are never listed.
+  WordList list(const WordListOptions& options) const;
+
+ private:
+  struct Counts;
+  void end_word();
+
+  std::unique_ptr<Counts> counts_;
+  std::string word_;  // what no white space has ended yet
+  int64_t too_long_ = 0, line_ends_ = 0;
+};
+
+/// Of the inputs. Throws Error for inputs that cannot be read, as data::prepare() does. `progress(done, total)` counts
+/// bytes of the inputs.
 WordList list_words(const WordListOptions& options, const std::function<void(uint64_t, uint64_t)>& progress = {});
 
 }  // namespace megalodon::data

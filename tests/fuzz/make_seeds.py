@@ -61,6 +61,18 @@ def write_examples():
     put("examples", "floats", examples("vectors", struct.pack("<4f", 0, 1, -1, 1e9), ("F32", [2, 2]), [1, 2], [0, 1], classes="2"))
 
 
+def write_sounds():
+    def wav(samples, format=1, before_data=b"", more=b""):
+        data = struct.pack(f"<{len(samples)}h", *samples)
+        described = struct.pack("<HHIIHH", format, 1, 16000, 32000, 2, 16) + more
+        chunks = b"fmt " + struct.pack("<I", len(described)) + described + before_data + b"data" + struct.pack("<I", len(data)) + data
+        return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
+
+    put("wav", "plain", wav([0, 1, -1]))
+    put("wav", "odd-chunk", wav([5], before_data=b"LIST\3\0\0\0abc\0"))
+    put("wav", "extensible", wav([7], format=0xFFFE, more=struct.pack("<HHIH14x", 22, 16, 4, 1)))
+
+
 def snapshot(tokens, more):
     """Of the model of src/models/testing.h, with numbers near zero: layers of 16 features, 4 groups, chunks of 8."""
     tensors = [("logits", "F32", [19])]
@@ -197,6 +209,7 @@ if __name__ == "__main__":
     write_tokenizer_json()
     write_safetensors()
     write_examples()
+    write_sounds()
     write_snapshots()
     write_token_indexes()
     write_torch_files()
