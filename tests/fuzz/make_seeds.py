@@ -204,7 +204,13 @@ def write_tokenizer_json():
         ensure_ascii=False, separators=(",", ":")).encode()))
 
 
+def write_words():
+    put("words", "eos", with_text("the  sea\n<unk> é", "<eos>\nthe\nsea\n".encode()))
+    put("words", "letters", with_text("é a\n", "a\né".encode()))
+
+
 if __name__ == "__main__":
+    write_words()
     write_sentencepiece()
     write_tokenizer_json()
     write_safetensors()

@@ -1,4 +1,4 @@
-// What the targets of the two tokenizer formats share: the first byte of the input is the length of a text, the text
+// What the targets of the tokenizers' formats share: the first byte of the input is the length of a text, the text
 // follows, and the rest is the tokenizer's file.
 #pragma once
 
