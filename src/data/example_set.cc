@@ -4,7 +4,6 @@
 #include <set>
 
 #include "base/check.h"
-#include "base/utf8.h"
 #include "data/split.h"
 #include "data/tokenizer.h"
 
@@ -122,7 +121,6 @@ Classes ExampleSetWriter::settle_classes() {
   Classes classes;
   std::vector<int64_t> places(numbers_.size());
   for (const auto& [label, number] : numbers_) {  // in the order of the alphabet
-    check(is_valid_utf8(label), "[data examples] the label '{}' is not valid UTF-8", printable(label));
     if (!numbered) classes.names.push_back(label);
     int64_t& place = places[static_cast<size_t>(number)];
     place = numbered ? class_number(label) : classes.count;

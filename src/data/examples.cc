@@ -74,6 +74,17 @@ std::string_view metadata_at(const io::TensorFile& content, const char* key) {
   return found->second;
 }
 
+/// Names must tell classes apart and be text that JSON can hold.
+void check_classes(const Classes& classes) {
+  const std::set<std::string> apart(classes.names.begin(), classes.names.end());
+  check(classes.count >= 1, "there must be a class at least");
+  check(classes.names.empty() || static_cast<int64_t>(classes.names.size()) == classes.count,
+        "{} classes need as many names or none, got {}", classes.count, classes.names.size());
+  check(apart.size() == classes.names.size(), "two classes have the same name");
+  for (const std::string& name : classes.names)
+    check(is_valid_utf8(name), "a class's name must be valid UTF-8, got '{}'", printable(name));
+}
+
 Classes parse_classes(std::string_view text) {
   const auto tree = parse_json(text, "classes");
   Classes classes;
@@ -83,14 +94,12 @@ Classes parse_classes(std::string_view text) {
       classes.names.push_back(name.get<std::string>());
     }
     classes.count = static_cast<int64_t>(classes.names.size());
-    const std::set<std::string> apart(classes.names.begin(), classes.names.end());
-    check(apart.size() == classes.names.size(), "two classes have the same name");
   } else {
     const bool whole = tree.is_number_unsigned() && tree.get<uint64_t>() <= static_cast<uint64_t>(kMaxNumber);
     check(whole, "classes must be a list of names or a number up to {}, got {}", kMaxNumber, printable(text));
     classes.count = tree.get<int64_t>();
   }
-  check(classes.count >= 1, "there must be a class at least");
+  check_classes(classes);
   return classes;
 }
 
@@ -324,8 +333,7 @@ void ExampleWriter::seal(const Classes& classes) {
   check(!labels_.empty(), "[examples] '{}': there is no example to write", where);
   check(static_cast<int64_t>(ends_.size()) == size() * sequences_, "[examples] '{}': the last example lacks its end",
         where);
-  check(classes.names.empty() || static_cast<int64_t>(classes.names.size()) == classes.count,
-        "[examples] '{}': {} classes need as many names or none, got {}", where, classes.count, classes.names.size());
+  io::with_context(fmt::format("[examples] '{}'", where), [&] { check_classes(classes); });
   const int32_t largest = *std::max_element(labels_.begin(), labels_.end());
   check(largest < classes.count, "[examples] '{}': labels must be in [0, {}), got {}", where, classes.count, largest);
   std::map<std::string, std::string> metadata = {

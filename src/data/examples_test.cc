@@ -129,6 +129,8 @@ TEST_F(Examples, WriterRefusesWhatNoReaderWouldTake) {
   expect_contains(error_of([&] { writer.end_example(0); }), {"example 1 has 0 sequences, expected 1"});
   expect_contains(error_of([&] { writer.finish({1}); }), {"labels must be in [0, 1), got 1"});
   expect_contains(error_of([&] { writer.finish({2, {"a"}}); }), {"2 classes", "got 1"});
+  expect_contains(error_of([&] { writer.finish({2, {"a", "a"}}); }), {"same name"});
+  expect_contains(error_of([&] { writer.finish({2, {"a", "\xFF"}}); }), {"valid UTF-8"});
   writer.add_tokens(token);
   expect_contains(error_of([&] { writer.finish({2}); }), {"lacks its end"});
   EXPECT_FALSE(fs::exists(folder_ / "set.safetensors"));

@@ -1,7 +1,6 @@
 #include "data/word_list.h"
 
 #include <algorithm>
-#include <unordered_map>
 
 #include "base/check.h"
 #include "data/document_hash.h"
@@ -11,13 +10,6 @@
 
 namespace megalodon::data {
 namespace {
-
-struct WordHash {
-  using is_transparent = void;
-  size_t operator()(std::string_view word) const { return std::hash<std::string_view>()(word); }
-};
-
-using WordCounts = std::unordered_map<std::string, int64_t, WordHash, std::equal_to<>>;
 
 void count_block(const Block& block, const WordListOptions& options, WordCounter& counter) {
   for (const Record& record : block.records) {
@@ -34,7 +26,8 @@ void count_block(const Block& block, const WordListOptions& options, WordCounter
 }
 
 /// Those that may be listed, the most frequent first.
-std::vector<std::pair<std::string_view, int64_t>> candidates(const WordCounts& counts, const WordListOptions& options) {
+std::vector<std::pair<std::string_view, int64_t>> candidates(const WordCounter::Counts& counts,
+                                                             const WordListOptions& options) {
   std::vector<std::pair<std::string_view, int64_t>> words;
   for (const auto& [word, count] : counts) {
     const bool comes_first = (options.unknown && word == kUnknownWord) || (options.line_end && word == kLineEnd);
@@ -47,13 +40,6 @@ std::vector<std::pair<std::string_view, int64_t>> candidates(const WordCounts& c
 }
 
 }  // namespace
-
-struct WordCounter::Counts {
-  WordCounts of;
-};
-
-WordCounter::WordCounter() : counts_(std::make_unique<Counts>()) {}
-WordCounter::~WordCounter() = default;
 
 void WordCounter::add(std::string_view piece, bool is_last) {
   for (const char c : piece) {
@@ -71,29 +57,28 @@ void WordCounter::end_word() {
   if (word_.size() > kMaxWordBytes) {
     ++too_long_;
   } else if (!word_.empty()) {
-    ++counts_->of[word_];
+    ++counts_[word_];
   }
   word_.clear();
 }
 
 WordList WordCounter::list(const WordListOptions& options) const {
-  const WordCounts& counts = counts_->of;
   WordList list;
-  list.distinct = static_cast<int64_t>(counts.size());
+  list.distinct = static_cast<int64_t>(counts_.size());
   list.line_ends = line_ends_;
   list.words = too_long_;
-  for (const auto& [word, count] : counts) list.words += count;
+  for (const auto& [word, count] : counts_) list.words += count;
   bool has_unknown = options.unknown;
   int64_t occurrences = 0;  // of listed words
   const auto put = [&](std::string_view word) {
     list.file += fmt::format("{}\n", word);
     ++list.listed;
     has_unknown |= word == kUnknownWord;
-    if (const auto found = counts.find(word); found != counts.end()) occurrences += found->second;
+    if (const auto found = counts_.find(word); found != counts_.end()) occurrences += found->second;
   };
   if (options.unknown) put(kUnknownWord);
   if (options.line_end) put(kLineEnd);
-  for (const auto& [word, count] : candidates(counts, options)) {
+  for (const auto& [word, count] : candidates(counts_, options)) {
     if (options.max_words > 0 && list.listed >= options.max_words) break;
     put(word);
   }

@@ -2,9 +2,9 @@
 #pragma once
 
 #include <functional>
-#include <memory>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "base/file.h"
@@ -32,8 +32,12 @@ struct WordList {
 /// Counts the words of texts.
 class WordCounter {
  public:
-  WordCounter();
-  ~WordCounter();
+  struct Hash {
+    using is_transparent = void;
+    size_t operator()(std::string_view word) const { return std::hash<std::string_view>()(word); }
+  };
+  using Counts = std::unordered_map<std::string, int64_t, Hash, std::equal_to<>>;
+
   /// A piece of a text, or with `is_last` the end of one.
   void add(std::string_view piece, bool is_last);
   /// Those that the options ask for, whose inputs are not looked at. Throws Error where words are left out and <unk> is
@@ -41,10 +45,9 @@ class WordCounter {
   WordList list(const WordListOptions& options) const;
 
  private:
-  struct Counts;
   void end_word();
 
-  std::unique_ptr<Counts> counts_;
+  Counts counts_;
   std::string word_;  // what no white space has ended yet
   int64_t too_long_ = 0, line_ends_ = 0;
 };

@@ -73,7 +73,7 @@ void DataConfig::visit(config::Visitor& v) {
   v.field("valid", valid,
           "pairs, or sets of examples, to evaluate on, each PREFIX or NAME=PREFIX, the most important first; none: no "
           "evaluation");
-  v.field("tokenizer", tokenizer, "what the tokens are: bytes, or a *.model or tokenizer.json file");
+  v.field("tokenizer", tokenizer, "what the tokens are: bytes, or a *.model, *.words or tokenizer.json file");
   v.field("seq_len", seq_len, "tokens of a training sequence");
   v.field("batch", batch, "sequences of a forward pass; for classifiers examples");
   v.field(
