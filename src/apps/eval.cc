@@ -90,10 +90,14 @@ std::string name_of(const std::vector<std::string>& names, int64_t label) {
   return names.empty() ? std::to_string(label) : names[static_cast<size_t>(label)];
 }
 
+/// Those that there is a table of.
+int64_t classes_told(const Classification& result) {
+  return result.confusion.empty() ? 0 : result.classes;
+}
+
 nlohmann::ordered_json to_json(const Classification& result, const std::vector<std::string>& names) {
-  nlohmann::ordered_json tree = {
-      {"examples", result.examples()}, {"loss", result.loss}, {"accuracy", result.accuracy()}};
-  for (int64_t label = 0; label < result.classes; ++label) {
+  nlohmann::ordered_json tree = {{"examples", result.examples}, {"loss", result.loss}, {"accuracy", result.accuracy()}};
+  for (int64_t label = 0; label < classes_told(result); ++label) {
     const auto row = result.confusion.begin() + label * result.classes;
     tree["classes"].push_back({{"name", name_of(names, label)},
                                {"examples", result.of_class(label)},
@@ -105,10 +109,11 @@ nlohmann::ordered_json to_json(const Classification& result, const std::vector<s
 }
 
 std::string format(const Classification& result, const std::vector<std::string>& names) {
-  std::string text = fmt::format("examples  {}\nloss      {:.4f}\naccuracy  {:.2f} %\n\n",
-                                 with_commas(result.examples()), result.loss, 100 * result.accuracy());
+  std::string text = fmt::format("examples  {}\nloss      {:.4f}\naccuracy  {:.2f} %\n", with_commas(result.examples),
+                                 result.loss, 100 * result.accuracy());
+  if (result.confusion.empty()) return text;
   text +=
-      fmt::format("{:<16} {:>10} {:>10} {:>10}   most often taken for\n", "class", "examples", "recall", "precision");
+      fmt::format("\n{:<16} {:>10} {:>10} {:>10}   most often taken for\n", "class", "examples", "recall", "precision");
   for (int64_t label = 0; label < result.classes; ++label) {
     const auto row = result.confusion.begin() + label * result.classes;
     int64_t other = -1;
@@ -125,6 +130,7 @@ void run_classify(const ClassifyOptions& options) {
   const LoadedClassifier loaded = load_classifier(options.model);
   loaded.model->to(ops::parse_device(options.device));
   const data::ExampleFile file(options.data);
+  check_examples(file, *loaded.model);
   const ClassifierDescription& description = loaded.description;
   if (file.holds_tokens())
     check(file.tokenizer() == description.tokenizer, "[{}] its tokens are of {}, but the classifier's are of {}",
@@ -134,8 +140,10 @@ void run_classify(const ClassifyOptions& options) {
   std::optional<AtomicFile> predictions;
   if (!options.predictions.empty()) predictions.emplace(options.predictions);
   Progress progress("classify", "examples");
+  constexpr int64_t kMostInTable = 1000;
   const auto result = classify(*loaded.model, file,
                                {.batch = options.batch,
+                                .confusion = file.classes() <= kMostInTable,
                                 .progress = [&](int64_t done, int64_t total) { progress.update(done, total); },
                                 .each =
                                     [&](int64_t example, std::span<const float> log_p) {
@@ -204,7 +212,8 @@ void add_ppl(CLI::App& eval, Common& common) {
 
 void add_classify(CLI::App& eval, Common& common) {
   auto* classify = eval.add_subcommand(
-      "classify", "Loss and accuracy of a classifier on labelled sequences, and what each class is taken for");
+      "classify",
+      "Loss and accuracy of a classifier on labelled sequences and, of up to 1,000 classes, what each is taken for");
   auto options = std::make_shared<ClassifyOptions>();
   add_model(*classify, options->model);
   classify->add_option("--data", options->data, "a set of examples, as data examples writes it")->required();

@@ -21,9 +21,9 @@ struct InspectOptions {
   bool tensors = false, json = false;
 };
 
-/// What is inspected: a language model's configuration, or a classifier.
+/// What is inspected: the configuration of a language model or an encoder, or a classifier.
 struct Target {
-  std::unique_ptr<ModelConfig> model;
+  std::shared_ptr<const ModelConfig> model;
   std::optional<ClassifierDescription> classifier = {};
   Json stored = Json::object();  // of a folder: what it says besides
 };
@@ -53,7 +53,7 @@ Target read_run_file(const fs::path& path) {
 /// A preset's name, a run file, or a folder with a model.
 Target resolve(const std::string& target) {
   for (const Preset& preset : presets())
-    if (preset.name == target) return {preset.config->clone()};
+    if (preset.name == target) return {preset.config};
   if (fs::is_directory(target)) return with_model_folder(target, read_folder);
   if (fs::exists(target)) return read_run_file(target);
   const std::string near = config::nearest(target, preset_names());
@@ -108,29 +108,35 @@ void inspect_model(const InspectOptions& options, const ModelConfig& config, con
   if (options.tensors) print_tensors(named_weights(*model));
 }
 
-void inspect_classifier(const InspectOptions& options, const ClassifierDescription& description, const Json& stored) {
-  const auto model = description.build();
+/// An encoder, or a classifier around one.
+void inspect_network(const InspectOptions& options, const torch::nn::Module& network, const std::string& architecture,
+                     const Json& fields, const Json& stored) {
   int64_t parameters = 0;
-  for (const Tensor& parameter : model->parameters()) parameters += parameter.numel();
-  const Json tree = {{"encoder", fields_of(*description.encoder)},
-                     {"classifier", config::write(description.classifier)}};
+  for (const Tensor& parameter : network.parameters()) parameters += parameter.numel();
   if (options.json) {
-    Json all = {{"architecture", description.encoder->architecture()}, {"parameters", parameters}};
+    Json all = {{"architecture", architecture}, {"parameters", parameters}};
     all.update(stored);
-    all["config"] = tree;
+    all["config"] = fields;
     fmt::print("{}\n", all.dump());
     return;
   }
-  print_configuration(options, tree, stored);
+  print_configuration(options, fields, stored);
   fmt::print("parameters              {:>16}\n", with_commas(parameters));
   print_weights(parameters);
-  if (options.tensors) print_tensors(named_state(*model));
+  if (options.tensors) print_tensors(named_state(network));
+}
+
+void inspect_classifier(const InspectOptions& options, const ClassifierDescription& description, const Json& stored) {
+  const Json fields = {{"encoder", fields_of(*description.encoder)},
+                       {"classifier", config::write(description.classifier)}};
+  inspect_network(options, *description.build(), description.encoder->architecture(), fields, stored);
 }
 
 void run_inspect(const InspectOptions& options) {
-  const Target target = resolve(options.target);
-  target.classifier ? inspect_classifier(options, *target.classifier, target.stored)
-                    : inspect_model(options, *target.model, target.stored);
+  const auto [model, classifier, stored] = resolve(options.target);
+  if (classifier) return inspect_classifier(options, *classifier, stored);
+  if (!model->is_encoder()) return inspect_model(options, *model, stored);
+  inspect_network(options, *model->build_encoder(), model->architecture(), fields_of(*model), {{"kind", "an encoder"}});
 }
 
 }  // namespace

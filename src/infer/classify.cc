@@ -42,7 +42,8 @@ LabelledBatch to_tensors(const data::ExampleBatch& batch, int64_t width) {
   return tensors;
 }
 
-void check_examples(const data::ExampleFile& file, const ClassifierConfig& config) {
+void check_examples(const data::ExampleFile& file, const SequenceClassifier& model) {
+  const ClassifierConfig& config = model.config();
   const std::string name = file.path().string();
   check(file.size() > 0, "[{}] expected examples, found none", name);
   const char* what = file.holds_tokens() ? "tokens" : "vectors";
@@ -57,20 +58,12 @@ void check_examples(const data::ExampleFile& file, const ClassifierConfig& confi
         file.sequences() == 2 ? "pairs of sequences" : "single sequences", config.two_inputs);
   check(file.classes() == config.classes, "[{}] knows {} classes, but classifier.classes is {}", name, file.classes(),
         config.classes);
-}
-
-int64_t Classification::examples() const {
-  return std::accumulate(confusion.begin(), confusion.end(), int64_t{0});
-}
-
-int64_t Classification::correct() const {
-  int64_t sum = 0;
-  for (int64_t i = 0; i < classes; ++i) sum += confusion[static_cast<size_t>(i * classes + i)];
-  return sum;
-}
-
-double Classification::accuracy() const {
-  return static_cast<double>(correct()) / static_cast<double>(examples());
+  const int64_t reach = model.encoder().longest();
+  const int64_t steps = config.max_steps > 0 ? std::min(config.max_steps, file.longest()) : file.longest();
+  check(reach == 0 || steps <= reach,
+        "[{}] its longest sequence has {} steps, but the model's table of positions ends at {}: raise "
+        "model.max_positions, or cut sequences with classifier.max_steps (now {})",
+        name, file.longest(), reach, config.max_steps == 0 ? "0, all are read" : std::to_string(config.max_steps));
 }
 
 int64_t Classification::of_class(int64_t label) const {
@@ -94,24 +87,26 @@ std::optional<Classification> classify(SequenceClassifier& model, const data::Ex
   torch::NoGradGuard no_grad;
   const nn::EvaluationMode mode(model);
   const ClassifierConfig& config = model.config();
-  check_examples(file, config);
-  data::ExampleLoader loader(file, {.batch = options.batch, .longest = config.max_steps, .seed = 0, .shuffle = false});
+  check_examples(file, model);
+  const int64_t batch_size = std::min(options.batch, file.size());
+  data::ExampleLoader loader(file, {.batch = batch_size, .longest = config.max_steps, .seed = 0, .shuffle = false});
   Classification result;
-  result.classes = config.classes;
-  result.confusion.resize(static_cast<size_t>(config.classes * config.classes));
+  result.classes = config.classes, result.examples = file.size();
+  if (options.confusion) result.confusion.resize(static_cast<size_t>(config.classes * config.classes));
   double sum = 0;
   for (int64_t done = 0; done < file.size();) {
     if (options.stop && options.stop()) return {};
     const LabelledBatch batch = to_tensors(loader.next(), file.width());
     // The loader would begin anew where the set ends; nothing is counted twice.
-    const int64_t rows = std::min(options.batch, file.size() - done);
+    const int64_t rows = std::min(batch_size, file.size() - done);
     const Tensor logits_BC = model.logits(first_rows(batch.first, rows), first_rows(batch.second, rows));
     const Tensor log_p_BC = logits_BC.to(torch::kCPU, torch::kFloat32).log_softmax(1).contiguous();
     const Tensor taken_B = log_p_BC.argmax(1);
     for (int64_t row = 0; row < rows; ++row) {
       const auto label = batch.labels_B[row].item<int64_t>(), taken = taken_B[row].item<int64_t>();
       const float* log_p = log_p_BC.data_ptr<float>() + row * config.classes;
-      ++result.confusion[static_cast<size_t>(label * config.classes + taken)];
+      result.correct += taken == label ? 1 : 0;
+      if (options.confusion) ++result.confusion[static_cast<size_t>(label * config.classes + taken)];
       sum -= log_p[label];
       if (options.each) options.each(done + row, {log_p, static_cast<size_t>(config.classes)});
     }

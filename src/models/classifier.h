@@ -55,6 +55,7 @@ class SequenceClassifier final : public torch::nn::Module {
   void set_dropout_key(uint64_t key) { dropout_key_ = key; }
   void set_precision(nn::Precision precision) { encoder_->set_precision(precision); }
   const ClassifierConfig& config() const { return config_; }
+  const Encoder& encoder() const { return *encoder_; }
 
  private:
   Tensor pooled(const Sequences& sequences, uint64_t dropout_key);

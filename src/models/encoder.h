@@ -16,6 +16,8 @@ class Encoder : public torch::nn::Module {
   /// says.
   virtual Tensor forward(const Tensor& x_BLD, const Tensor& padding_BL, uint64_t dropout_key) = 0;
   virtual int64_t model_dim() const = 0;
+  /// Steps of the longest sequence that it takes, where tables of positions end; 0: there is no end.
+  virtual int64_t longest() const { return 0; }
   /// A pure function of the seed.
   virtual void init_weights(uint64_t seed) = 0;
   virtual void set_precision(nn::Precision precision) = 0;

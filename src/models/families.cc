@@ -47,7 +47,7 @@ FittedPreset fit_preset(const std::string& name, int64_t vocabulary, int64_t par
   const auto distance = [&](const FittedPreset& one) { return std::abs(one.info.parameters - parameters); };
   for (const Preset& preset : presets()) {
     if (preset.name == name) return with_vocabulary(preset, vocabulary);
-    if (family_of(preset.name) != name) continue;
+    if (family_of(preset.name) != name || preset.config->is_encoder()) continue;
     try {
       const FittedPreset one = with_vocabulary(preset, vocabulary);
       sizes.push_back(fmt::format("{} has {}", one.name, one.info.parameters));

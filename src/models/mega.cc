@@ -627,7 +627,7 @@ class Mega final : public LayerStack {
 
 std::unique_ptr<Model> MegaConfig::build() const {
   validate();
-  if (layer.norm == "batch") fail_usage("[model.norm] batch norms see the steps to come; they are for encoders");
+  if (is_encoder()) fail_usage("[model.norm] batch norms see the steps to come; they are for encoders");
   return std::make_unique<Mega>(*this);
 }
 

@@ -47,6 +47,7 @@ struct MegaConfig final : ModelConfig {
   /// Throws UsageError for batch norms, which see the steps to come.
   std::unique_ptr<Model> build() const override;
   std::unique_ptr<Encoder> build_encoder() const override;
+  bool is_encoder() const override { return layer.norm == "batch"; }
   int64_t vocabulary() const override { return vocab_size; }
   int64_t outputs() const override { return output_size > 0 ? output_size : vocab_size; }
 };
@@ -221,6 +222,9 @@ class MegaStack final : public Encoder {
   Tensor forward(const Tensor& x_BLD, const Tensor& padding_BL, const Memory& memory, Carry& carry,
                  uint64_t dropout_key);
   int64_t model_dim() const override { return config_.layer.model_dim; }
+  int64_t longest() const override {
+    return config_.layer.position == "simple" && config_.layer.chunk_size == 0 ? config_.layer.max_positions : 0;
+  }
   void init_weights(uint64_t seed) override;
   void set_precision(nn::Precision precision) override;
   /// Called with (layer, output_BLD, chunks' padding included) after every layer, with layer −1 before the first.

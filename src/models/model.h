@@ -29,6 +29,8 @@ class ModelConfig {
   /// The layers alone, over whole sequences and seeing both directions, with a norm at the end where the architecture
   /// has one; vocabulary and outputs play no part. As build(), and throws UsageError where there is no such thing.
   virtual std::unique_ptr<Encoder> build_encoder() const;
+  /// Whether build_encoder() is all that there is: batch norms see the steps to come.
+  virtual bool is_encoder() const { return false; }
   virtual int64_t vocabulary() const = 0;
   virtual int64_t outputs() const = 0;  // classes of the output layer; normally the vocabulary
 };

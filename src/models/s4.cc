@@ -394,7 +394,7 @@ class S4 final : public LayerStack {
 
 std::unique_ptr<Model> S4Config::build() const {
   validate();
-  if (norm == "batch") fail_usage("[model.norm] batch norms see the steps to come; they are for encoders");
+  if (is_encoder()) fail_usage("[model.norm] batch norms see the steps to come; they are for encoders");
   return std::make_unique<S4>(*this);
 }
 

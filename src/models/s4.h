@@ -140,6 +140,7 @@ struct S4Config final : ModelConfig {
   /// Throws UsageError for batch norms, which see the steps to come.
   std::unique_ptr<Model> build() const override;
   std::unique_ptr<Encoder> build_encoder() const override;
+  bool is_encoder() const override { return norm == "batch"; }
   int64_t vocabulary() const override { return vocab_size; }
   int64_t outputs() const override { return output_size > 0 ? output_size : vocab_size; }
   S4LayerConfig layer() const;

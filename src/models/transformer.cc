@@ -548,6 +548,7 @@ std::unique_ptr<Model> TransformerConfig::build() const {
 TransformerStack::TransformerStack(const TransformerLayerConfig& config, int64_t num_layers, bool final_norm,
                                    int64_t max_positions)
     : model_dim_(config.model_dim),
+      longest_(config.position == "learned" ? max_positions : 0),
       dropout_(config.dropout),
       positions_(*this, config, max_positions),
       has_norm_(final_norm) {

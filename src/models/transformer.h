@@ -174,11 +174,12 @@ class TransformerStack final : public Encoder {
   /// A decoder over its memory; also an encoder whose results at steps of padding are of interest.
   Tensor forward(const Tensor& x_BLD, const Tensor& padding_BL, const Memory& memory, uint64_t dropout_key);
   int64_t model_dim() const override { return model_dim_; }
+  int64_t longest() const override { return longest_; }
   void init_weights(uint64_t seed) override;
   void set_precision(nn::Precision precision) override;
 
  private:
-  int64_t model_dim_;
+  int64_t model_dim_, longest_;
   double dropout_;
   AddedPositions positions_;
   std::vector<std::shared_ptr<TransformerLayer>> layers_;

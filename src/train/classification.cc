@@ -25,16 +25,21 @@ std::string training_set(const DataConfig& config) {
   return entries[0].prefix;
 }
 
-/// Sets of tokens, and what becomes of them, are the tokenizer's.
-void check_tokenizer_of(const data::ExampleFile& file, const data::Tokenizer& tokenizer) {
-  check(file.tokenizer() == tokenizer.describe(), "[{}] its tokens are of {}, but data.tokenizer is {}",
-        file.path().string(), file.tokenizer().dump(), tokenizer.describe().dump());
-}
-
 void check_same_classes(const data::ExampleFile& held_out, const data::ExampleFile& train) {
   check(held_out.class_names() == train.class_names(), "[{}] its classes are {}, but those of {} are {}",
         held_out.path().string(), fmt::join(held_out.class_names(), ", "), train.path().string(),
         fmt::join(train.class_names(), ", "));
+}
+
+std::vector<Tensor> copies(const std::vector<Tensor>& tensors) {
+  std::vector<Tensor> list;
+  for (const Tensor& tensor : tensors) list.push_back(tensor.clone());
+  return list;
+}
+
+void fill(const std::vector<Tensor>& tensors, const std::vector<Tensor>& values) {
+  torch::NoGradGuard no_grad;
+  for (size_t i = 0; i < tensors.size(); ++i) Tensor(tensors[i]).copy_(values[i]);
 }
 
 std::unique_ptr<SequenceClassifier> build_on_device(const ClassifierDescription& description, const TrainConfig& train,
@@ -65,23 +70,23 @@ SequenceClassification::SequenceClassification(const RunConfig& config)
                        .shuffle = true}),
       description_{config.model->clone(), config.classifier, train_.class_names()},
       ahead_([this] { return read_ahead(); }) {
-  check_examples(train_, config.classifier);
   for (const std::string& entry : config.data.valid) {
     const auto [name, prefix] = split_valid_entry(entry);
     for (const HeldOut& other : valid_)
       if (other.name == name) fail_usage("[data.valid] two sets are called \"{}\"; give names: NAME=PREFIX", name);
     const HeldOut& set = valid_.emplace_back(HeldOut{name, data::ExampleFile(prefix)});
-    check_examples(set.file, config.classifier);
     check_same_classes(set.file, train_);
   }
   if (train_.holds_tokens()) {
     const auto tokenizer = data::make_tokenizer(config.data.tokenizer);
-    check_tokenizer_of(train_, *tokenizer);
-    for (const HeldOut& set : valid_) check_tokenizer_of(set.file, *tokenizer);
+    data::check_tokenizer(train_.tokenizer(), train_.path(), *tokenizer);
+    for (const HeldOut& set : valid_) data::check_tokenizer(set.file.tokenizer(), set.file.path(), *tokenizer);
     description_.tokenizer = tokenizer->describe();
     for (auto& [name, text] : tokenizer->files()) tokenizer_files_.push_back({name, std::move(text)});
   }
   model_ = build_on_device(description_, config.train, device_);
+  check_examples(train_, *model_);
+  for (const HeldOut& set : valid_) check_examples(set.file, *model_);
 }
 
 FolderParts SequenceClassification::folder(const NamedTensors& weights) const {
@@ -121,18 +126,24 @@ int64_t SequenceClassification::targets() const {
   return examples;
 }
 
-/// A forward pass moves the running statistics of batch norms, as an update moves weights: where there is none, they go
-/// back.
+/// Forward passes move the running statistics of batch norms: until an update is applied, what they moved to is kept
+/// apart.
 std::optional<double> SequenceClassification::backward(const std::function<uint64_t(size_t)>& dropout_key,
                                                        const std::function<bool()>& stop) {
-  statistics_.clear();
-  for (const Tensor& buffer : model_->buffers()) statistics_.push_back(buffer.clone());
+  const std::vector<Tensor> before = copies(model_->buffers());
+  const auto put_apart = [&] {
+    moved_ = copies(model_->buffers());
+    fill(model_->buffers(), before);
+  };
+  std::optional<double> loss;
   try {
-    return backward_all(dropout_key, stop);
+    loss = backward_all(dropout_key, stop);
   } catch (...) {
-    restore_statistics();
+    put_apart();
     throw;
   }
+  put_apart();
+  return loss;
 }
 
 std::optional<double> SequenceClassification::backward_all(const std::function<uint64_t(size_t)>& dropout_key,
@@ -154,13 +165,7 @@ std::optional<double> SequenceClassification::backward_all(const std::function<u
 }
 
 void SequenceClassification::settle(Verdict verdict) {
-  if (verdict != Verdict::kApply) restore_statistics();
-}
-
-void SequenceClassification::restore_statistics() {
-  torch::NoGradGuard no_grad;
-  const auto buffers = model_->buffers();
-  for (size_t i = 0; i < buffers.size(); ++i) Tensor(buffers[i]).copy_(statistics_[i]);
+  if (verdict == Verdict::kApply) fill(model_->buffers(), moved_);
 }
 
 std::optional<std::vector<NamedEvaluation>> SequenceClassification::evaluate(
@@ -173,7 +178,7 @@ std::optional<std::vector<NamedEvaluation>> SequenceClassification::evaluate(
     };
     const auto result = classify(*model_, set.file, {.batch = config_.data.batch, .progress = show, .stop = stop});
     if (!result) return {};
-    list.push_back({set.name, {.loss = result->loss, .targets = result->examples(), .accuracy = result->accuracy()}});
+    list.push_back({set.name, {.loss = result->loss, .targets = result->examples, .accuracy = result->accuracy()}});
   }
   return list;
 }

@@ -51,7 +51,6 @@ class SequenceClassification final : public Task {
   std::vector<data::ExampleBatch> read_ahead();
   std::optional<double> backward_all(const std::function<uint64_t(size_t)>& dropout_key,
                                      const std::function<bool()>& stop);
-  void restore_statistics();
 
   const RunConfig& config_;
   torch::Device device_;
@@ -62,7 +61,7 @@ class SequenceClassification final : public Task {
   std::vector<TextPart> tokenizer_files_;
   std::unique_ptr<SequenceClassifier> model_;
   std::vector<LabelledBatch> batches_;
-  std::vector<Tensor> statistics_;  // the network's buffers as they were before backward()
+  std::vector<Tensor> moved_;  // what backward() made of the network's buffers, until its update is applied
   int64_t position_ = 0;
   Prefetch<std::vector<data::ExampleBatch>> ahead_;  // last: it is waited for before what it reads from goes
 };

@@ -1,6 +1,7 @@
 #include "train/classification.h"
 
 #include <limits>
+#include <memory>
 
 #include "models/classifier_folder.h"
 #include "train/trainer_testing.h"
@@ -194,7 +195,7 @@ TEST_F(ClassificationRun, RunningStatisticsMoveWithUpdatesOnly) {
   for (const Verdict verdict : {Verdict::kSkip, Verdict::kRollback, Verdict::kApply}) {
     task.read({});
     ASSERT_TRUE(task.backward(key, {}));
-    EXPECT_FALSE(same(copies(task.network()), before)) << "batch norms count the batch";
+    EXPECT_TRUE(same(copies(task.network()), before)) << "whatever happens before it is settled";
     task.settle(verdict);
     EXPECT_EQ(same(copies(task.network()), before), verdict != Verdict::kApply);
   }
@@ -207,18 +208,26 @@ TEST_F(ClassificationRun, RunningStatisticsMoveWithUpdatesOnly) {
   EXPECT_TRUE(same(copies(task.network()), applied)) << "an error, too, leaves them as they were";
 }
 
-TEST_F(ClassificationRun, RollsBackStatisticsToo) {
-  RunConfig run = waves("run");
-  run.train.guard.nonfinite = "rollback", run.train.save_every = 2;
-  Trainer trainer(run, {.out = null_});
-  int64_t failures = 0;
-  trainer.task().network().parameters()[0].register_hook([&](Tensor gradient) {
-    if (trainer.step() == 5 && failures++ == 0) gradient.fill_(std::numeric_limits<float>::quiet_NaN());
-  });
-  EXPECT_EQ(trainer.run(), Outcome::kFinished);
-  EXPECT_EQ(failures, 2);
-  for (const auto& [name, tensor] : named_state(trainer.task().network()))
-    EXPECT_TRUE(tensor.isfinite().all().item<bool>()) << name;
+TEST_F(ClassificationRun, RunningStatisticsAreThoseOfTheStepsThatCount) {
+  const auto poisoned = [&](RunConfig run, const char* policy) {
+    run.train.guard.nonfinite = policy, run.train.save_every = 2;
+    auto trainer = std::make_unique<Trainer>(run, TrainerOptions{.out = null_});
+    trainer->task().network().parameters()[0].register_hook([at = trainer.get(), left = 1](Tensor gradient) mutable {
+      if (at->step() == 5 && left-- > 0) gradient.fill_(std::numeric_limits<float>::quiet_NaN());
+    });
+    return trainer;
+  };
+  const auto batches_seen = [](const RunConfig& run) {
+    const io::TensorFile file = io::read_tensors(*RunFolder(run.train.out).latest(), "model");
+    return to_tensor(*file.find("encoder.final_norm.num_batches_tracked")).item<int64_t>();
+  };
+  const RunConfig raising = waves("raising"), skipping = waves("skipping"), returning = waves("returning");
+  EXPECT_THROW(poisoned(raising, "raise")->run(), Error);
+  EXPECT_EQ(batches_seen(raising), 5) << "the last good step is saved as it was";
+  EXPECT_EQ(poisoned(skipping, "skip")->run(), Outcome::kFinished);
+  EXPECT_EQ(batches_seen(skipping), 11) << "of 12 steps";
+  EXPECT_EQ(poisoned(returning, "rollback")->run(), Outcome::kFinished);
+  EXPECT_EQ(batches_seen(returning), 12) << "those after step 4 were done again";
 }
 
 TEST_F(ClassificationRun, RefusesWhatDoesNotFitTogether) {
@@ -236,6 +245,12 @@ TEST_F(ClassificationRun, RefusesWhatDoesNotFitTogether) {
   expect_contains(error([](RunConfig& run) { run.train.sample_every = 3; }), {"train.sample_every"});
   expect_contains(error([](RunConfig& run) { run.train.checkpointing = true; }), {"train.checkpointing"});
   expect_contains(error([](RunConfig& run) { run.data.packing = "documents"; }), {"data.packing"});
+  expect_contains(error([](RunConfig& run) { run.data.seq_len = 512; }), {"data.seq_len", "classifier.max_steps"});
+  const auto shorter_table = [](RunConfig& run) { config::read(*run.model, {{"max_positions", 5}}, {}, "test"); };
+  expect_contains(error(shorter_table, true), {"6 steps", "ends at 5", "classifier.max_steps"});
+  RunConfig cut = waves("cut");
+  shorter_table(cut), cut.classifier.max_steps = 5;
+  EXPECT_EQ(train(cut), Outcome::kFinished);
   put_tokens("three", 9, 3, {"x", "y", "z"}), put_tokens("other", 9, 3, {"x", "z", "y"});
   expect_contains(error([&](RunConfig& run) {
                     run.data.train = {path("three").string()}, run.data.valid = {path("other").string()};

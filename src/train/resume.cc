@@ -46,6 +46,7 @@ Json settings(const RunConfig& config, const Task& task) {
        {"steps", "ema_decay", "nonfinite", "skip_loss_z", "skip_grad_z", "max_skips", "z_window", "spike_window",
         "spike_factor", "spike_patience", "eval_every", "eval_tokens", "early_stop_patience", "early_stop_min_delta"})
     train[key] = all["train"].at(key);
+  if (config.train.classifies()) train.erase("eval_tokens");  // sets of examples are evaluated whole
   return {{"optim", all["optim"]}, {"train", train}, {"data", {{"valid", task.held_out_identity()}}}};
 }
 

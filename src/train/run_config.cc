@@ -15,7 +15,9 @@ namespace {
 using config::Tree;
 
 constexpr const char* kClassifierHelp =
-    "with train.task = \"classification\": the layers of [model] between an embedding and a head";
+    "with train.task = \"classification\": between an embedding and a head are the layers of [model], whose "
+    "vocabulary, "
+    "embedding and outputs play no part";
 
 // Far beyond any sense; their product is far below overflow.
 constexpr int64_t kMaxTokensPerStep = int64_t{1} << 32, kMaxCount = int64_t{1} << 30;
@@ -74,7 +76,7 @@ void DataConfig::visit(config::Visitor& v) {
           "pairs, or sets of examples, to evaluate on, each PREFIX or NAME=PREFIX, the most important first; none: no "
           "evaluation");
   v.field("tokenizer", tokenizer, "what the tokens are: bytes, or a *.model, *.words or tokenizer.json file");
-  v.field("seq_len", seq_len, "tokens of a training sequence");
+  v.field("seq_len", seq_len, "tokens of a training sequence; for classifiers see classifier.max_steps");
   v.field("batch", batch, "sequences of a forward pass; for classifiers examples");
   v.field(
       "packing", packing,
@@ -215,6 +217,11 @@ void RunConfig::validate_classification() const {
   if (data.batch * train.accumulate > kMaxCount)
     fail_usage("[data.batch] a step of data.batch {} x train.accumulate {} examples is more than {}", data.batch,
                train.accumulate, kMaxCount);
+  if (data.seq_len != DataConfig().seq_len)
+    fail_usage(
+        "[data.seq_len] is of language models: classifier.max_steps cuts the sequences of examples; leave it out, "
+        "got {}",
+        data.seq_len);
   if (data.packing != "stream")
     fail_usage("[data.packing] examples are not packed: leave it out, got \"{}\"", data.packing);
   if (train.checkpointing)
