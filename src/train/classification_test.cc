@@ -60,6 +60,7 @@ class ClassificationRun : public testing::Training {
     run.train.task = "classification";
     run.train.steps = 12, run.train.accumulate = 1;
     run.data.train = {path(train).string()}, run.data.valid = {path(train + "_valid").string()};
+    run.data.seq_len = DataConfig().seq_len;
     run.data.batch = 5;  // epochs of 24 end within batches
     run.optimizer.lr = 2e-2;
     return run;
@@ -212,9 +213,10 @@ TEST_F(ClassificationRun, RunningStatisticsAreThoseOfTheStepsThatCount) {
   const auto poisoned = [&](RunConfig run, const char* policy) {
     run.train.guard.nonfinite = policy, run.train.save_every = 2;
     auto trainer = std::make_unique<Trainer>(run, TrainerOptions{.out = null_});
-    trainer->task().network().parameters()[0].register_hook([at = trainer.get(), left = 1](Tensor gradient) mutable {
-      if (at->step() == 5 && left-- > 0) gradient.fill_(std::numeric_limits<float>::quiet_NaN());
-    });
+    trainer->task().network().parameters()[0].register_hook(
+        [at = trainer.get(), left = std::make_shared<int>(1)](Tensor gradient) {
+          if (at->step() == 5 && (*left)-- > 0) gradient.fill_(std::numeric_limits<float>::quiet_NaN());
+        });
     return trainer;
   };
   const auto batches_seen = [](const RunConfig& run) {
