@@ -101,6 +101,15 @@ void run_examples(const SetCommand& command, const data::ExampleSource& source, 
   });
 }
 
+void add_tokenizer_option(CLI::App& command, std::string& tokenizer) {
+  command
+      .add_option("--tokenizer", tokenizer,
+                  fmt::format("words (those of the training texts, which are listed beside the set in "
+                              "tokenizer.words), or {}",
+                              kTokenizerHelp))
+      ->capture_default_str();
+}
+
 void add_text(CLI::App& parent, Common& common) {
   struct Options : SetCommand {
     data::TextExamples text;
@@ -122,13 +131,25 @@ void add_text(CLI::App& parent, Common& common) {
                     "the first line names the columns (so it does where one is given by name)");
   command->add_flag("--quotes", options->text.quotes, "fields may stand in quotes, as those of .csv files may anyway");
   command->add_option("--drop", options->text.drop, "characters to leave out of the texts: --drop '()'");
-  command
-      ->add_option("--tokenizer", options->text.tokenizer,
-                   fmt::format("words (those of the training texts, which are listed beside the set in "
-                               "tokenizer.words), or {}",
-                               kTokenizerHelp))
-      ->capture_default_str();
+  add_tokenizer_option(*command, options->text.tokenizer);
   command->callback([options, &common] { run_examples(*options, options->text, "bytes", common); });
+}
+
+/// For sources of files in folders named as their classes.
+void add_folder_options(CLI::App& command, SetCommand& options) {
+  add_set_options(command, options, "folders, or .tar archives of such, also compressed",
+                  "folders to take, in the order of their numbers; default: all whose names do not begin with _");
+}
+
+void add_folders(CLI::App& parent, Common& common) {
+  struct Options : SetCommand {
+    data::FolderExamples folders;
+  };
+  auto options = std::make_shared<Options>();
+  auto* command = parent.add_subcommand("folders", "Texts in folders named as their classes: .../CLASS/NAME.txt");
+  add_folder_options(*command, *options);
+  add_tokenizer_option(*command, options->folders.tokenizer);
+  command->callback([options, &common] { run_examples(*options, options->folders, "texts", common); });
 }
 
 void add_records(CLI::App& parent, Common& common) {
@@ -161,8 +182,7 @@ void add_audio(CLI::App& parent, Common& common) {
   auto options = std::make_shared<Options>();
   auto* command = parent.add_subcommand(
       "audio", "Sounds in folders named as their classes: .../CLASS/NAME.wav of 16 bits and one channel");
-  add_set_options(*command, *options, "folders, or .tar archives of such, also compressed",
-                  "folders to take, in the order of their numbers; default: all whose names do not begin with _");
+  add_folder_options(*command, *options);
   command->add_option("--steps", options->audio.steps, "cut longer sounds, put silence behind shorter ones; 0: neither")
       ->check(at_least(0))
       ->capture_default_str();
@@ -187,6 +207,7 @@ void add_data_examples(CLI::App& data_command, Common& common) {
   auto* command = data_command.add_subcommand("examples", "Texts, images or sounds with labels, for classifiers");
   command->require_subcommand(1);
   add_text(*command, common);
+  add_folders(*command, common);
   add_records(*command, common);
   add_audio(*command, common);
   add_pathfinder(*command, common);

@@ -34,8 +34,12 @@ struct RecordExamples {
   Colours colours = Colours::kGray;
 };
 
-/// Sounds in folders, or tar archives of such, whose names are the classes: .../CLASS/NAME.wav, 16-bit PCM of one
-/// channel. Unless classes are asked for, all folders count but those whose names begin with "_". Where
+/// Texts in folders or tar archives (class_folders.h): .../CLASS/NAME.txt.
+struct FolderExamples {
+  std::string tokenizer = "bytes";  // as TextExamples has it
+};
+
+/// Sounds in folders or tar archives (class_folders.h): .../CLASS/NAME.wav, 16-bit PCM of one channel. Where
 /// validation_list.txt and testing_list.txt are there (lines CLASS/NAME.wav) and nothing else says what is valid and
 /// test, they do.
 struct AudioExamples {
@@ -48,6 +52,8 @@ struct PathfinderExamples {};
 
 ExampleSetResult make_examples(const ExampleSetOptions& set, const TextExamples& source,
                                const ExampleProgress& progress = {});
+ExampleSetResult make_examples(const ExampleSetOptions& set, const FolderExamples& source,
+                               const ExampleProgress& progress = {});
 ExampleSetResult make_examples(const ExampleSetOptions& set, const RecordExamples& source,
                                const ExampleProgress& progress = {});
 ExampleSetResult make_examples(const ExampleSetOptions& set, const AudioExamples& source,
@@ -55,7 +61,7 @@ ExampleSetResult make_examples(const ExampleSetOptions& set, const AudioExamples
 ExampleSetResult make_examples(const ExampleSetOptions& set, const PathfinderExamples& source,
                                const ExampleProgress& progress = {});
 
-using ExampleSource = std::variant<TextExamples, RecordExamples, AudioExamples, PathfinderExamples>;
+using ExampleSource = std::variant<TextExamples, FolderExamples, RecordExamples, AudioExamples, PathfinderExamples>;
 
 /// The gray of 8-bit colours as tf.image.rgb_to_grayscale computes it.
 uint8_t gray_of(uint8_t red, uint8_t green, uint8_t blue);

@@ -18,7 +18,7 @@ class ExampleSources : public FolderTest {
     set.train = inputs;
     return set;
   }
-  ExampleFile made(const char* part = "") const { return ExampleFile(folder_ / "out" / part); }
+  ExampleFile made(const char* part) const { return ExampleFile(folder_ / "out" / part); }
 };
 
 /// "label: text", or of pairs "label: text | text".
@@ -127,6 +127,59 @@ TEST_F(ExampleSources, TextRefusals) {
   expect_contains(error_of([&] { make_examples(set_of({"absent.tsv"}), TextExamples{.label = "1", .text = {"2"}}); }),
                   {"absent.tsv", "does not exist"});
   EXPECT_EQ(names(), std::set<std::string>{"a.tsv"});
+}
+
+TEST_F(ExampleSources, TextsOfFoldersAndArchives) {
+  put("reviews/pos/b.txt", "fine\n");
+  put("reviews/pos/a.txt", "good");
+  put("reviews/neg/a.txt", "bad");
+  put("reviews/neg/empty.txt", "");
+  put("reviews/neg/a.json", "no text");
+  put("reviews/_notes/a.txt", "no review");
+  const auto result = make_examples(set_of({folder_ / "reviews"}), FolderExamples{});
+  EXPECT_EQ(result.classes.names, (Texts{"neg", "pos"}));
+  EXPECT_EQ(result.empty, 1);
+  const ExampleFile file(folder_ / "out");
+  EXPECT_EQ(texts_of(file), (Texts{"0: bad", "1: good", "1: fine\n"}));
+  EXPECT_EQ(file.tokenizer(), ByteTokenizer().describe());
+
+  const std::string large(size_t{100} << 10, 'x');  // more than is read at a time
+  const fs::path tar =
+      put_tar(folder_ / "a.tar.xz", {{"all/pos/1.txt", large}, {"all/unsup/1.txt", "?"}, {"all/neg/1.txt", "bad"}});
+  ExampleSetOptions set = set_of({tar});
+  set.test = {folder_ / "reviews"};
+  set.classes = {"pos", "neg"};
+  make_examples(set, FolderExamples{});
+  EXPECT_EQ(texts_of(made("train")), (Texts{"0: " + large, "1: bad"}));
+  EXPECT_EQ(texts_of(made("test")), (Texts{"1: bad", "0: good", "0: fine\n"}));
+  EXPECT_EQ(made("test").class_names(), set.classes);
+}
+
+TEST_F(ExampleSources, WordsOfTheTrainingFolders) {
+  put("train/pos/a.txt", "b a\n");
+  put("train/neg/a.txt", "b");
+  put("train/other/a.txt", "not asked for");
+  put("test/pos/a.txt", "b new a");
+  ExampleSetOptions set = set_of({folder_ / "train"});
+  set.test = {folder_ / "test"};
+  set.classes = {"neg", "pos"};
+  make_examples(set, FolderExamples{.tokenizer = "words"});
+  EXPECT_EQ(read_file(folder_ / "out/tokenizer.words"), "<unk>\nb\na\n");
+  EXPECT_EQ(tokens_of(made("train"), 1), (std::vector<int64_t>{1, 2}));
+  EXPECT_EQ(tokens_of(made("test"), 0), (std::vector<int64_t>{1, 0, 2}));
+  EXPECT_EQ(made("train").tokenizer(), make_tokenizer((folder_ / "out").string())->describe());
+}
+
+TEST_F(ExampleSources, FolderRefusals) {
+  ExampleSetOptions set = set_of({put("texts/yes/a.txt", "x").parent_path().parent_path()});
+  set.classes = {"no"};
+  expect_contains(error_of([&] { make_examples(set, FolderExamples{}); }),
+                  {"texts'", "holds no CLASS/NAME.txt of the classes asked for"});
+  const fs::path huge = folder_ / "texts/yes/a.txt";
+  fs::resize_file(huge, (uint64_t{64} << 20) + 1);
+  expect_contains(error_of([&] { make_examples(set_of({folder_ / "texts"}), FolderExamples{}); }),
+                  {"yes/a.txt", "more than 67108864 bytes"});
+  expect_contains(error_of([&] { make_examples(set_of({huge}), FolderExamples{}); }), {"neither a folder nor a .tar"});
 }
 
 TEST_F(ExampleSources, Records) {

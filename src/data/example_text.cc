@@ -6,8 +6,7 @@
 #include "base/utf8.h"
 #include "data/example_sources.h"
 #include "data/table_reader.h"
-#include "data/word_list.h"
-#include "data/word_tokenizer.h"
+#include "data/text_set_writer.h"
 
 namespace megalodon::data {
 namespace {
@@ -79,17 +78,17 @@ class TextSource {
   std::vector<std::string> texts_;
 };
 
-/// The words of train's texts.
-std::unique_ptr<Tokenizer> list_words_of(const ExampleSetOptions& set, TextSource& source) {
-  WordCounter counter;
+/// Those of train's texts.
+WordCounter count_words(const ExampleSetOptions& set, TextSource& source) {
+  WordCounter words;
   for (const fs::path& path : set.train) {
     source.read(
         path, [](uint64_t) {},
         [&](const std::string&, const std::vector<std::string>& texts) {
-          for (const std::string& text : texts) counter.add(text, /*is_last=*/true);
+          for (const std::string& text : texts) words.add(text, /*is_last=*/true);
         });
   }
-  return std::make_unique<WordTokenizer>(counter.list({.unknown = true}).file, WordTokenizer::kFile);
+  return words;
 }
 
 }  // namespace
@@ -98,22 +97,13 @@ ExampleSetResult make_examples(const ExampleSetOptions& set, const TextExamples&
                                const ExampleProgress& progress) {
   const std::vector<PartInput> inputs = part_inputs(set);
   TextSource source(options);
-  const bool words = options.tokenizer == "words";
-  const auto tokenizer = words ? list_words_of(set, source) : make_tokenizer(options.tokenizer);
-  const TokenStore store(tokenizer->vocabulary());
-  ExampleSetWriter writer(set, *tokenizer);
-  std::vector<std::string> stored;
-  for_each_file(inputs, writer, progress, [&](const PartInput& input, const auto& report) {
+  TextSetWriter writer(set, options.tokenizer,
+                       options.tokenizer == TextSetWriter::kWords ? count_words(set, source) : WordCounter());
+  for_each_file(inputs, writer.examples(), progress, [&](const PartInput& input, const auto& report) {
     source.read(input.path, report, [&](const std::string& label, const std::vector<std::string>& texts) {
-      stored.resize(texts.size());
-      for (size_t i = 0; i < texts.size(); ++i) {
-        stored[i].clear();
-        store.put(tokenizer->encode(texts[i]), stored[i]);
-      }
-      writer.add(input.part, label, stored);
+      writer.add(input.part, label, texts);
     });
   });
-  if (words) tokenizer->save(writer.folder());
   return writer.finish();
 }
 
