@@ -428,8 +428,8 @@ class DataGet(unittest.TestCase):
     def test_list_and_unknown_name(self):
         done = subprocess.run([PROGRAM, "data", "get", "--list"], capture_output=True, text=True)
         self.assertEqual(done.returncode, 0, done.stderr)
-        for name in ("gcide", "enwik8", "text8", "wikitext-103", "pg19-sample", "lra", "speech-commands", "cifar-10",
-                     "scrolls"):
+        for name in ("gcide", "enwik8", "text8", "wikitext-103", "pg19-sample", "lra", "imdb", "speech-commands",
+                     "cifar-10", "scrolls"):
             self.assertIn(f"\n{name} ", done.stdout)
         done = subprocess.run([PROGRAM, "data", "get", "enwik7"], capture_output=True, text=True)
         self.assertEqual(done.returncode, 2)

@@ -161,16 +161,20 @@ std::vector<fs::path> plain_paths(const Fields& fields, const char* key) {
   return paths;
 }
 
+std::string example_tokenizer(const Fields& fields) {
+  std::string tokenizer = fields.text("tokenizer", "bytes");
+  check(tokenizer == "bytes" || tokenizer == "words",
+        "[catalogue] {}: \"tokenizer\" must be \"bytes\" or \"words\", got \"{}\"", fields.where(), tokenizer);
+  return tokenizer;
+}
+
 TextExamples parse_text_examples(const Fields& fields) {
-  TextExamples source{.label = fields.text("label"),
-                      .text = fields.texts("text"),
-                      .header = fields.flag("header"),
-                      .quotes = fields.flag("quotes"),
-                      .drop = fields.text("drop", ""),
-                      .tokenizer = fields.text("tokenizer", "bytes")};
-  check(source.tokenizer == "bytes" || source.tokenizer == "words",
-        "[catalogue] {}: \"tokenizer\" must be \"bytes\" or \"words\", got \"{}\"", fields.where(), source.tokenizer);
-  return source;
+  return {.label = fields.text("label"),
+          .text = fields.texts("text"),
+          .header = fields.flag("header"),
+          .quotes = fields.flag("quotes"),
+          .drop = fields.text("drop", ""),
+          .tokenizer = example_tokenizer(fields)};
 }
 
 RecordExamples parse_record_examples(const Fields& fields) {
@@ -207,14 +211,17 @@ ExampleRecipe parse_recipe(const std::string& name, const Json& object, const st
   const std::string kind = fields.text("kind");
   if (kind == "text") {
     recipe.source = parse_text_examples(fields);
+  } else if (kind == "folders") {
+    recipe.source = FolderExamples{example_tokenizer(fields)};
   } else if (kind == "records") {
     recipe.source = parse_record_examples(fields);
   } else if (kind == "audio") {
     recipe.source = AudioExamples{fields.has("steps") ? fields.number("steps", 0) : 0};
   } else {
-    check(kind == "pathfinder",
-          "[catalogue] {}: \"kind\" must be \"text\", \"records\", \"audio\" or \"pathfinder\", got \"{}\"", where,
-          kind);
+    check(
+        kind == "pathfinder",
+        "[catalogue] {}: \"kind\" must be \"text\", \"folders\", \"records\", \"audio\" or \"pathfinder\", got \"{}\"",
+        where, kind);
     recipe.source = PathfinderExamples();
   }
   return recipe;

@@ -1,6 +1,6 @@
 // Sizes and hashes are those that widely used tools publish for these very files: Hugging Face datasets (enwik8,
-// wikitext), TensorFlow Datasets (speech_commands, cifar10, scrolls), and for text8 several that agree. Nobody seems to
-// publish a hash of the Long Range Arena's archive.
+// wikitext), TensorFlow Datasets (imdb_reviews, speech_commands, cifar10, scrolls), and for text8 several that agree.
+// Nobody seems to publish a hash of the Long Range Arena's archive.
 #include "data/catalog_table.h"
 
 namespace megalodon::data {
@@ -91,6 +91,21 @@ const char* const kCatalogTable = R"json({
             "valid": "tsv_data/new_aan_pairs.eval.tsv", "test": "tsv_data/new_aan_pairs.test.tsv"},
     "pathfinder32": {"kind": "pathfinder", "train": "pathfinder32/curv_contour_length_14", "valid": 0.1, "test": 0.1},
     "pathfinder128": {"kind": "pathfinder", "train": "pathfinder128/curv_contour_length_14", "valid": 0.1, "test": 0.1}
+  }
+},
+"imdb": {
+  "description": "50,000 film reviews, negative or positive, half of them for testing",
+  "licence": "none stated; cite Maas et al. (2011)",
+  "home": "https://ai.stanford.edu/~amaas/data/sentiment/",
+  "mirrors": ["https://ai.stanford.edu/~amaas/data/sentiment/", "http://ai.stanford.edu/~amaas/data/sentiment/"],
+  "files": [
+    {"path": "aclImdb_v1.tar.gz", "size": 84125825,
+     "sha256": "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe"}
+  ],
+  "unpack": true, "unpacked_bytes": 1000000000,
+  "examples": {
+    "reviews": {"kind": "folders", "train": "aclImdb/train", "valid": 0.1, "test": "aclImdb/test",
+                "classes": ["neg", "pos"]}
   }
 },
 "speech-commands": {

@@ -19,7 +19,8 @@ constexpr std::string_view kSmall = R"json({
     "examples": {
       "reviews": {"kind": "text", "train": "a.tsv", "test": ["b.tsv", "x/c.tsv"], "label": "1", "text": ["2", "3"],
                   "drop": "()", "tokenizer": "words", "classes": ["no", "yes"]},
-      "images": {"kind": "records", "train": "a.bin", "valid": 0.25, "pixels": 9, "rgb": "gray"}
+      "images": {"kind": "records", "train": "a.bin", "valid": 0.25, "pixels": 9, "rgb": "gray"},
+      "topics": {"kind": "folders", "train": "topics", "tokenizer": "words"}
     }
   }
 })json";
@@ -54,7 +55,7 @@ TEST(Catalog, Fields) {
   EXPECT_EQ(set.parts[0].end, 8);
   EXPECT_EQ(set.parts[1].begin, 8);
   EXPECT_EQ(set.parts[1].end, INT64_MAX);
-  ASSERT_EQ(set.examples.size(), 2U);
+  ASSERT_EQ(set.examples.size(), 3U);
   const ExampleRecipe& reviews = set.examples[0];
   EXPECT_EQ(reviews.name, "reviews");
   EXPECT_EQ(reviews.set.train, std::vector<fs::path>{"a.tsv"});
@@ -69,6 +70,8 @@ TEST(Catalog, Fields) {
   const auto& images = std::get<RecordExamples>(set.examples[1].source);
   EXPECT_EQ(images.pixels, 9);
   EXPECT_EQ(images.colours, RecordExamples::Colours::kRgbToGray);
+  EXPECT_EQ(set.examples[2].set.train, std::vector<fs::path>{"topics"});
+  EXPECT_EQ(std::get<FolderExamples>(set.examples[2].source).tokenizer, "words");
 }
 
 TEST(Catalog, Refusals) {
@@ -99,6 +102,8 @@ TEST(Catalog, Refusals) {
   expect_contains(refusal("\"records\"", "\"record\""), {"examples \"images\"", "\"kind\" must be", "\"record\""});
   expect_contains(refusal("\"gray\"", "\"grey\""), {"\"rgb\" must be", "grey"});
   expect_contains(refusal("\"words\"", "\"a.model\""), {"\"tokenizer\" must be", "a.model"});
+  expect_contains(refusal("\"topics\", \"tokenizer\": \"words\"", "\"topics\", \"tokenizer\": \"b.model\""),
+                  {"examples \"topics\"", "\"tokenizer\" must be", "b.model"});
   expect_contains(refusal("\"a.tsv\"", "\"../a.tsv\""), {"examples \"reviews\"", "relative path", "../a.tsv"});
   expect_contains(refusal("\"x/c.tsv\"", "7"), {"\"test\" must list texts"});
   expect_contains(refusal("\"train\": \"a.bin\", ", ""), {"examples \"images\"", "\"train\" is missing"});
@@ -124,8 +129,8 @@ TEST(Catalog, BuiltIn) {
     }
     EXPECT_FALSE(set.licence.empty());
   }
-  for (const char* name :
-       {"gcide", "enwik8", "text8", "wikitext-103", "pg19-sample", "lra", "speech-commands", "cifar-10", "scrolls"})
+  for (const char* name : {"gcide", "enwik8", "text8", "wikitext-103", "pg19-sample", "lra", "imdb", "speech-commands",
+                           "cifar-10", "scrolls"})
     EXPECT_NE(list_catalog(builtin_catalog()).find(fmt::format("\n{} ", name)), std::string::npos) << name;
 }
 

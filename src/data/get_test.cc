@@ -190,6 +190,23 @@ TEST_F(GetExamples, Cifar10) {
   EXPECT_EQ(made("gray/test").longest(), 1024);
 }
 
+TEST_F(GetExamples, Imdb) {
+  std::vector<TarEntry> entries = {{"aclImdb/README", "no review"}, {"aclImdb/train/urls_neg.txt", "no review"}};
+  for (const char* folder : {"test/neg", "test/pos", "train/neg", "train/pos", "train/unsup"})
+    for (int i = 0; i < 30; ++i) entries.push_back({fmt::format("aclImdb/{}/{}_1.txt", folder, i), folder});
+  const GetResult result = get_built_in("imdb", entries);
+  ASSERT_EQ(result.examples.size(), 1U);
+  EXPECT_EQ(result.examples[0].first, "reviews");
+  EXPECT_EQ(made("reviews/train").size() + made("reviews/valid").size(), 60);
+  EXPECT_GT(made("reviews/train").size(), made("reviews/valid").size());
+  EXPECT_EQ(made("reviews/test").size(), 60);
+  EXPECT_EQ(made("reviews/test").class_names(), (std::vector<std::string>{"neg", "pos"}));
+  EXPECT_EQ(made("reviews/test").label(0), 0);
+  EXPECT_EQ(made("reviews/test").label(59), 1);
+  EXPECT_EQ(made("reviews/train").longest(), 9) << "\"train/neg\"";
+  EXPECT_EQ(made("reviews/valid").tokenizer(), ByteTokenizer().describe());
+}
+
 TEST_F(GetExamples, SpeechCommands) {
   std::vector<TarEntry> entries = {{"./validation_list.txt", "yes/1.wav\nbed/1.wav\n"},
                                    {"./testing_list.txt", "go/2.wav\nbed/2.wav\n"},
