@@ -76,7 +76,8 @@ void ClassFolders::visit_folder(const PartInput& input, const Use& use) const {
   for (const auto& entry : fs::recursive_directory_iterator(input.path))
     if (entry.is_regular_file()) paths.push_back(entry.path());
   std::sort(paths.begin(), paths.end());
-  for (const fs::path& path : paths) use({input.part, path, example_of(path), [&] { return read_from(path); }});
+  for (const fs::path& path : paths)
+    use({input.part, path, example_of(path.lexically_relative(input.path)), [&] { return read_from(path); }});
 }
 
 void ClassFolders::visit_archive(const PartInput& input, const Use& use) const {
@@ -84,10 +85,13 @@ void ClassFolders::visit_archive(const PartInput& input, const Use& use) const {
   check(format.layout == Layout::kTar, "[data examples] '{}' is neither a folder nor a .tar archive",
         input.path.string());
   TarReader tar(open_stream(input.path, format.compression));
-  while (tar.next()) use({input.part, tar.name(), example_of(tar.name()), [&] { return read_from(tar, input.path); }});
+  while (tar.next()) {
+    const fs::path path = fs::path(tar.name()).lexically_normal();  // "./a.txt" has no folder
+    use({input.part, path, example_of(path), [&] { return read_from(tar, input.path); }});
+  }
 }
 
-/// The last two parts of the path of an example of a class that is asked for; else "".
+/// The last two parts of the path, within the input, of an example of a class that is asked for; else "".
 std::string ClassFolders::example_of(const fs::path& path) const {
   const std::string name = path.parent_path().filename().string();
   const bool wanted = set_.classes.empty()

@@ -22,8 +22,9 @@ struct ClassFile {
   std::string where() const;
 };
 
-/// Files come in an order that does not depend on the disk. The folder that a file lies in is its class; unless classes
-/// are asked for, all count but those whose names begin with "_".
+/// Files come in an order that does not depend on the disk. The folder of the input that a file lies in is its
+/// class, and a file in none is no example; unless classes are asked for, all folders count but those whose names begin
+/// with "_".
 class ClassFolders {
  public:
   using Use = std::function<void(const ClassFile& file)>;

@@ -145,7 +145,9 @@ TEST_F(ExampleSources, TextsOfFoldersAndArchives) {
 
   const std::string large(size_t{100} << 10, 'x');  // more than is read at a time
   const fs::path tar =
-      put_tar(folder_ / "a.tar.xz", {{"all/pos/1.txt", large}, {"all/unsup/1.txt", "?"}, {"all/neg/1.txt", "bad"}});
+      put_tar(folder_ / "a.tar.xz",
+              {{"all/pos/1.txt", large}, {"all/unsup/1.txt", "?"}, {"all/neg/1.txt", "bad"}, {"./1.txt", "?"}});
+  EXPECT_EQ(make_examples(set_of({tar}), FolderExamples{}).classes.names, (Texts{"neg", "pos", "unsup"}));
   ExampleSetOptions set = set_of({tar});
   set.test = {folder_ / "reviews"};
   set.classes = {"pos", "neg"};
@@ -206,6 +208,7 @@ TEST_F(ExampleSources, Records) {
   EXPECT_EQ(vectors_of(ExampleFile(folder_ / "out"), 0), (std::vector<float>{76 / 255.0F, 59 / 255.0F}));
 
   set.classes = {"no"};
+  put("reviews/urls.txt", "in no folder of the input");
   expect_contains(error_of([&] { make_examples(set, options); }), {"rgb.bin', record 1", "[0, 1), got 1"});
   options.pixels = 1;
   expect_contains(error_of([&] { make_examples(set_of({colours}), options); }), {"after 3 of 4 bytes of record 2"});
