@@ -10,6 +10,8 @@
 namespace megalodon::data {
 namespace {
 
+constexpr std::string_view kValidList = "validation_list.txt", kTestList = "testing_list.txt";
+
 /// What names of files say: lists of recordings "CLASS/NAME.wav" for valid and test.
 struct PublishedSplit {
   std::set<std::string, std::less<>> valid, test;
@@ -19,7 +21,7 @@ struct PublishedSplit {
     return valid.contains(recording) ? 1 : test.contains(recording) ? 2 : 0;
   }
   void read(std::string_view name, std::string_view text) {
-    auto& list = name == "validation_list.txt" ? valid : test;
+    auto& list = name == kValidList ? valid : test;
     while (!text.empty()) {
       const size_t end = std::min(text.find('\n'), text.size());
       std::string_view line = text.substr(0, end);
@@ -31,7 +33,7 @@ struct PublishedSplit {
 };
 
 bool is_split_list(std::string_view name) {
-  return name == "validation_list.txt" || name == "testing_list.txt";
+  return name == kValidList || name == kTestList;
 }
 
 class AudioSource {
@@ -46,6 +48,11 @@ class AudioSource {
     });
     const bool chosen = !set_.valid.empty() || !set_.test.empty() || set_.valid_fraction > 0 || set_.test_fraction > 0;
     if (chosen) published_ = {};
+    const auto &valid = published_.valid, &test = published_.test;
+    check(valid.empty() == test.empty(),
+          "[data examples] {} names recordings, but {} is missing or empty; --valid or --test says what is held out "
+          "without them",
+          test.empty() ? kValidList : kTestList, test.empty() ? kTestList : kValidList);
     ExampleSetWriter writer(set_, io::Dtype::I16, 1, published_.is_there());
     folders_.for_each([&](const ClassFile& file) { add(file, writer); });
     return writer.finish();

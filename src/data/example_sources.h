@@ -41,7 +41,7 @@ struct FolderExamples {
 
 /// Sounds in folders or tar archives (class_folders.h): .../CLASS/NAME.wav, 16-bit PCM of one channel. Where
 /// validation_list.txt and testing_list.txt are there (lines CLASS/NAME.wav) and nothing else says what is valid and
-/// test, they do.
+/// test, they do; one without the other is an Error.
 struct AudioExamples {
   int64_t steps = 0;  // longer sounds are cut, shorter ones followed by silence; 0: as they are
 };

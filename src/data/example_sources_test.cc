@@ -323,3 +323,6 @@ TEST_F(ExampleSources, Pathfinder) {
 
 }  // namespace
 }  // namespace megalodon::data
+  fs::remove(folder_ / "sounds/testing_list.txt");
+  expect_contains(error_of([&] { make_examples(set_of({folder_ / "sounds"}), AudioExamples{}); }),
+                  {"validation_list.txt names recordings", "testing_list.txt is missing"});
