@@ -130,7 +130,7 @@ void add_text(CLI::App& parent, Common& common) {
   command->add_flag("--header", options->text.header,
                     "the first line names the columns (so it does where one is given by name)");
   command->add_flag("--quotes", options->text.quotes, "fields may stand in quotes, as those of .csv files may anyway");
-  command->add_option("--drop", options->text.drop, "characters to leave out of the texts: --drop '()'");
+  command->add_option("--drop", options->text.drop, "ASCII characters to leave out of the texts: --drop '()'");
   add_tokenizer_option(*command, options->text.tokenizer);
   command->callback([options, &common] { run_examples(*options, options->text, "bytes", common); });
 }

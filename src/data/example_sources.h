@@ -16,9 +16,9 @@ struct TextExamples {
   std::vector<std::string> text = {};  // one column, or the two of a pair
   bool header = false;                 // the first line names the columns, whatever `label` and `text` are
   bool quotes = false;                 // fields may stand in quotes, as those of a .csv may anyway
-  std::string drop = {};               // characters that are left out of the texts
-  /// As make_tokenizer() takes it; "words": those of train's inputs and <unk>, listed in tokenizer.words beside the
-  /// set.
+  std::string drop = {};               // characters, of ASCII, that are left out of the texts
+  /// As make_tokenizer() takes it; "words": those of train's texts and <unk>, listed in
+  /// ExampleSetWriter::words_path().
   std::string tokenizer = "bytes";
 };
 

@@ -189,6 +189,7 @@ TEST_F(ExampleSources, Records) {
   RecordExamples options{.pixels = 2};
   make_examples(set_of({gray}), options);
   const ExampleFile file(folder_ / "out");
+  expect_contains(refusal({.label = "1", .text = {"2"}, .drop = "(é"}), {"must be ASCII", "(é"});
   EXPECT_EQ(file.classes(), 3);
   EXPECT_EQ(file.label(0), 2);
   EXPECT_EQ(vectors_of(file, 0), (std::vector<float>{0, 1}));

@@ -24,6 +24,8 @@ class TextSource {
   explicit TextSource(const TextExamples& options) : options_(options) {
     if (options.text.empty() || options.text.size() > 2)
       fail_usage("[data examples] expected one column of text, or two of pairs, got {}", options.text.size());
+    if (std::any_of(options.drop.begin(), options.drop.end(), [](char c) { return static_cast<uint8_t>(c) > 0x7F; }))
+      fail_usage("[data examples] the characters to drop must be ASCII, got \"{}\"", printable(options.drop));
   }
 
   /// Calls use(label, texts) for each example of a table, and report(bytes of it that are done).
