@@ -6,6 +6,7 @@
 #include "apps/data_commands.h"
 #include "base/check.h"
 #include "base/progress.h"
+#include "base/utf8.h"
 #include "data/example_sources.h"
 #include "train/signals.h"
 
@@ -17,6 +18,8 @@ void print_examples(const data::ExampleSetResult& result, const std::string& out
                with_commas(part.examples), with_commas(part.steps));
   fmt::print("classes: {}{}\n", result.classes.count,
              result.classes.names.empty() ? "" : fmt::format(" ({})", fmt::join(result.classes.names, ", ")));
+  if (!result.unused.empty())
+    fmt::print("classes without examples: {}\n", printable(fmt::format("{}", fmt::join(result.unused, ", "))));
   if (result.abandoned.files > 0)
     fmt::print("removed: {} temporary files of a run to this output that was killed\n",
                with_commas(result.abandoned.files));

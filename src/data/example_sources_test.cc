@@ -85,6 +85,27 @@ TEST_F(ExampleSources, NamedClassesOfAllParts) {
   EXPECT_EQ(made("train").class_names(), set.classes);
 }
 
+TEST_F(ExampleSources, NumbersAreClasses) {
+  const auto make = [&](const std::string& table, const Texts& classes = {}) {
+    ExampleSetOptions set = set_of({put("a.tsv", table)});
+    set.classes = classes;
+    return make_examples(set, TextExamples{.label = "1", .text = {"2"}});
+  };
+  const auto stars = make("3.0\tx\n1\ty\n03\tz\n");
+  EXPECT_EQ(stars.classes.count, 4);
+  EXPECT_EQ(stars.unused, (Texts{"0", "2"}));
+  EXPECT_EQ(texts_of(ExampleFile(folder_ / "out")), (Texts{"3: x", "1: y", "3: z"}));
+  EXPECT_EQ(make("9999\tx\n").classes.count, 10000);
+  expect_contains(error_of([&] { make("1\tx\n10000.0\ty\n"); }), {"at most 9999, got 10000.0"});
+  expect_contains(error_of([&] { make("18446744073709551617\tx\n"); }), {"at most 9999", "18446744073709551617"});
+  EXPECT_EQ(make("10000\tx\nmany\ty\n").classes.names, (Texts{"10000", "many"})) << "not all are numbers";
+  const auto asked = make("0.0\tx\n1\ty\n2\tz\n", {"1.0", "0", "5"});
+  EXPECT_EQ(texts_of(ExampleFile(folder_ / "out")), (Texts{"1: x", "0: y"}));
+  EXPECT_EQ(asked.others, 1);
+  EXPECT_EQ(asked.unused, Texts{"5"});
+  expect_contains(error_of([&] { make("1\tx\n", {"1", "1.0"}); }), {"\"1.0\" is named twice"});
+}
+
 TEST_F(ExampleSources, FractionsAreDrawnByNumberAndSeed) {
   std::string table;
   for (int i = 0; i < 100; ++i) table += fmt::format("{}\t{}\n", i % 3, i);
@@ -120,6 +141,7 @@ TEST_F(ExampleSources, TextRefusals) {
   expect_contains(refusal({.label = "0", .text = {"1"}}), {"count from 1"});
   expect_contains(refusal({.label = "label", .text = {"text"}}), {"a.tsv', line 3", "label is empty"});
   expect_contains(refusal({.label = "1", .text = {"2", "2", "2"}}), {"two of pairs, got 3"});
+  expect_contains(refusal({.label = "1", .text = {"2"}, .drop = "(é"}), {"must be ASCII", "(é"});
   expect_contains(error_of([&] {
                     make_examples(set_of({table, table}), TextExamples{.label = "1", .text = {"2"}});
                   }),
@@ -136,6 +158,7 @@ TEST_F(ExampleSources, TextsOfFoldersAndArchives) {
   put("reviews/neg/empty.txt", "");
   put("reviews/neg/a.json", "no text");
   put("reviews/_notes/a.txt", "no review");
+  put("reviews/urls.txt", "in no folder of the input");
   const auto result = make_examples(set_of({folder_ / "reviews"}), FolderExamples{});
   EXPECT_EQ(result.classes.names, (Texts{"neg", "pos"}));
   EXPECT_EQ(result.empty, 1);
@@ -177,6 +200,12 @@ TEST_F(ExampleSources, FolderRefusals) {
   set.classes = {"no"};
   expect_contains(error_of([&] { make_examples(set, FolderExamples{}); }),
                   {"texts'", "holds no CLASS/NAME.txt of the classes asked for"});
+  set = set_of({folder_ / "texts"});
+  set.test = {put("texts-too/yes/a.txt", "y").parent_path().parent_path()};
+  make_examples(set, FolderExamples{});
+  EXPECT_EQ(made("test").size(), 1) << "a name that begins alike is another folder";
+  set.test.push_back(folder_ / "texts/yes");
+  expect_contains(error_of([&] { make_examples(set, FolderExamples{}); }), {"texts/yes' lies in the input", "texts'"});
   const fs::path huge = folder_ / "texts/yes/a.txt";
   fs::resize_file(huge, (uint64_t{64} << 20) + 1);
   expect_contains(error_of([&] { make_examples(set_of({folder_ / "texts"}), FolderExamples{}); }),
@@ -189,7 +218,6 @@ TEST_F(ExampleSources, Records) {
   RecordExamples options{.pixels = 2};
   make_examples(set_of({gray}), options);
   const ExampleFile file(folder_ / "out");
-  expect_contains(refusal({.label = "1", .text = {"2"}, .drop = "(é"}), {"must be ASCII", "(é"});
   EXPECT_EQ(file.classes(), 3);
   EXPECT_EQ(file.label(0), 2);
   EXPECT_EQ(vectors_of(file, 0), (std::vector<float>{0, 1}));
@@ -209,7 +237,6 @@ TEST_F(ExampleSources, Records) {
   EXPECT_EQ(vectors_of(ExampleFile(folder_ / "out"), 0), (std::vector<float>{76 / 255.0F, 59 / 255.0F}));
 
   set.classes = {"no"};
-  put("reviews/urls.txt", "in no folder of the input");
   expect_contains(error_of([&] { make_examples(set, options); }), {"rgb.bin', record 1", "[0, 1), got 1"});
   options.pixels = 1;
   expect_contains(error_of([&] { make_examples(set_of({colours}), options); }), {"after 3 of 4 bytes of record 2"});
@@ -262,6 +289,9 @@ TEST_F(ExampleSources, PublishedSplitOfSounds) {
   EXPECT_EQ(made("test").size(), 2);
   EXPECT_EQ(made("test").longest(), 2);
   EXPECT_EQ(made("train").class_names(), (Texts{"no", "yes"}));
+  fs::remove(folder_ / "sounds/testing_list.txt");
+  expect_contains(error_of([&] { make_examples(set_of({folder_ / "sounds"}), AudioExamples{}); }),
+                  {"validation_list.txt names recordings", "testing_list.txt is missing"});
   ExampleSetOptions set = set_of({folder_ / "sounds"});
   set.output = folder_ / "drawn";
   set.valid_fraction = 0.4;
@@ -324,6 +354,3 @@ TEST_F(ExampleSources, Pathfinder) {
 
 }  // namespace
 }  // namespace megalodon::data
-  fs::remove(folder_ / "sounds/testing_list.txt");
-  expect_contains(error_of([&] { make_examples(set_of({folder_ / "sounds"}), AudioExamples{}); }),
-                  {"validation_list.txt names recordings", "testing_list.txt is missing"});
