@@ -422,8 +422,9 @@ class Program(ProgramTest):
         child = subprocess.Popen(["true"])
         child.wait()
         (self.path / "sets/mine" / f".train.safetensors.values-0.tmp-{child.pid}").write_text("half")
+        (self.path / "sets/mine" / f".tokenizer.words.tmp-{child.pid}").write_text("half")
         again = self.run_program("data", "examples", "text", "a.csv", "--text=1", "--label=2", "--header", "--classes", "good,bad,none", "--test=.5", "--output", "sets/mine").stdout.decode()
-        self.assertIn("removed: 1 temporary files", again)
+        self.assertIn("removed: 2 temporary files", again)
         self.assertIn("classes without examples: none\n", again)
         self.assertEqual({p.name for p in (self.path / "sets/mine").iterdir()}, {"train.safetensors", "test.safetensors", "tokenizer.words"})
 

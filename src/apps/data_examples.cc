@@ -107,8 +107,8 @@ void run_examples(const SetCommand& command, const data::ExampleSource& source, 
 void add_tokenizer_option(CLI::App& command, std::string& tokenizer) {
   command
       .add_option("--tokenizer", tokenizer,
-                  fmt::format("words (those of the training texts, which are listed beside the set in "
-                              "tokenizer.words), or {}",
+                  fmt::format("words (those of the texts to train on, which are listed beside the parts in "
+                              "tokenizer.words, or of one file in PREFIX.words), or {}",
                               kTokenizerHelp))
       ->capture_default_str();
 }

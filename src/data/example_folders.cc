@@ -7,12 +7,14 @@ namespace megalodon::data {
 ExampleSetResult make_examples(const ExampleSetOptions& set, const FolderExamples& options,
                                const ExampleProgress& progress) {
   ClassFolders folders(set, ".txt", progress);
-  WordCounter words;
+  TrainWordCounter counter(set);
   folders.scan([&](const ClassFile& file) {
     const bool counts = options.tokenizer == TextSetWriter::kWords && file.part == 0 && !file.example.empty();
-    if (counts) words.add(file.read(), /*is_last=*/true);
+    if (!counts) return;
+    const std::string text = file.read();
+    counter.add(file.class_name(), {&text, 1});
   });
-  TextSetWriter writer(set, options.tokenizer, words);
+  TextSetWriter writer(set, options.tokenizer, counter.words());
   folders.for_each([&](const ClassFile& file) {
     const std::string text = file.read();
     writer.add(file.part, file.class_name(), {&text, 1});

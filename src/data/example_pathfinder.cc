@@ -80,7 +80,7 @@ ExampleSetResult make_examples(const ExampleSetOptions& set, const PathfinderExa
     for (const fs::path& list : metadata_of(input.path)) lists.push_back({input.part, list});
   ExampleSetWriter writer(set, io::Dtype::U8, 1);
   PathfinderSource source(writer);
-  for_each_file(lists, writer, progress, [&](const PartInput& list, const auto& report) {
+  for_each_file(lists, &writer, progress, [&](const PartInput& list, const auto& report) {
     source.read(list.part, list.path, list.path.parent_path().parent_path(), report);
   });
   return writer.finish();

@@ -53,7 +53,7 @@ ExampleSetResult make_examples(const ExampleSetOptions& set, const RecordExample
   const auto size = static_cast<size_t>(gray ? options.pixels : 3 * options.pixels);
   const std::vector<PartInput> inputs = part_inputs(set);
   ExampleSetWriter writer(set, io::Dtype::U8, options.colours == RecordExamples::Colours::kRgb ? 3 : 1);
-  for_each_file(inputs, writer, progress, [&](const PartInput& input, const auto& report) {
+  for_each_file(inputs, &writer, progress, [&](const PartInput& input, const auto& report) {
     const auto stream = open_stream(input.path, format_of(input.path.filename().string()).compression);
     std::string record(1 + size, '\0'), sequence;
     for (int64_t number = 1; read_record(*stream, record, number); ++number) {

@@ -7,6 +7,7 @@
 #include "base/utf8.h"
 #include "data/split.h"
 #include "data/tokenizer.h"
+#include "data/word_tokenizer.h"
 
 namespace megalodon::data {
 namespace {
@@ -62,20 +63,21 @@ std::vector<PartInput> part_inputs(const ExampleSetOptions& options) {
   return inputs;
 }
 
-void for_each_file(const std::vector<PartInput>& inputs, const ExampleSetWriter& writer,
+void for_each_file(const std::vector<PartInput>& inputs, const ExampleSetWriter* writer,
                    const ExampleProgress& progress, const FileWork& work) {
   uint64_t total = 0, before = 0;
   for (const PartInput& input : inputs) {
     check(fs::is_regular_file(input.path), "[data examples] '{}' is not a file", input.path.string());
     total += fs::file_size(input.path);
   }
+  const auto tell = [&](uint64_t done) {
+    if (progress) progress(done, total, writer == nullptr ? 0 : writer->seen());
+  };
   for (const PartInput& input : inputs) {
-    work(input, [&](uint64_t done) {
-      if (progress) progress(before + done, total, writer.seen());
-    });
+    work(input, [&](uint64_t done) { tell(before + done); });
     before += fs::file_size(input.path);
   }
-  if (progress) progress(total, total, writer.seen());
+  tell(total);
 }
 
 ExamplePlaces::ExamplePlaces(const ExampleSetOptions& options)
@@ -123,8 +125,14 @@ ExampleSetWriter::ExampleSetWriter(const ExampleSetOptions& options, bool listed
     if (wanted[part]) writers_[part] = make(split_ ? options.output / kParts[part] : options.output);
 }
 
+fs::path ExampleSetWriter::words_path() const {
+  if (split_) return options_.output / WordTokenizer::kFile;
+  return example_prefix(options_.output) += ".words";
+}
+
 /// Whether a file of that name in the folder is one that a writer to this output makes.
 bool ExampleSetWriter::is_ours(std::string_view name) const {
+  if (name == words_path().filename().string()) return true;
   const auto is_file_of = [&](const std::string& prefix) { return name.starts_with(prefix + ".safetensors"); };
   if (!split_) return is_file_of(example_prefix(options_.output).filename().string());
   return std::any_of(std::begin(kParts), std::end(kParts), is_file_of);

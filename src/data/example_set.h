@@ -75,9 +75,10 @@ class ExamplePlaces {
 
 class ExampleSetWriter;
 
-/// Calls work(input, report) for each input, all of them files; report(n) says that n bytes of it are done.
+/// Calls work(input, report) for each input, all of them files; report(n) says that n bytes of it are done. `writer` is
+/// what the examples go to; null for a pass before there is one.
 using FileWork = std::function<void(const PartInput& input, const std::function<void(uint64_t)>& report)>;
-void for_each_file(const std::vector<PartInput>& inputs, const ExampleSetWriter& writer,
+void for_each_file(const std::vector<PartInput>& inputs, const ExampleSetWriter* writer,
                    const ExampleProgress& progress, const FileWork& work);
 
 class ExampleSetWriter {
@@ -88,8 +89,8 @@ class ExampleSetWriter {
 
   /// Sequences as they are stored, of an example from an input of the part; one of train may be drawn for another.
   void add(size_t part, std::string_view label, std::span<const std::string> sequences);
-  /// Where the set appears.
-  const fs::path& folder() const { return folder_.path(); }
+  /// Where a list of the set's words belongs: tokenizer.words beside the parts or, without a split, PREFIX.words.
+  fs::path words_path() const;
   /// Those given so far, also what was left out.
   int64_t seen() const { return seen_; }
 

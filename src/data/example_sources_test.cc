@@ -60,6 +60,54 @@ TEST_F(ExampleSources, WordsOfTheTrainingTexts) {
   EXPECT_EQ(made("train").tokenizer(), make_tokenizer((folder_ / "out").string())->describe());
 }
 
+TEST_F(ExampleSources, WordsOfOneFileAreListedBesideIt) {
+  const fs::path table = put("a.tsv", "0\tb a b\n");
+  make_examples(set_of({table}), TextExamples{.label = "1", .text = {"2"}, .tokenizer = "words"});
+  EXPECT_EQ(names(), (std::set<std::string>{"a.tsv", "out.safetensors", "out.words"}));
+  const auto tokenizer = make_tokenizer((folder_ / "out.words").string());
+  EXPECT_EQ(ExampleFile(folder_ / "out").tokenizer(), tokenizer->describe());
+  EXPECT_EQ(tokenizer->vocabulary(), 3);
+}
+
+TEST_F(ExampleSources, WordsOfWhatIsHeldOutAreNotListed) {
+  std::string table;
+  for (int i = 0; i < 100; ++i) table += fmt::format("{}\tw{}\n{}", i % 2, i, i % 5 == 0 ? "0\t \n2\tother\n" : "");
+  ExampleSetOptions set = set_of({put("a.tsv", table)});
+  set.valid_fraction = 0.4;
+  set.classes = {"0", "1"};
+  make_examples(set, TextExamples{.label = "1", .text = {"2"}, .tokenizer = "words"});
+  const auto tokenizer = make_tokenizer((folder_ / "out").string());
+  EXPECT_EQ(tokenizer->vocabulary(), 1 + made("train").size());
+  EXPECT_EQ(made("train").largest_token(), made("train").size());
+  EXPECT_EQ(made("valid").largest_token(), 0) << "<unk> alone";
+}
+
+TEST_F(ExampleSources, AnErrorLeavesTheWordsOfTheOlderSet) {
+  const TextExamples columns{.label = "1", .text = {"2"}, .tokenizer = "words"};
+  ExampleSetOptions set = set_of({put("a.tsv", "0\told\n1\told\n")});
+  set.valid = {put("b.tsv", "0\told\n")};
+  make_examples(set, columns);
+  put("a.tsv", "0\tnew\n1\tnew\n");
+  put("b.tsv", "0\t\n");
+  expect_contains(error_of([&] { make_examples(set, columns); }), {"valid has none"});
+  EXPECT_EQ(read_file(folder_ / "out/tokenizer.words"), "<unk>\nold\n");
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_ / "out"), fs::directory_iterator()), 3);
+}
+
+TEST_F(ExampleSources, CountingWordsTellsHowFarItIs) {
+  const fs::path table = put("a.tsv", "0\tb\n1\ta\n");
+  const TextExamples columns{.label = "1", .text = {"2"}, .tokenizer = "words"};
+  std::vector<int64_t> examples;
+  make_examples(set_of({table}), columns, [&](uint64_t, uint64_t, int64_t so_far) { examples.push_back(so_far); });
+  EXPECT_EQ(examples, (std::vector<int64_t>{0, 0, 0, 1, 2, 2}));
+  expect_contains(error_of([&] {
+                    make_examples(set_of({table}), columns, [](uint64_t, uint64_t, int64_t so_far) {
+                      check(so_far > 0, "stopped while words are counted");
+                    });
+                  }),
+                  {"stopped while words are counted"});
+}
+
 TEST_F(ExampleSources, PairsByNumberOfTheirColumns) {
   const fs::path table = put("a.tsv", "1.0\t7\tleft\tright\n0.0\t8\ta\tb\n");
   make_examples(set_of({table}), TextExamples{.label = "1", .text = {"3", "4"}});

@@ -81,16 +81,15 @@ class TextSource {
 };
 
 /// Those of train's texts.
-WordCounter count_words(const ExampleSetOptions& set, TextSource& source) {
-  WordCounter words;
-  for (const fs::path& path : set.train) {
-    source.read(
-        path, [](uint64_t) {},
-        [&](const std::string&, const std::vector<std::string>& texts) {
-          for (const std::string& text : texts) words.add(text, /*is_last=*/true);
-        });
-  }
-  return words;
+WordCounter count_words(const ExampleSetOptions& set, std::vector<PartInput> inputs, TextSource& source,
+                        const ExampleProgress& progress) {
+  std::erase_if(inputs, [](const PartInput& input) { return input.part != 0; });
+  TrainWordCounter counter(set);
+  for_each_file(inputs, nullptr, progress, [&](const PartInput& input, const auto& report) {
+    source.read(input.path, report,
+                [&](const std::string& label, const std::vector<std::string>& texts) { counter.add(label, texts); });
+  });
+  return counter.words();
 }
 
 }  // namespace
@@ -99,9 +98,10 @@ ExampleSetResult make_examples(const ExampleSetOptions& set, const TextExamples&
                                const ExampleProgress& progress) {
   const std::vector<PartInput> inputs = part_inputs(set);
   TextSource source(options);
+  const bool lists_words = options.tokenizer == TextSetWriter::kWords;
   TextSetWriter writer(set, options.tokenizer,
-                       options.tokenizer == TextSetWriter::kWords ? count_words(set, source) : WordCounter());
-  for_each_file(inputs, writer.examples(), progress, [&](const PartInput& input, const auto& report) {
+                       lists_words ? count_words(set, inputs, source, progress) : WordCounter());
+  for_each_file(inputs, &writer.examples(), progress, [&](const PartInput& input, const auto& report) {
     source.read(input.path, report, [&](const std::string& label, const std::vector<std::string>& texts) {
       writer.add(input.part, label, texts);
     });

@@ -14,6 +14,21 @@
 
 namespace megalodon::data {
 
+/// Counts the words of those examples of a set that will be train's: not of what is held out, also where it is drawn
+/// from train's inputs, and not of what is left out.
+class TrainWordCounter {
+ public:
+  explicit TrainWordCounter(const ExampleSetOptions& set) : places_(set) {}
+
+  /// The examples of train's inputs, in their order.
+  void add(std::string_view label, std::span<const std::string> texts);
+  const WordCounter& words() const { return words_; }
+
+ private:
+  ExamplePlaces places_;
+  WordCounter words_;
+};
+
 class TextSetWriter {
  public:
   /// The tokenizer that is not there before the texts are: that of the words of train's.
@@ -25,7 +40,7 @@ class TextSetWriter {
   /// An example, as ExampleSetWriter::add() takes it.
   void add(size_t part, std::string_view label, std::span<const std::string> texts);
   const ExampleSetWriter& examples() const { return examples_; }
-  /// As ExampleSetWriter::finish() does; the words are listed beside the set.
+  /// As ExampleSetWriter::finish() does; the words are listed in its words_path().
   ExampleSetResult finish();
 
  private:
