@@ -10,6 +10,8 @@ namespace megalodon::data {
 
 class FileTokenizer : public Tokenizer {
  public:
+  static constexpr size_t kMaxBytes = size_t{256} << 20;  // of a file that make_tokenizer() opens
+
   std::string chat_template() const override { return config_.chat_template; }
   nlohmann::ordered_json describe() const override;
   std::string fingerprint() const override { return sha256_; }

@@ -39,8 +39,6 @@ Json ByteTokenizer::describe() const {
 
 namespace {
 
-constexpr uintmax_t kMaxTokenizerBytes = uintmax_t{256} << 20;
-
 /// A tokenizer that comes from a file.
 struct Kind {
   const char *type, *file;  // of describe()
@@ -61,8 +59,8 @@ constexpr Kind kKinds[] = {
 };
 
 std::unique_ptr<Tokenizer> load(const Kind& kind, const fs::path& path) {
-  check(fs::is_regular_file(path) && fs::file_size(path) <= kMaxTokenizerBytes,
-        "[tokenizer] '{}': expected a file of at most {} bytes", path.string(), kMaxTokenizerBytes);
+  check(fs::is_regular_file(path) && fs::file_size(path) <= FileTokenizer::kMaxBytes,
+        "[tokenizer] '{}': expected a file of at most {} bytes", path.string(), FileTokenizer::kMaxBytes);
   return kind.make(read_file(path), path.string(), read_tokenizer_config(path.parent_path()));
 }
 

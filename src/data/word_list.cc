@@ -6,7 +6,6 @@
 #include "data/document_hash.h"
 #include "data/jsonl.h"
 #include "data/record_reader.h"
-#include "data/word_tokenizer.h"
 
 namespace megalodon::data {
 namespace {
@@ -30,13 +29,20 @@ std::vector<std::pair<std::string_view, int64_t>> candidates(const WordCounter::
                                                              const WordListOptions& options) {
   std::vector<std::pair<std::string_view, int64_t>> words;
   for (const auto& [word, count] : counts) {
-    const bool comes_first = (options.unknown && word == kUnknownWord) || (options.line_end && word == kLineEnd);
-    if (!comes_first && count >= options.min_count) words.emplace_back(word, count);
+    const bool special = word == kLineEnd || (options.unknown && word == kUnknownWord);
+    if (!special && count >= options.min_count) words.emplace_back(word, count);
   }
   std::sort(words.begin(), words.end(), [](const auto& a, const auto& b) {
     return a.second != b.second ? a.second > b.second : a.first < b.first;
   });
   return words;
+}
+
+void check_max_words(const WordListOptions& options) {
+  const int64_t first = (options.unknown ? 1 : 0) + (options.line_end ? 1 : 0);
+  if (options.max_words != 0 && options.max_words < first)
+    fail_usage("[data words] --max-words must be {} at least, for {} and {}, got {}", first, kUnknownWord, kLineEnd,
+               options.max_words);
 }
 
 }  // namespace
@@ -63,6 +69,7 @@ void WordCounter::end_word() {
 }
 
 WordList WordCounter::list(const WordListOptions& options) const {
+  check_max_words(options);
   WordList list;
   list.distinct = static_cast<int64_t>(counts_.size());
   list.line_ends = line_ends_;
@@ -73,6 +80,10 @@ WordList WordCounter::list(const WordListOptions& options) const {
   const auto put = [&](std::string_view word) {
     list.file += fmt::format("{}\n", word);
     ++list.listed;
+    check(static_cast<size_t>(list.listed) <= options.most_words && list.file.size() <= options.most_bytes,
+          "[data words] expected a list of at most {} words and {} bytes, got more: lower --max-words or raise "
+          "--min-count",
+          options.most_words, options.most_bytes);
     has_unknown |= word == kUnknownWord;
     if (const auto found = counts_.find(word); found != counts_.end()) occurrences += found->second;
   };
@@ -84,13 +95,15 @@ WordList WordCounter::list(const WordListOptions& options) const {
   }
   list.left_out = list.words - occurrences;
   check(list.listed > 0, "[data words] the texts have no words");
+  const bool drops_line_ends = !options.line_end && counts_.contains(kLineEnd);
   check(list.left_out == 0 || has_unknown,
-        "[data words] {} words of the texts are not listed, and {} is not there to stand for them: add --unk",
-        list.left_out, kUnknownWord);
+        "[data words] {} words of the texts are not listed, and {} is not there to stand for them: add --unk{}",
+        list.left_out, kUnknownWord, drops_line_ends ? ", or --eos for the <eos> among them" : "");
   return list;
 }
 
 WordList list_words(const WordListOptions& options, const std::function<void(uint64_t, uint64_t)>& progress) {
+  check_max_words(options);  // before all texts are read for nothing
   WordCounter counter;
   RecordReader reader(find_inputs(options.inputs), {"", options.longest, kPieceBytes});
   while (const auto block = reader.next()) {

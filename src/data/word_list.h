@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/file.h"
+#include "data/word_tokenizer.h"
 
 namespace megalodon::data {
 
@@ -18,6 +19,8 @@ struct WordListOptions {
   int64_t min_count = 1;                   // words that occur less often are left out
   int64_t max_words = 0;                   // listed in all, with <unk> and <eos>; 0: no limit
   bool unknown = false, line_end = false;  // whether <unk> and <eos> come first
+  // What a tokenizer of the list opens at the most (tests lower it).
+  size_t most_words = WordTokenizer::kMaxWords, most_bytes = FileTokenizer::kMaxBytes;
 };
 
 struct WordList {
@@ -40,8 +43,10 @@ class WordCounter {
 
   /// A piece of a text, or with `is_last` the end of one.
   void add(std::string_view piece, bool is_last);
-  /// Those that the options ask for, whose inputs are not looked at. Throws Error where words are left out and <unk> is
-  /// not listed to stand for them. Words of more than kMaxWordBytes are never listed.
+  /// Those that the options ask for, whose inputs are not looked at. Words of more than kMaxWordBytes are never listed,
+  /// nor is an <eos> of the texts that does not come first: line ends would become tokens. Throws Error where words are
+  /// left out and <unk> is not listed to stand for them, and where a list is too long for a tokenizer or max_words for
+  /// those that come first.
   WordList list(const WordListOptions& options) const;
 
  private:

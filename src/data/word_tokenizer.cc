@@ -8,8 +8,6 @@
 namespace megalodon::data {
 namespace {
 
-constexpr size_t kMaxWords = size_t{1} << 24;
-
 /// Why a line of the file is no word; "" where it is one.
 std::string fault_of(std::string_view word) {
   if (word.empty()) return "expected a word, got an empty line";

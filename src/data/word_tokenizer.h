@@ -25,9 +25,11 @@ inline bool is_white_space(char c) {
 class WordTokenizer final : public FileTokenizer {
  public:
   static constexpr const char* kFile = "tokenizer.words";
+  static constexpr size_t kMaxWords = size_t{1} << 24;
 
   /// From the content of a file; `name` is for messages. Throws Error, with the line, for a word that is empty, has
-  /// white space in it, is longer than kMaxWordBytes or stands there twice, and for a file without words.
+  /// white space in it, is longer than kMaxWordBytes or stands there twice, and for a file of no word or more than
+  /// kMaxWords.
   WordTokenizer(std::string bytes, std::string_view name, TokenizerConfig config = {});
   WordTokenizer(const WordTokenizer&) = delete;  // the words lie in its own copy of the file
 

@@ -100,6 +100,33 @@ TEST_F(WordLists, ComeByFrequencyAndThenByBytes) {
   expect_contains(error_of([&] { list({.min_count = 2}); }), {"3 words", "<unk>", "--unk"});
 }
 
+TEST_F(WordLists, AnEosOfTheTextsIsNoWord) {
+  put("in/a.txt", "a <eos> a\n<eos> b <eos>\n");
+  const WordList words = list({.unknown = true});
+  EXPECT_EQ(words.file, "<unk>\na\nb\n");
+  EXPECT_EQ(words.left_out, 3);
+  EXPECT_EQ(WordTokenizer(words.file, "x.words").encode("a <eos>\nb"), (Ids{1, 0, 2})) << "line ends are white space";
+  EXPECT_EQ(list({.line_end = true}).file, "<eos>\na\nb\n");
+  EXPECT_EQ(list({.line_end = true}).left_out, 0);
+  expect_contains(error_of([&] { list({}); }), {"3 words", "--unk", "--eos"});
+}
+
+TEST_F(WordLists, HaveRoomForWhatComesFirst) {
+  put("in/a.txt", "a");
+  EXPECT_EQ(list({.max_words = 2, .unknown = true, .line_end = true}).file, "<unk>\n<eos>\n");
+  EXPECT_THROW(list({.max_words = 1, .unknown = true, .line_end = true}), UsageError);
+  WordListOptions options{.inputs = {folder_ / "absent"}, .max_words = 1, .unknown = true, .line_end = true};
+  expect_contains(error_of([&] { list_words(options); }), {"--max-words", "2 at least", "got 1"});
+}
+
+TEST_F(WordLists, AreNoLongerThanATokenizerOpens) {
+  put("in/a.txt", "bb a a");
+  EXPECT_EQ(list({.most_words = 2, .most_bytes = 5}).file, "a\nbb\n");
+  expect_contains(error_of([&] { list({.most_words = 1}); }), {"at most 1 words", "--max-words", "--min-count"});
+  expect_contains(error_of([&] { list({.most_bytes = 4}); }), {"4 bytes", "--max-words", "--min-count"});
+  EXPECT_EQ(list({.max_words = 2, .unknown = true, .most_words = 2}).file, "<unk>\na\n");
+}
+
 TEST_F(WordLists, CountWordsAcrossPiecesOfAText) {
   const std::string filler(999, ' ');
   std::string text;
