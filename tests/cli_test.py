@@ -434,6 +434,13 @@ class Program(ProgramTest):
         text = self.run_program("data", "info", "images", "--show", "1").stdout.decode()
         for part in ("vectors of 3, U8", "classes    2: dark 1, light 1", "example 0, light (2 steps): 1 0 0 0 1 0\n"):
             self.assertIn(part, text)
+        whole = (self.path / "images.safetensors").read_bytes()
+        for damaged, reason in ((whole[:-1], b"[safetensors] images.safetensors"), (whole.replace(b"cpp examples", b"cpp exemples"), b"cpp exemples")):
+            (self.path / "images.safetensors").write_bytes(damaged)
+            for name in ("images", "images.safetensors"):
+                self.assertIn(reason, self.run_program("data", "info", name, code=1).stderr)
+        (self.path / "images.bin").write_bytes(b"")
+        self.assertIn(b"images.idx", self.run_program("data", "info", "images", code=1).stderr)
 
     def test_a_fresh_run_never_overwrites_one(self):
         self.prepare()

@@ -35,13 +35,20 @@ std::unique_ptr<data::Tokenizer> find_tokenizer(const nlohmann::ordered_json& de
   return tokenizer;
 }
 
+/// Where there is no .bin either, a .safetensors file is what is meant, whatever is wrong with it.
+bool means_examples(const fs::path& prefix) {
+  const bool alone =
+      fs::exists(data::example_prefix(prefix) += ".safetensors") && !fs::exists(data::token_prefix(prefix) += ".bin");
+  return alone || data::is_example_file(prefix);
+}
+
 template <class Report>
 void print_report(const Report& report, bool json) {
   fmt::print("{}", json ? data::to_json(report).dump(2) + "\n" : data::to_text(report));
 }
 
 void run_info(const InfoOptions& options) {
-  if (data::is_example_file(options.prefix)) {
+  if (means_examples(options.prefix)) {
     const data::ExampleFile file(options.prefix);
     const auto tokenizer = find_tokenizer(file.tokenizer(), file.path(), options);
     return print_report(data::describe(file, options.show, options.show_tokens, tokenizer.get()), options.json);
