@@ -3,12 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <initializer_list>
 #include <limits>
 
 #include "base/check.h"
 #include "base/json.h"
 #include "data/catalog_table.h"
+#include "data/split.h"
+#include "io/bytes.h"
 
 namespace megalodon::data {
 namespace {
@@ -20,9 +21,11 @@ constexpr int64_t kMaxFileBytes = int64_t{1} << 50;  // what no file here comes 
 /// One object of the catalogue; `where` names it in messages.
 class Fields {
  public:
-  Fields(const Json& object, std::string where, std::initializer_list<std::string_view> known)
-      : object_(object), where_(std::move(where)) {
+  Fields(const Json& object, std::string where) : object_(object), where_(std::move(where)) {
     check(object.is_object(), "[catalogue] {}: expected an object, got {}", where_, object.dump());
+  }
+  Fields(const Json& object, std::string where, const std::vector<std::string_view>& known)
+      : Fields(object, std::move(where)) {
     for (const auto& [key, value] : object.items())
       check(std::find(known.begin(), known.end(), key) != known.end(), "[catalogue] {}: unknown key \"{}\"; known: {}",
             where_, key, fmt::join(known, ", "));
@@ -168,13 +171,25 @@ std::string example_tokenizer(const Fields& fields) {
   return tokenizer;
 }
 
+/// A column's name, or its number.
+void check_column(const Fields& fields, const char* key, std::string_view column) {
+  check(column.find_first_not_of('0') != column.npos,
+        "[catalogue] {}: \"{}\" must be the name of a column or its number from 1, got \"{}\"", fields.where(), key,
+        column);
+}
+
 TextExamples parse_text_examples(const Fields& fields) {
-  return {.label = fields.text("label"),
-          .text = fields.texts("text"),
-          .header = fields.flag("header"),
-          .quotes = fields.flag("quotes"),
-          .drop = fields.text("drop", ""),
-          .tokenizer = example_tokenizer(fields)};
+  TextExamples source{.label = fields.text("label"),
+                      .text = fields.texts("text"),
+                      .header = fields.flag("header"),
+                      .quotes = fields.flag("quotes"),
+                      .drop = fields.text("drop", ""),
+                      .tokenizer = example_tokenizer(fields)};
+  check(source.text.size() <= 2, "[catalogue] {}: \"text\" must list one column, or two of pairs, got {}",
+        fields.where(), source.text.size());
+  check_column(fields, "label", source.label);
+  for (const std::string& column : source.text) check_column(fields, "text", column);
+  return source;
 }
 
 RecordExamples parse_record_examples(const Fields& fields) {
@@ -188,16 +203,41 @@ RecordExamples parse_record_examples(const Fields& fields) {
   return source;
 }
 
-ExampleRecipe parse_recipe(const std::string& name, const Json& object, const std::string& outer) {
-  const std::string where = fmt::format("{}, examples \"{}\"", outer, name);
-  const Fields fields(object, where,
-                      {"kind", "train", "valid", "test", "classes", "label", "text", "header", "quotes", "drop",
-                       "tokenizer", "pixels", "rgb", "steps"});
-  check(is_plain_path(name, false), "[catalogue] {}: not a name for a folder", where);
-  ExampleRecipe recipe;
-  recipe.name = name;
-  recipe.set.train = plain_paths(fields, "train");
-  const auto parse_part_of = [&](const char* key, std::vector<fs::path>& inputs, double& fraction) {
+/// What examples are made of: its name, the keys of its own, and how they are read.
+struct ExampleKind {
+  std::string_view name;
+  std::vector<std::string_view> keys;
+  ExampleSource (*parse)(const Fields& fields);
+};
+
+const ExampleKind& find_kind(const Fields& fields) {
+  static const ExampleKind kinds[] = {
+      {"text",
+       {"classes", "label", "text", "header", "quotes", "drop", "tokenizer"},
+       [](const Fields& f) -> ExampleSource { return parse_text_examples(f); }},
+      {"folders",
+       {"classes", "tokenizer"},
+       [](const Fields& f) -> ExampleSource { return FolderExamples{example_tokenizer(f)}; }},
+      {"records",
+       {"classes", "pixels", "rgb"},
+       [](const Fields& f) -> ExampleSource { return parse_record_examples(f); }},
+      {"audio",
+       {"classes", "steps"},
+       [](const Fields& f) -> ExampleSource { return AudioExamples{f.has("steps") ? f.number("steps", 0) : 0}; }},
+      {"pathfinder", {}, [](const Fields&) -> ExampleSource { return PathfinderExamples(); }},
+  };
+  const std::string name = fields.text("kind");
+  std::vector<std::string_view> names;
+  for (const ExampleKind& kind : kinds) {
+    if (kind.name == name) return kind;
+    names.push_back(kind.name);
+  }
+  fail("[catalogue] {}: \"kind\" must be one of {}; got \"{}\"", fields.where(), fmt::join(names, ", "), name);
+}
+
+/// Which inputs, or which fraction of train's examples, are valid and test.
+void parse_held_out(const Fields& fields, ExampleSetOptions& set) {
+  const auto parse = [&](const char* key, std::vector<fs::path>& inputs, double& fraction) {
     if (!fields.has(key)) return;
     if (fields.at(key).is_number()) {
       fraction = fields.at(key).get<double>();
@@ -205,25 +245,26 @@ ExampleRecipe parse_recipe(const std::string& name, const Json& object, const st
       inputs = plain_paths(fields, key);
     }
   };
-  parse_part_of("valid", recipe.set.valid, recipe.set.valid_fraction);
-  parse_part_of("test", recipe.set.test, recipe.set.test_fraction);
+  parse("valid", set.valid, set.valid_fraction);
+  parse("test", set.test, set.test_fraction);
+  io::with_context(fmt::format("[catalogue] {}", fields.where()),
+                   [&] { check_fractions(set.valid_fraction, set.test_fraction); });
+}
+
+ExampleRecipe parse_recipe(const std::string& name, const Json& object, const std::string& outer) {
+  const std::string where = fmt::format("{}, examples \"{}\"", outer, name);
+  const ExampleKind& kind = find_kind(Fields(object, where));
+  std::vector<std::string_view> known = {"kind", "train", "valid", "test"};
+  known.insert(known.end(), kind.keys.begin(), kind.keys.end());
+  const Fields fields(object, where, known);
+  check(is_plain_path(name, false) && name != kDownloads && name != kUnpacked,
+        "[catalogue] {}: not a name for a folder beside {} and {}", where, kDownloads, kUnpacked);
+  ExampleRecipe recipe;
+  recipe.name = name;
+  recipe.set.train = plain_paths(fields, "train");
+  parse_held_out(fields, recipe.set);
   if (fields.has("classes")) recipe.set.classes = fields.texts("classes");
-  const std::string kind = fields.text("kind");
-  if (kind == "text") {
-    recipe.source = parse_text_examples(fields);
-  } else if (kind == "folders") {
-    recipe.source = FolderExamples{example_tokenizer(fields)};
-  } else if (kind == "records") {
-    recipe.source = parse_record_examples(fields);
-  } else if (kind == "audio") {
-    recipe.source = AudioExamples{fields.has("steps") ? fields.number("steps", 0) : 0};
-  } else {
-    check(
-        kind == "pathfinder",
-        "[catalogue] {}: \"kind\" must be \"text\", \"folders\", \"records\", \"audio\" or \"pathfinder\", got \"{}\"",
-        where, kind);
-    recipe.source = PathfinderExamples();
-  }
+  recipe.source = kind.parse(fields);
   return recipe;
 }
 

@@ -11,6 +11,9 @@
 
 namespace megalodon::data {
 
+/// Folders below a set's own: of what was downloaded, and of what its archives hold.
+inline constexpr const char *kDownloads = "download", *kUnpacked = "raw";
+
 struct RemoteFile {
   std::string path;               // below the folder of downloads: "enwik8.zip", "test/10146.txt"
   std::vector<std::string> urls;  // http or https, tried in order
@@ -31,8 +34,9 @@ struct TextPart {
 
 /// A set of labelled sequences made from files of the archives.
 struct ExampleRecipe {
-  std::string name;  // of its folder below the set's
-  /// Inputs are below raw/, or in a folder there, three deep at the most: archives differ in the folders around them.
+  std::string name;  // of its folder below the set's, beside kDownloads and kUnpacked
+  /// Inputs are below kUnpacked, or in a folder there, three deep at the most: archives differ in the folders around
+  /// them.
   ExampleSetOptions set;
   ExampleSource source;
 };

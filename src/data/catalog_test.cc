@@ -108,6 +108,20 @@ TEST(Catalog, Refusals) {
   expect_contains(refusal("\"x/c.tsv\"", "7"), {"\"test\" must list texts"});
   expect_contains(refusal("\"train\": \"a.bin\", ", ""), {"examples \"images\"", "\"train\" is missing"});
   expect_contains(refusal("\"images\"", "\"a/b\""), {"not a name for a folder"});
+  expect_contains(refusal("\"images\"", "\"raw\""), {"not a name for a folder beside download and raw"});
+  expect_contains(refusal("\"images\"", "\"download\""), {"not a name for a folder"});
+  expect_contains(refusal("\"pixels\"", "\"steps\""), {"examples \"images\"", "unknown key \"steps\"", "pixels, rgb"});
+  expect_contains(refusal("\"drop\"", "\"rgb\""), {"examples \"reviews\"", "unknown key \"rgb\"", "tokenizer"});
+  expect_contains(refusal("{\"kind\": \"folders\"", "{\"kind\": \"audio\""), {"unknown key \"tokenizer\"", "steps"});
+  expect_contains(refusal("{\"kind\": \"folders\"", "{\"kind\": \"pathfinder\""), {"unknown key \"tokenizer\""});
+  expect_contains(refusal("0.25", "1.5"), {"examples \"images\"", "fractions", "1.5"});
+  expect_contains(refusal("0.25", "-0.25"), {"examples \"images\"", "fractions", "-0.25"});
+  expect_contains(refusal("0.25", "0.5, \"test\": 0.5"), {"examples \"images\"", "fractions", "0.5 and 0.5"});
+  expect_contains(refusal("\"label\": \"1\"", "\"label\": \"0\""),
+                  {"examples \"reviews\"", "\"label\"", "from 1", "\"0\""});
+  expect_contains(refusal("[\"2\", \"3\"]", "[\"2\", \"00\"]"), {"\"text\"", "from 1", "\"00\""});
+  expect_contains(refusal("[\"2\", \"3\"]", "[\"2\", \"3\", \"4\"]"),
+                  {"\"text\" must list one column, or two", "got 3"});
   expect_contains(refusal("\"unpack\": true, ", ""), {"\"examples\"", "\"unpack\""});
   expect_contains(refusal("{\n", "["), {"mine.json", "not JSON"});
 }

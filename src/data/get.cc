@@ -57,7 +57,7 @@ class Getter {
   void note(const std::string& line) const {
     if (events_.note) events_.note(line);
   }
-  fs::path local(const RemoteFile& file) const { return options_.output / "download" / file.path; }
+  fs::path local(const RemoteFile& file) const { return options_.output / kDownloads / file.path; }
   void fetch(const RemoteFile& file, const ByteProgress& progress);
   template <class Work>
   void for_all_files(std::string_view label, const Work& work) const;
@@ -107,7 +107,7 @@ void Getter::clear_abandoned() const {
   for (const RemoteFile& file : set_.files) mine.insert(without_extensions(file.path));
   for (const TextPart& part : set_.parts)
     for (const char* suffix : {".bin", ".idx", ".json"}) mine.insert(part.name + suffix);
-  for (const fs::path& folder : {options_.output, options_.output / "raw"}) {
+  for (const fs::path& folder : {options_.output, options_.output / kUnpacked}) {
     const Removed removed = remove_abandoned(folder, [&](std::string_view name) { return mine.contains(name); });
     if (removed.files > 0)
       note(fmt::format("removed {} temporary files ({} bytes) in '{}' of a run that was killed", removed.files,
@@ -121,10 +121,10 @@ void Getter::fetch_all() {
 }
 
 void Getter::unpack_all() const {
-  make_folder(options_.output / "raw");
+  make_folder(options_.output / kUnpacked);
   const UnpackLimits limits{static_cast<uint64_t>(set_.unpacked_bytes), static_cast<uint64_t>(set_.unpacked_files)};
   for_all_files("unpack", [&](const RemoteFile& file, const ByteProgress& progress) {
-    unpack(local(file), options_.output / "raw" / without_extensions(file.path), limits, progress);
+    unpack(local(file), options_.output / kUnpacked / without_extensions(file.path), limits, progress);
   });
 }
 
@@ -205,9 +205,9 @@ ExampleSetResult Getter::make(const ExampleRecipe& recipe) const {
   ExampleSetOptions set = recipe.set;
   for (auto* inputs : {&set.train, &set.valid, &set.test}) {
     for (fs::path& input : *inputs) {
-      const auto found = find_input(options_.output / "raw", input, kDepth);
+      const auto found = find_input(options_.output / kUnpacked, input, kDepth);
       check(found.has_value(), "[data get] the examples \"{}\" of {} expect '{}' in '{}' or in a folder there",
-            recipe.name, set_.name, input.string(), (options_.output / "raw").string());
+            recipe.name, set_.name, input.string(), (options_.output / kUnpacked).string());
       input = *found;
     }
   }
