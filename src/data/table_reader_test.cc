@@ -37,6 +37,18 @@ TEST_F(Tables, CommasWithQuotes) {
   EXPECT_EQ(rows_of(put_packed(folder_ / "a.csv.gz", text)), rows);
 }
 
+TEST_F(Tables, FieldsInQuotesReachAcrossBlocks) {
+  const size_t block = RecordReader::Options().block_bytes;
+  std::string lines, doubled;  // of a field, and as it stands in the file
+  for (int i = 0; lines.size() < 3 * block; ++i) {
+    lines += fmt::format("line {}, of \"many\"\n", i);
+    doubled += fmt::format("line {}, of \"\"many\"\"\r\n", i);
+  }
+  const std::string line(2 * block, 'x');
+  EXPECT_EQ(rows_of(put("a.csv", "a,\"" + doubled + "\",z\nb,\"" + line + "\",y\nc,d,e\n")),
+            (Rows{{"a", lines, "z"}, {"b", line, "y"}, {"c", "d", "e"}}));
+}
+
 TEST_F(Tables, RefusesWithFileLineAndRule) {
   expect_contains(refusal("a.tsv", "a\tb\nc\n"), {"a.tsv', line 2", "2 columns", "got 1"});
   expect_contains(refusal("a.tsv", "a\tb\nc\td\te\n"), {"a.tsv', line 2", "2 columns", "got 3"});

@@ -9,6 +9,7 @@ import math
 import pickle
 import struct
 import zipfile
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 
@@ -71,6 +72,21 @@ def write_sounds():
     put("wav", "plain", wav([0, 1, -1]))
     put("wav", "odd-chunk", wav([5], before_data=b"LIST\3\0\0\0abc\0"))
     put("wav", "extensible", wav([7], format=0xFFFE, more=struct.pack("<HHIH14x", 22, 16, 4, 1)))
+
+
+def write_images():
+    def png(width, height, bits, rows, colours=0, interlaced=0, before_data=b""):
+        def chunk(name, data):
+            return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+        header = struct.pack(">IIBBBBB", width, height, bits, colours, 0, 0, interlaced)
+        return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + before_data + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+    # A row is the number of its filter, then its pixels.
+    put("png", "gray", png(3, 2, 8, bytes([0, 0, 128, 255, 2, 1, 2, 3])))
+    put("png", "one-bit", png(9, 1, 1, bytes([0, 0b10101010, 0b10000000])))
+    put("png", "interlaced", png(2, 2, 8, bytes([0, 10, 0, 20, 0, 30, 40]), interlaced=1))
+    put("png", "colours", png(1, 1, 8, bytes([0, 1, 2, 3]), colours=2))
 
 
 def snapshot(tokens, more):
@@ -216,6 +232,7 @@ if __name__ == "__main__":
     write_safetensors()
     write_examples()
     write_sounds()
+    write_images()
     write_snapshots()
     write_token_indexes()
     write_torch_files()
