@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 import unittest
+import xml.etree.ElementTree
 
 from run_testing import MEASURED, PROGRAM, ProgramTest
 
@@ -96,6 +97,9 @@ class Compare(ProgramTest):
         self.assertEqual(len(curves), 2 * (12 + 4))
         self.assertEqual([row["step"] for row in curves if row["series"] == "valid"], ["3", "6", "9", "12"] * 2)
 
+        for name in ("held_out_by_tokens", "held_out_by_seconds", "training_by_tokens", "training_by_seconds"):
+            image = xml.etree.ElementTree.parse(self.path / "all" / f"{name}.svg").getroot()
+            self.assertEqual(image.tag, "{http://www.w3.org/2000/svg}svg")
         page = (self.path / "all" / "compare.html").read_text()
         for part in ("# a &lt; b &amp; &quot;c&quot;", "megalodon compare run.toml --arch megalodon-tiny,llama2-tiny --turn 7",
                      "<svg", f"loss after {tokens} tokens", "libtorch", "</html>"):

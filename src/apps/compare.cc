@@ -41,7 +41,7 @@ struct Contestant {
   fs::path run_file() const { return run.train.out + ".toml"; }
   fs::path log() const { return run.train.out + ".log"; }
   void read_record() {
-    system.run = report::read_run_record(folder().metrics(), split_valid_entry(run.data.valid.front()).first);
+    system.run = report::read_run_record(folder().metrics(), split_valid_entries(run.data.valid).front().first);
   }
   void check_same_configuration() const;
 };
@@ -218,6 +218,8 @@ void Comparison::write_report() const {
   write_file_atomically(out_ / "compare.csv", to_csv(result_numbers(all)));
   write_file_atomically(out_ / "curves.csv", to_csv(curve_numbers(all)));
   write_file_atomically(out_ / "compare.html", comparison_page(made_, all));
+  for (const report::Plot& plot : loss_plots(all))
+    write_file_atomically(out_ / (plot.name + ".svg"), to_svg_file(plot));
 }
 
 void Comparison::report_what_is_there() {
@@ -277,8 +279,8 @@ void add_compare(CLI::App& app, Common& common) {
       "The run file gives data, optimizer and steps; its [model] gives the number of parameters and the vocabulary. "
       "Each system is trained in a run folder of its own, TRAIN.OUT/NAME, beside NAME.toml and NAME.log. TRAIN.OUT "
       "gets "
-      "compare.html, compare.csv and curves.csv, written anew after every turn. What was interrupted goes on where it "
-      "was.");
+      "compare.html, compare.csv, curves.csv and the curves as .svg, written anew after every turn. What was "
+      "interrupted goes on where it was.");
   auto options = std::make_shared<CompareCommand>();
   add_run_file(*command, options->run_file, common);
   command

@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "models/classifier_folder.h"
 #include "models/fixed_model.h"
+#include "nn/parameters.h"
 #include "train/checkpoint.h"
 #include "train/run_config.h"
 
@@ -111,8 +112,7 @@ void inspect_model(const InspectOptions& options, const ModelConfig& config, con
 /// An encoder, or a classifier around one.
 void inspect_network(const InspectOptions& options, const torch::nn::Module& network, const std::string& architecture,
                      const Json& fields, const Json& stored) {
-  int64_t parameters = 0;
-  for (const Tensor& parameter : network.parameters()) parameters += parameter.numel();
+  const int64_t parameters = nn::count_parameters(network);
   if (options.json) {
     Json all = {{"architecture", architecture}, {"parameters", parameters}};
     all.update(stored);

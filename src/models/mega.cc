@@ -585,7 +585,7 @@ class Mega final : public LayerStack {
     const MegaLayerConfig& c = config_.layer;
     ModelInfo info;
     info.chunk_size = c.chunk_size;
-    for (const Tensor& parameter : parameters()) info.parameters += parameter.numel();
+    info.parameters = nn::count_parameters(*this);
     const int64_t D = c.model_dim, E = c.value_dim, Z = c.z_dim;
     const int64_t layer = D * E + D * (2 * D + Z + E) + E * D + 2 * D * c.ffn_hidden_dim;
     info.matrix_parameters = config_.num_layers * layer + vocabulary_parameters();

@@ -400,7 +400,7 @@ class Megalodon final : public LayerStack {
     const MegalodonConfig& c = config_;
     ModelInfo info;
     info.chunk_size = c.chunk_size;
-    for (const Tensor& parameter : parameters()) info.parameters += parameter.numel();
+    info.parameters = nn::count_parameters(*this);
     const int64_t ffn = c.model_dim * c.ffn_hidden_dim * (c.swiglu ? 3 : 2);
     const int64_t attention = c.model_dim * (c.z_dim + 2 * c.value_dim + c.model_dim) + c.value_dim * c.model_dim;
     info.matrix_parameters = c.num_layers * (attention + ffn) + c.outputs() * c.model_dim;

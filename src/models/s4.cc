@@ -362,7 +362,7 @@ class S4 final : public LayerStack {
   ModelInfo info() const override {
     const S4Config& c = config_;
     ModelInfo info;
-    for (const Tensor& parameter : parameters()) info.parameters += parameter.numel();
+    info.parameters = nn::count_parameters(*this);
     const auto kinds = c.kinds();
     const int64_t spaces = std::count(kinds.begin(), kinds.end(), S4LayerKind::kStateSpace);
     const auto feed_forwards = static_cast<int64_t>(kinds.size()) - spaces;

@@ -494,7 +494,7 @@ class Transformer final : public LayerStack {
     const TransformerLayerConfig& c = config_.layer;
     ModelInfo info;
     info.chunk_size = c.chunk_size, info.window = c.window;
-    for (const Tensor& parameter : parameters()) info.parameters += parameter.numel();
+    info.parameters = nn::count_parameters(*this);
     const int64_t keys_and_values = 2 * c.kv_heads() * c.head_dim();
     const int64_t ffn = c.model_dim * c.ffn_hidden_dim * (c.activation == "swiglu" ? 3 : 2);
     info.matrix_parameters = config_.num_layers * (c.model_dim * (2 * c.model_dim + keys_and_values) + ffn) +

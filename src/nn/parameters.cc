@@ -14,6 +14,12 @@ Tensor register_at(torch::nn::Module& module, const std::string& path, torch::In
   return register_at(*child, path.substr(dot + 1), shape);
 }
 
+int64_t count_parameters(const torch::nn::Module& module) {
+  int64_t count = 0;
+  for (const Tensor& parameter : module.parameters()) count += parameter.numel();
+  return count;
+}
+
 Affine::Affine(torch::nn::Module& module, const std::string& path, int64_t dim, bool with_bias)
     : weight(register_at(module, path + ".weight", {dim})) {
   if (with_bias) bias = register_at(module, path + ".bias", {dim});

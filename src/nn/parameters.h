@@ -11,6 +11,9 @@ namespace megalodon::nn {
 /// way. Its memory is not initialized (and for large models not even touched).
 Tensor register_at(torch::nn::Module& module, const std::string& path, torch::IntArrayRef shape);
 
+/// Numbers in all parameters, tied ones once.
+int64_t count_parameters(const torch::nn::Module& module);
+
 /// What a norm of D features multiplies with and adds. Both are undefined where it does neither.
 struct Affine {
   Affine() = default;

@@ -176,8 +176,10 @@ Table curve_numbers(const std::vector<System>& systems) {
 std::vector<Plot> loss_plots(const std::vector<System>& systems) {
   std::vector<Plot> plots;
   for (const auto& [axis, label] : {std::pair{Axis::kTokens, "tokens"}, {Axis::kSeconds, "seconds of training"}}) {
-    Plot held_out = {fmt::format("Held-out loss by {}", label), label, "nats a token", {}};
-    Plot training = {fmt::format("Training loss, smoothed, by {}", label), label, "nats a token", {}};
+    const std::string file = axis == Axis::kTokens ? "tokens" : "seconds";
+    Plot held_out = {"held_out_by_" + file, fmt::format("Held-out loss by {}", label), label, "nats a token", {}};
+    Plot training = {
+        "training_by_" + file, fmt::format("Training loss, smoothed, by {}", label), label, "nats a token", {}};
     for (const System& system : systems) {
       held_out.lines.push_back(line_of(system, losses(system.run.headline(), axis), true));
       training.lines.push_back(line_of(system, smoothed(losses(system.run.training, axis)), false));

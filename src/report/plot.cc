@@ -110,6 +110,21 @@ struct Range {
   void add(double value) { low = std::min(low, value), high = std::max(high, value); }
 };
 
+std::string svg_element(const Plot& plot, const std::string& attributes, const std::string& head) {
+  std::string svg = fmt::format("<svg {}viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">\n{}", attributes, kWidth,
+                                kHeight, escape_html(plot.title), head);
+  svg += text_at(kLeft, 14, "start", plot.title, " class=\"title\"");
+  Range x, y;
+  for (const Line& line : plot.lines)
+    for (const Point& point : line.curve) x.add(point.x), y.add(point.y);
+  if (x.low > x.high) return svg + text_at(kWidth / 2, kHeight / 2, "middle", "nothing was measured yet") + "</svg>\n";
+  const Scale along(x.low, x.high), up(y.low, y.high);
+  const Frame frame(plot, along, up);
+  svg += axes(plot, along, up, frame) + legend(plot);
+  for (size_t i = 0; i < plot.lines.size(); ++i) svg += drawn(plot.lines[i], color_of(i), frame);
+  return svg + "</svg>\n";
+}
+
 }  // namespace
 
 Scale::Scale(double low, double high)
@@ -165,18 +180,15 @@ std::string tick_label(double value) {
 }
 
 std::string to_svg(const Plot& plot) {
-  std::string svg = fmt::format("<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">\n", kWidth, kHeight,
-                                escape_html(plot.title));
-  svg += text_at(kLeft, 14, "start", plot.title, " class=\"title\"");
-  Range x, y;
-  for (const Line& line : plot.lines)
-    for (const Point& point : line.curve) x.add(point.x), y.add(point.y);
-  if (x.low > x.high) return svg + text_at(kWidth / 2, kHeight / 2, "middle", "nothing was measured yet") + "</svg>\n";
-  const Scale along(x.low, x.high), up(y.low, y.high);
-  const Frame frame(plot, along, up);
-  svg += axes(plot, along, up, frame) + legend(plot);
-  for (size_t i = 0; i < plot.lines.size(); ++i) svg += drawn(plot.lines[i], color_of(i), frame);
-  return svg + "</svg>\n";
+  return svg_element(plot, "", "");
+}
+
+std::string to_svg_file(const Plot& plot) {
+  const std::string style = fmt::format(
+      "<style>{}svg {{ width: {}px; height: {}px; color: #222; }}\n"
+      "@media (prefers-color-scheme: dark) {{ svg {{ color: #ddd; }} }}\n</style>\n",
+      kPlotStyle, kWidth, kHeight);
+  return svg_element(plot, "xmlns=\"http://www.w3.org/2000/svg\" ", style);
 }
 
 // Eight colours that people who confuse red and green can tell apart too, lighter on dark pages.

@@ -1,4 +1,4 @@
-// Lines in a coordinate system, as an SVG element that is part of an HTML page.
+// Lines in a coordinate system, as an SVG element that is part of an HTML page, or as an SVG image.
 #pragma once
 
 #include <string>
@@ -15,6 +15,7 @@ struct Line {
 };
 
 struct Plot {
+  std::string name;  // of files
   std::string title, x_label, y_label;
   std::vector<Line> lines;
 };
@@ -45,6 +46,8 @@ std::string tick_label(double value);
 
 /// With a legend. A line's colour is its place in the list: class "s0" and so on, for kPlotStyle.
 std::string to_svg(const Plot& plot);
+/// The same as a file that needs no other.
+std::string to_svg_file(const Plot& plot);
 
 /// The rules of a style sheet that plots need, for light and dark pages.
 extern const char* const kPlotStyle;

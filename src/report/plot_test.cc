@@ -53,7 +53,8 @@ TEST(Scale, LabelsAreShort) {
 }
 
 TEST(Plot, DrawsEveryLineWithItsNameInsideTheFrame) {
-  Plot plot = {"Loss <by> tokens", "tokens", "nats", {{"a&b", {{1, 9}, {10, 5}, {100, 3}}, true}, {"c", {{50, 4}}}}};
+  Plot plot = {
+      "", "Loss <by> tokens", "tokens", "nats", {{"a&b", {{1, 9}, {10, 5}, {100, 3}}, true}, {"c", {{50, 4}}}}};
   const std::string svg = to_svg(plot);
   expect_contains(svg,
                   {"Loss &lt;by&gt; tokens", "tokens (logarithmic)", "\"line s1\"", ">a&amp;b</text>", ">c</text>"});
@@ -67,7 +68,7 @@ TEST(Plot, DrawsEveryLineWithItsNameInsideTheFrame) {
 }
 
 TEST(Plot, PointsTooNearToBeSeenAreLeftOutButNotTheLast) {
-  Plot plot = {"", "", "", {{"many", {}}}};
+  Plot plot = {"", "", "", "", {{"many", {}}}};
   for (int i = 0; i <= 100'000; ++i) plot.lines[0].curve.push_back({static_cast<double>(i), 1.0 + i % 7});
   const std::string svg = to_svg(plot);
   EXPECT_LT(svg.size(), 40'000U);
@@ -76,8 +77,14 @@ TEST(Plot, PointsTooNearToBeSeenAreLeftOutButNotTheLast) {
   EXPECT_NE(to_svg(plot), svg);
 }
 
+TEST(Plot, AFileOfItsOwnHasItsStyle) {
+  const Plot plot = {"", "t", "x", "y", {{"a", {{1, 9}, {2, 5}}}}};
+  const std::string svg = to_svg_file(plot), element = to_svg(plot);
+  expect_contains(svg, {"xmlns=", "<style>", ".s0 {", element.substr(element.find("<text"))});
+}
+
 TEST(Plot, WithoutPointsSaysSo) {
-  expect_contains(to_svg({"t", "x", "y", {{"a", {}}}}), {"nothing was measured yet", "</svg>"});
+  expect_contains(to_svg({"", "t", "x", "y", {{"a", {}}}}), {"nothing was measured yet", "</svg>"});
 }
 
 }  // namespace

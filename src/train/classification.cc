@@ -10,7 +10,6 @@
 #include "data/mixture.h"
 #include "data/tokenizer.h"
 #include "ops/device.h"
-#include "train/validation.h"
 
 namespace megalodon {
 namespace {
@@ -64,29 +63,24 @@ SequenceClassification::SequenceClassification(const RunConfig& config)
     : config_(config),
       device_(ops::parse_device(config.train.device)),
       train_(training_set(config.data)),
-      loader_(train_, {.batch = config.data.batch,
-                       .longest = config.classifier.max_steps,
-                       .seed = static_cast<uint64_t>(config.train.seed),
-                       .shuffle = true}),
-      description_{config.model->clone(), config.classifier, train_.class_names()},
-      ahead_([this] { return read_ahead(); }) {
-  for (const std::string& entry : config.data.valid) {
-    const auto [name, prefix] = split_valid_entry(entry);
-    for (const HeldOut& other : valid_)
-      if (other.name == name) fail_usage("[data.valid] two sets are called \"{}\"; give names: NAME=PREFIX", name);
-    const HeldOut& set = valid_.emplace_back(HeldOut{name, data::ExampleFile(prefix)});
-    check_same_classes(set.file, train_);
-  }
+      valid_(config.data.valid),
+      reader_(data::ExampleLoader(train_, {.batch = config.data.batch,
+                                           .longest = config.classifier.max_steps,
+                                           .seed = static_cast<uint64_t>(config.train.seed),
+                                           .shuffle = true}),
+              config.train.accumulate),
+      description_{config.model->clone(), config.classifier, train_.class_names()} {
+  for (const auto& [name, file] : valid_) check_same_classes(file, train_);
   if (train_.holds_tokens()) {
     const auto tokenizer = data::make_tokenizer(config.data.tokenizer);
     data::check_tokenizer(train_.tokenizer(), train_.path(), *tokenizer);
-    for (const HeldOut& set : valid_) data::check_tokenizer(set.file.tokenizer(), set.file.path(), *tokenizer);
+    for (const auto& [name, file] : valid_) data::check_tokenizer(file.tokenizer(), file.path(), *tokenizer);
     description_.tokenizer = tokenizer->describe();
     for (auto& [name, text] : tokenizer->files()) tokenizer_files_.push_back({name, std::move(text)});
   }
   model_ = build_on_device(description_, config.train, device_);
   check_examples(train_, *model_);
-  for (const HeldOut& set : valid_) check_examples(set.file, *model_);
+  for (const auto& [name, file] : valid_) check_examples(file, *model_);
 }
 
 FolderParts SequenceClassification::folder(const NamedTensors& weights) const {
@@ -97,27 +91,12 @@ FolderParts SequenceClassification::folder(const NamedTensors& weights) const {
   return parts;
 }
 
-/// Plain arrays: libtorch would start threads of its own for every thread that touches a tensor.
-std::vector<data::ExampleBatch> SequenceClassification::read_ahead() {
-  std::vector<data::ExampleBatch> batches;
-  for (int64_t i = 0; i < config_.train.accumulate; ++i) batches.push_back(loader_.next());
-  return batches;
-}
-
 bool SequenceClassification::read(const std::function<bool()>& stop) {
-  const auto batches = ahead_.take(stop);
+  const auto batches = reader_.next(stop);
   if (!batches) return false;
-  position_ = loader_.position();
-  ahead_.begin();
   batches_.clear();
   for (const data::ExampleBatch& batch : *batches) batches_.push_back(to_tensors(batch, train_.width()));
   return true;
-}
-
-void SequenceClassification::seek(int64_t position) {
-  ahead_.drop();
-  loader_.seek(position);
-  position_ = position;
 }
 
 int64_t SequenceClassification::targets() const {
@@ -170,17 +149,11 @@ void SequenceClassification::settle(Verdict verdict) {
 
 std::optional<std::vector<NamedEvaluation>> SequenceClassification::evaluate(
     const std::function<bool()>& stop, const std::function<void(double)>& progress) {
-  std::vector<NamedEvaluation> list;
-  for (const HeldOut& set : valid_) {
-    const auto show = [&](int64_t done, int64_t total) {
-      const double part = static_cast<double>(done) / static_cast<double>(total);
-      if (progress) progress((static_cast<double>(list.size()) + part) / static_cast<double>(valid_.size()));
-    };
-    const auto result = classify(*model_, set.file, {.batch = config_.data.batch, .progress = show, .stop = stop});
+  return valid_.evaluate(progress, [&](const data::ExampleFile& file, const auto& show) -> std::optional<Evaluation> {
+    const auto result = classify(*model_, file, {.batch = config_.data.batch, .progress = show, .stop = stop});
     if (!result) return {};
-    list.push_back({set.name, {.loss = result->loss, .targets = result->examples, .accuracy = result->accuracy()}});
-  }
-  return list;
+    return Evaluation{.loss = result->loss, .targets = result->examples, .accuracy = result->accuracy()};
+  });
 }
 
 /// Where a set lies may change, and what it is called.
@@ -188,19 +161,6 @@ Json SequenceClassification::fixed_data() const {
   return {{"train", {{"examples", train_.size()}, {"fingerprint", train_.fingerprint()}}},
           {"batch", config_.data.batch},
           {"tokenizer", description_.tokenizer}};
-}
-
-Json SequenceClassification::held_out_identity() const {
-  auto list = Json::object();
-  for (const HeldOut& set : valid_)
-    list[fmt::format("{}", list.size() + 1)] = {{"name", set.name}, {"fingerprint", set.file.fingerprint()}};
-  return list;
-}
-
-int64_t SequenceClassification::parameters() const {
-  int64_t count = 0;
-  for (const Tensor& parameter : model_->parameters()) count += parameter.numel();
-  return count;
 }
 
 StepSize SequenceClassification::step_size() const {
@@ -213,7 +173,7 @@ std::vector<std::string> SequenceClassification::describe() const {
                                                 format_count(static_cast<double>(parameters())))};
   lines.push_back(fmt::format("data   {}, {:.2f} epochs", described(train_),
                               static_cast<double>(total) / static_cast<double>(train_.size())));
-  for (const HeldOut& set : valid_) lines.push_back(fmt::format("valid  {}, {}", set.name, described(set.file)));
+  for (const auto& [name, file] : valid_) lines.push_back(fmt::format("valid  {}, {}", name, described(file)));
   lines.push_back(fmt::format("steps  {} of {} examples: {} examples", config_.train.steps, examples,
                               format_count(static_cast<double>(total))));
   return lines;

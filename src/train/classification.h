@@ -5,8 +5,10 @@
 
 #include "infer/classify.h"
 #include "models/classifier_folder.h"
-#include "train/prefetch.h"
+#include "nn/parameters.h"
+#include "train/step_reader.h"
 #include "train/task.h"
+#include "train/validation.h"
 
 namespace megalodon {
 
@@ -22,8 +24,8 @@ class SequenceClassification final : public Task {
   void load_weights(const io::TensorFile& file) override { load_state(*model_, file); }
 
   bool read(const std::function<bool()>& stop) override;
-  int64_t position() const override { return position_; }
-  void seek(int64_t position) override;
+  int64_t position() const override { return reader_.position(); }
+  void seek(int64_t position) override { reader_.seek(position); }
   int64_t targets() const override;
   std::optional<double> backward(const std::function<uint64_t(size_t)>& dropout_key,
                                  const std::function<bool()>& stop) override;
@@ -37,33 +39,26 @@ class SequenceClassification final : public Task {
   void save(FolderParts&) const override {}  // all is in the folder
   void load(const fs::path&) override {}
   nlohmann::ordered_json fixed_data() const override;
-  nlohmann::ordered_json held_out_identity() const override;
+  nlohmann::ordered_json held_out_identity() const override { return valid_.identity(); }
 
-  int64_t parameters() const override;
+  int64_t parameters() const override { return nn::count_parameters(*model_); }
   StepSize step_size() const override;
   std::vector<std::string> describe() const override;
 
  private:
-  struct HeldOut {
-    std::string name;
-    data::ExampleFile file;
-  };
-  std::vector<data::ExampleBatch> read_ahead();
   std::optional<double> backward_all(const std::function<uint64_t(size_t)>& dropout_key,
                                      const std::function<bool()>& stop);
 
   const RunConfig& config_;
   torch::Device device_;
   data::ExampleFile train_;
-  std::vector<HeldOut> valid_;
-  data::ExampleLoader loader_;  // the reading thread's own while it reads
+  HeldOutSets<data::ExampleFile> valid_;
+  StepReader<data::ExampleLoader> reader_;
   ClassifierDescription description_;
   std::vector<TextPart> tokenizer_files_;
   std::unique_ptr<SequenceClassifier> model_;
   std::vector<LabelledBatch> batches_;
   std::vector<Tensor> moved_;  // what backward() made of the network's buffers, until its update is applied
-  int64_t position_ = 0;
-  Prefetch<std::vector<data::ExampleBatch>> ahead_;  // last: it is waited for before what it reads from goes
 };
 
 }  // namespace megalodon

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "models/classifier_folder.h"
+#include "nn/parameters.h"
 #include "train/trainer_testing.h"
 
 namespace megalodon {
@@ -311,9 +312,7 @@ TEST(PublishedRuns, HaveThePublishedSizes) {
         load_run_config(fs::path(MEGALODON_TESTS_DIR) / ".." / "configs" / (name + std::string(".toml")),
                         {{"classifier.classes", std::to_string(outputs)}});
     const auto model = ClassifierDescription{run.model->clone(), run.classifier, {}}.build();
-    int64_t count = 0;
-    for (const Tensor& parameter : model->parameters()) count += parameter.numel();
-    EXPECT_EQ(count, parameters) << name;
+    EXPECT_EQ(nn::count_parameters(*model), parameters) << name;
   }
 }
 

@@ -50,6 +50,17 @@ Json settings(const RunConfig& config, const Task& task) {
   return {{"optim", all["optim"]}, {"train", train}, {"data", {{"valid", task.held_out_identity()}}}};
 }
 
+/// With the hyperparameters that came after this checkpoint was written: each with the value that leaves a model as it
+/// was, its default.
+Json completed(Json saved, const Json& now) {
+  static const Json::json_pointer arch("/model/arch");
+  if (!saved.contains(arch) || !now.contains(arch) || saved.at(arch) != now.at(arch)) return saved;
+  Json model = fields_of(*make_config(now.at(arch).get<std::string>()));
+  model.update(saved["model"]);
+  saved["model"] = std::move(model);
+  return saved;
+}
+
 Json setting(const TrainerState& state, const char* pointer) {
   const Json::json_pointer at(pointer);
   return state.settings.contains(at) ? state.settings.at(at) : Json();
@@ -140,7 +151,7 @@ std::vector<std::string> resume_notes(const TrainerState& saved, const TrainerSt
 }
 
 void check_same_run(const fs::path& checkpoint, const TrainerState& saved, const nlohmann::ordered_json& fixed) {
-  const auto list = differences(saved.fixed, fixed);
+  const auto list = differences(completed(saved.fixed, fixed), fixed);
   check(list.empty(),
         "[--resume] '{}' cannot be continued with this configuration: {}. Change it back, or start another "
         "run with --train.out",

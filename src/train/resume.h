@@ -30,7 +30,8 @@ bool has_same_headline(const TrainerState& saved, const TrainerState& now);
 /// A line for everything that differs, may, and is better said.
 std::vector<std::string> resume_notes(const TrainerState& saved, const TrainerState& now);
 
-/// Throws Error listing what differs between the checkpoint's run and this one and must not.
+/// Throws Error listing what differs between the checkpoint's run and this one and must not. A hyperparameter that the
+/// checkpoint does not know has its default value there.
 void check_same_run(const fs::path& checkpoint, const TrainerState& saved, const nlohmann::ordered_json& fixed);
 
 }  // namespace megalodon

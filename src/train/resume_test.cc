@@ -40,6 +40,17 @@ TEST_F(Resume, WhatDecidesTheNextGradientMustBeTheSame) {
   EXPECT_EQ(known, 8);
 }
 
+TEST_F(Resume, AHyperparameterThatTheCheckpointDoesNotKnowHasItsDefault) {
+  TrainerState older = saved_;
+  ASSERT_EQ(older.fixed["model"].erase("rope_base"), 1U);
+  EXPECT_NO_THROW(check_same_run(checkpoint_, older, saved_.fixed));
+  auto now = saved_.fixed;
+  now["model"]["rope_base"] = 7.0;
+  expect_contains(error_of([&] { check_same_run(checkpoint_, older, now); }), {"model.rope_base is 7"});
+  older.fixed["model"]["gone"] = 1;
+  expect_contains(error_of([&] { check_same_run(checkpoint_, older, saved_.fixed); }), {"model.gone is absent"});
+}
+
 TEST_F(Resume, WhatDecidesOnlyTheLastBitsIsStated) {
   EXPECT_TRUE(resume_notes(saved_, saved_).empty());
   for (const char* key : {"threads", "libtorch", "MEGALODON_KERNELS"}) {

@@ -33,38 +33,22 @@ TrainingData::TrainingData(const DataConfig& config, const ModelConfig& model, c
                            int64_t accumulate, uint64_t seed)
     : config_(config),
       model_(model),
-      accumulate_(accumulate),
       entries_(data::parse_mixture(config.train, "data.train")),
       corpora_(open(entries_, tokenizer, model, notes_)),
-      loader_(weighted(corpora_, entries_), {.batch = config.batch,
-                                             .length = config.seq_len,
-                                             .seed = seed,
-                                             .packing = data::parse_packing(config.packing),
-                                             .segment = config.segment}),
-      ahead_([this] { return read(); }) {}
+      reader_(data::Loader(weighted(corpora_, entries_), {.batch = config.batch,
+                                                          .length = config.seq_len,
+                                                          .seed = seed,
+                                                          .packing = data::parse_packing(config.packing),
+                                                          .segment = config.segment}),
+              accumulate) {}
 
 std::optional<std::vector<BatchTensors>> TrainingData::next(const std::function<bool()>& stop) {
-  const auto batches = ahead_.take(stop);
+  const auto batches = reader_.next(stop);
   if (!batches) return {};
-  position_ = loader_.position();
-  ahead_.begin();
   std::vector<BatchTensors> tensors;
   for (const data::Batch& batch : *batches)
     tensors.push_back(to_tensors(batch, model_, fmt::format("{}", fmt::join(config_.train, ", "))));
   return tensors;
-}
-
-void TrainingData::seek(int64_t position) {
-  ahead_.drop();
-  loader_.seek(position);
-  position_ = position;
-}
-
-/// Plain arrays: libtorch would start threads of its own for every thread that touches a tensor.
-std::vector<data::Batch> TrainingData::read() {
-  std::vector<data::Batch> batches;
-  for (int64_t i = 0; i < accumulate_; ++i) batches.push_back(loader_.next());
-  return batches;
 }
 
 /// Where a corpus lies may change, and what it is called.
@@ -79,11 +63,11 @@ Json TrainingData::fixed() const {
           {"seq_len", config_.seq_len},
           {"batch", config_.batch},
           {"packing", config_.packing},
-          {"segment", loader_.segment()}};
+          {"segment", segment()}};
 }
 
 std::vector<std::string> TrainingData::describe(int64_t sequences) const {
-  const auto uses = loader_.uses(sequences);
+  const auto uses = reader_.loader().uses(sequences);
   std::vector<std::string> lines;
   for (size_t i = 0; i < uses.size(); ++i) {
     std::string line = fmt::format("{}: {} tokens in {} documents", entries_[i].prefix,
@@ -95,7 +79,7 @@ std::vector<std::string> TrainingData::describe(int64_t sequences) const {
     lines.push_back(std::move(line));
   }
   if (config_.packing == "stateful")
-    lines.push_back(fmt::format("rows go on for {} sequences of {} tokens", loader_.segment(), config_.seq_len));
+    lines.push_back(fmt::format("rows go on for {} sequences of {} tokens", segment(), config_.seq_len));
   return lines;
 }
 

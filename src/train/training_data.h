@@ -1,5 +1,4 @@
-// What a run trains on: the batches of one optimizer step after another, read ahead by a thread of their own, so that a
-// step need not wait for the disk. Where it stands is one number, and reading ahead does not move it.
+// What a language model trains on.
 #pragma once
 
 #include <functional>
@@ -8,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "train/prefetch.h"
 #include "train/run_config.h"
 #include "train/step.h"
+#include "train/step_reader.h"
 
 namespace megalodon {
 
@@ -26,10 +25,10 @@ class TrainingData {
   /// says so before they are there.
   std::optional<std::vector<BatchTensors>> next(const std::function<bool()>& stop = {});
   /// Sequences handed out: all there is to save.
-  int64_t position() const { return position_; }
-  void seek(int64_t position);
+  int64_t position() const { return reader_.position(); }
+  void seek(int64_t position) { reader_.seek(position); }
   /// Batches that continue each other; 1 where none do.
-  int64_t segment() const { return loader_.segment(); }
+  int64_t segment() const { return reader_.loader().segment(); }
 
   /// What must stay the same for a run to continue; goes into TrainerState::fixed.
   nlohmann::ordered_json fixed() const;
@@ -37,17 +36,12 @@ class TrainingData {
   std::vector<std::string> describe(int64_t sequences) const;
 
  private:
-  std::vector<data::Batch> read();
-
   DataConfig config_;
   const ModelConfig& model_;
-  int64_t accumulate_;
   std::vector<data::MixtureEntry> entries_;
   std::vector<std::string> notes_;  // on each corpus, for people
   std::vector<data::TokenFile> corpora_;
-  data::Loader loader_;  // the reading thread's own while it reads
-  int64_t position_ = 0;
-  Prefetch<std::vector<data::Batch>> ahead_;  // last: it is waited for before what it reads from goes
+  StepReader<data::Loader> reader_;
 };
 
 }  // namespace megalodon

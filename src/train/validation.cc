@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cctype>
-#include <nlohmann/json.hpp>
 
 #include "base/check.h"
 #include "base/progress.h"
@@ -16,9 +15,7 @@ bool is_metric_name(const std::string& name) {
   return !name.empty() && std::all_of(name.begin(), name.end(), allowed);
 }
 
-}  // namespace
-
-std::pair<std::string, std::string> split_valid_entry(const std::string& entry) {
+std::pair<std::string, std::string> split_entry(const std::string& entry) {
   const size_t equals = entry.find('=');
   // A path may hold an equals sign too, but then a slash comes first.
   const bool named = equals != std::string::npos && entry.find('/') > equals;
@@ -31,52 +28,47 @@ std::pair<std::string, std::string> split_valid_entry(const std::string& entry) 
   return split;
 }
 
+}  // namespace
+
+std::vector<std::pair<std::string, std::string>> split_valid_entries(const std::vector<std::string>& list) {
+  std::vector<std::pair<std::string, std::string>> entries;
+  for (const std::string& entry : list) {
+    auto split = split_entry(entry);
+    for (const auto& [name, prefix] : entries)
+      if (name == split.first) fail_usage("[data.valid] two sets are called \"{}\"; give names: NAME=PREFIX", name);
+    entries.push_back(std::move(split));
+  }
+  return entries;
+}
+
 ValidationSets::ValidationSets(const std::vector<std::string>& list, const ModelConfig& model,
                                const data::Tokenizer& tokenizer, EvaluationOptions options)
-    : options_(std::move(options)) {
-  for (const std::string& entry : list) {
-    const auto [name, prefix] = split_valid_entry(entry);
-    for (const Set& other : sets_)
-      if (other.name == name) fail_usage("[data.valid] two corpora are called \"{}\"; give names: NAME=PREFIX", name);
-    data::TokenFile corpus(prefix);
-    std::string note = check_tokens(corpus, tokenizer, model);
+    : sets_(list), options_(std::move(options)) {
+  for (const auto& [name, corpus] : sets_) {
+    notes_.push_back(check_tokens(corpus, tokenizer, model));
     check_can_evaluate(corpus, options_);
-    sets_.push_back({name, std::move(corpus), std::move(note)});
   }
 }
 
 std::vector<std::string> ValidationSets::describe() const {
   std::vector<std::string> lines;
-  for (const Set& set : sets_)
-    lines.push_back(fmt::format("{}, {}: {} tokens in {} documents{}{}", set.name, set.corpus.prefix().string(),
-                                format_count(static_cast<double>(set.corpus.tokens())), set.corpus.documents(),
-                                set.note.empty() ? "" : "; ", set.note));
+  for (const auto& [name, corpus] : sets_) {
+    const std::string& note = notes_[lines.size()];
+    lines.push_back(fmt::format("{}, {}: {} tokens in {} documents{}{}", name, corpus.prefix().string(),
+                                format_count(static_cast<double>(corpus.tokens())), corpus.documents(),
+                                note.empty() ? "" : "; ", note));
+  }
   return lines;
-}
-
-nlohmann::ordered_json ValidationSets::identity() const {
-  auto list = nlohmann::ordered_json::object();
-  for (const Set& set : sets_)
-    list[fmt::format("{}", list.size() + 1)] = {{"name", set.name}, {"fingerprint", set.corpus.fingerprint()}};
-  return list;
 }
 
 std::optional<std::vector<NamedEvaluation>> ValidationSets::evaluate(
     Model& model, const data::Tokenizer& tokenizer, const std::function<bool()>& stop,
     const std::function<void(double)>& progress) const {
-  EvaluationOptions options = options_;
-  options.stop = stop;
-  std::vector<NamedEvaluation> list;
-  for (const Set& set : sets_) {
-    options.progress = [&](int64_t done, int64_t total) {
-      const double part = static_cast<double>(done) / static_cast<double>(total);
-      if (progress) progress((static_cast<double>(list.size()) + part) / static_cast<double>(sets_.size()));
-    };
-    const auto result = megalodon::evaluate(model, set.corpus, tokenizer, options);
-    if (!result) return {};
-    list.push_back({set.name, *result});
-  }
-  return list;
+  return sets_.evaluate(progress, [&](const data::TokenFile& corpus, const auto& show) {
+    EvaluationOptions options = options_;
+    options.stop = stop, options.progress = show;
+    return megalodon::evaluate(model, corpus, tokenizer, options);
+  });
 }
 
 }  // namespace megalodon

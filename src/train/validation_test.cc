@@ -5,13 +5,13 @@
 namespace megalodon {
 namespace {
 
-TEST(ValidEntry, NameAndPrefix) {
-  using Split = std::pair<std::string, std::string>;
-  EXPECT_EQ(split_valid_entry("corpora/gcide/valid"), Split("valid", "corpora/gcide/valid"));
-  EXPECT_EQ(split_valid_entry("books=corpora/pg19/valid"), Split("books", "corpora/pg19/valid"));
-  EXPECT_EQ(split_valid_entry("a/b=c/valid"), Split("valid", "a/b=c/valid"));
+TEST(ValidEntries, NameAndPrefix) {
+  using Entries = std::vector<std::pair<std::string, std::string>>;
+  EXPECT_EQ(split_valid_entries({"corpora/gcide/valid", "books=corpora/pg19/valid", "a/b=c/test"}),
+            (Entries{{"valid", "corpora/gcide/valid"}, {"books", "corpora/pg19/valid"}, {"test", "a/b=c/test"}}));
   for (const char* entry : {"", "=x", "name=", "corpora/", "two words", "a b=x"})
-    expect_contains(error_of([&] { split_valid_entry(entry); }), {"data.valid", "NAME=PREFIX"});
+    expect_contains(error_of([&] { split_valid_entries({entry}); }), {"data.valid", "NAME=PREFIX"});
+  expect_contains(error_of([&] { split_valid_entries({"a/valid", "b/valid"}); }), {"data.valid", "\"valid\""});
 }
 
 class Validation : public testing::TrainingTest {
