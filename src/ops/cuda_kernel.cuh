@@ -21,8 +21,44 @@ inline void check(cudaError_t status, const char* op) {
     throw std::runtime_error("[" + std::string(op) + "] CUDA failed: " + cudaGetErrorString(status));
 }
 
-/// After a launch: whether it could be queued. What goes wrong while it runs shows at the next synchronization.
-inline void check_launch(const char* op) { check(cudaGetLastError(), op); }
+struct LaunchShape {
+  dim3 grid, block;
+  size_t shared = 0;  // bytes of dynamic shared memory
+};
+
+#ifdef __CUDACC__
+
+/// Queues kernel(args...), and throws where it could not be queued; `op` names it. What goes wrong while it runs shows
+/// at the next synchronization.
+template <class... Parameters, class... Args>
+void launch(const char* op, CudaQueue& queue, const LaunchShape& shape, void (*kernel)(Parameters...),
+            const Args&... args) {
+  kernel<<<shape.grid, shape.block, shape.shared, queue.stream()>>>(static_cast<Parameters>(args)...);
+  check(cudaGetLastError(), op);
+}
+
+/// A block's dynamic shared memory, aligned to 16 bytes.
+template <class T>
+__device__ __forceinline__ T* dynamic_shared() {
+  extern __shared__ __align__(16) unsigned char dynamic_shared_memory[];
+  return reinterpret_cast<T*>(dynamic_shared_memory);
+}
+
+#else  // on the CPU, by tests/cuda_emulator: the kernel has run when this returns
+
+template <class... Parameters, class... Args>
+void launch(const char* op, CudaQueue&, const LaunchShape& shape, void (*kernel)(Parameters...), const Args&... args) {
+  check(cuda_emulator::launch(reinterpret_cast<const void*>(kernel), shape.grid, shape.block, shape.shared,
+                              [&] { kernel(static_cast<Parameters>(args)...); }),
+        op);
+}
+
+template <class T>
+T* dynamic_shared() {
+  return static_cast<T*>(cuda_emulator::dynamic_shared());
+}
+
+#endif
 
 constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

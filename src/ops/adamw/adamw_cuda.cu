@@ -154,9 +154,9 @@ bool is_aligned(const ConstArray& x) { return in_fours(x.data, 4); }
 
 static_assert(sizeof(Batch<AdamWArrays>) + sizeof(AdamWArgs) <= 4096);
 
-/// Calls launch(batch) for the arrays that are not empty, kMostArrays at a time.
-template <class Arrays, class Launch>
-void for_each_batch(const Arrays* list, int64_t count, const Launch& launch) {
+/// Calls use(batch) for the arrays that are not empty, kMostArrays at a time.
+template <class Arrays, class Use>
+void for_each_batch(const Arrays* list, int64_t count, const Use& use) {
   Batch<Arrays> batch;
   for (int64_t i = 0; i < count; ++i) {
     if (list[i].size == 0) continue;
@@ -165,18 +165,17 @@ void for_each_batch(const Arrays* list, int64_t count, const Launch& launch) {
     batch.aligned[batch.count] = is_aligned(list[i]);
     batch.chunks += static_cast<unsigned>(divide_up(list[i].size, kChunk));
     if (++batch.count < kMostArrays) continue;
-    launch(batch);
+    use(batch);
     batch.count = 0, batch.chunks = 0;
   }
-  if (batch.count > 0) launch(batch);
+  if (batch.count > 0) use(batch);
 }
 
 }  // namespace
 
 void adamw_cuda(const AdamWArgs& args, CudaQueue& queue) {
   for_each_batch(args.list, args.count, [&](const Batch<AdamWArrays>& batch) {
-    adamw_kernel<<<batch.chunks, kThreads, 0, queue.stream()>>>(batch, args);
-    check_launch("adamw");
+    launch("adamw", queue, {batch.chunks, kThreads}, adamw_kernel, batch, args);
   });
 }
 
@@ -186,12 +185,10 @@ void sum_of_squares_cuda(const SumOfSquaresArgs& args, CudaQueue& queue) {
   double* partial = queue.scratch_of<double>(chunks > 0 ? chunks : 1);
   int64_t done = 0;
   for_each_batch(args.list, args.count, [&](const Batch<ConstArray>& batch) {
-    squares_kernel<<<batch.chunks, kThreads, 0, queue.stream()>>>(batch, partial + done);
-    check_launch("sum_of_squares");
+    launch("sum_of_squares", queue, {batch.chunks, kThreads}, squares_kernel, batch, partial + done);
     done += batch.chunks;
   });
-  total_kernel<<<1, kThreadsOfTotal, 0, queue.stream()>>>(partial, chunks, args.sum);
-  check_launch("sum_of_squares");
+  launch("sum_of_squares", queue, {1, kThreadsOfTotal}, total_kernel, partial, chunks, args.sum);
 }
 
 }  // namespace megalodon::ops

@@ -24,6 +24,8 @@ namespace {
 
 using namespace cuda;
 
+constexpr const char* kOp = "chunk_attention";
+
 // Scores held at once. The L2 cache of an H100 has 50 MB; below 32 MB products of a head are too short to fill it.
 constexpr int64_t kScoreBytes = int64_t{32} << 20;
 constexpr int64_t kBlock = 512;          // queries of a forward block, keys of a backward block, if not more
@@ -350,10 +352,9 @@ __device__ inline void few_softmax(const FewArgs& f, int64_t from, int count, in
 /// One range of keys for all queries of a row and head. Grid: ranges, heads, rows. Keys and values are read once.
 template <class Number, int kQueries, int kWide>
 __global__ void __launch_bounds__(kWarp* kWarpsPerBlock) few_queries(FewArgs f) {
-  extern __shared__ float shared[];
   const ChunkAttentionArgs& a = f.a;
-  float* q = shared;                 // [L,K]
-  float* scores = shared + a.L * a.K;  // [L,keys]
+  auto* q = dynamic_shared<float>();  // [L,K]
+  float* scores = q + a.L * a.K;      // [L,keys]
   const int64_t range = blockIdx.x, h = blockIdx.y, b = blockIdx.z;
   const int64_t end = min(f.first + (range + 1) * f.keys, a.T + a.L);
   const int64_t from = max(f.first + range * f.keys, a.begin[b * a.L]);  // later queries see nothing before it
@@ -400,7 +401,7 @@ constexpr int kCombineGroups = 8;
 /// y and lse from the ranges' parts. Grid: rows of [B,L,H], 32 columns of V; threads: those columns, groups of ranges.
 template <class Y>
 __global__ void __launch_bounds__(kWarp* kCombineGroups) combine_ranges(FewArgs f) {
-  extern __shared__ float weights[];  // [ranges]
+  auto* weights = dynamic_shared<float>();  // [ranges]
   __shared__ float sums[kCombineGroups][kWarp], total_sum[32];
   const ChunkAttentionArgs& a = f.a;
   const int64_t row = blockIdx.x, h = row % a.H, l = row / a.H % a.L, b = row / a.H / a.L;
@@ -563,16 +564,18 @@ class Head {
   CudaQueue& queue_;
 };
 
-unsigned row_blocks(int64_t rows) { return static_cast<unsigned>(divide_up(rows, kWarpsPerBlock)); }
+/// Of the kernels with a warp per row.
+LaunchShape row_shape(int64_t rows) {
+  return {static_cast<unsigned>(divide_up(rows, kWarpsPerBlock)), kWarp * kWarpsPerBlock};
+}
 
 void forward_block(const ChunkAttentionArgs& a, const Head& head, const Block& x, float* scores, CudaQueue& queue) {
   head.score(x, head.queries(a.q, a.type, a.K, x), a.K, a.prior_k, a.k, a.scale, scores);
   const int64_t rows = x.s.count * x.rows;
   with_type(a.type, [&](auto number) {
     const auto kernel = a.dropout > 0 ? softmax_rows<decltype(number), true> : softmax_rows<decltype(number), false>;
-    kernel<<<row_blocks(rows), kWarp * kWarpsPerBlock, 0, queue.stream()>>>(head.row_args(x), scores, rows);
+    launch(kOp, queue, row_shape(rows), kernel, head.row_args(x), scores, rows);
   });
-  check_launch("chunk_attention");
   const CudaMatrix y = head.queries(a.y, a.y_type, a.V, x);
   if (x.prior_columns > 0)
     head.multiply(x, x.rows, a.V, x.prior_columns, Head::scores(scores, a.type, 0, x),
@@ -609,10 +612,9 @@ void backward_block(const ChunkAttentionGradArgs& g, const Head& head, const Blo
   head.score(x, dy, a.V, a.prior_v, a.v, 1, scratch.gradients);
   with_type(a.type, [&](auto number) {
     const auto kernel = a.dropout > 0 ? gradient_rows<decltype(number), true> : gradient_rows<decltype(number), false>;
-    kernel<<<row_blocks(rows), kWarp * kWarpsPerBlock, 0, queue.stream()>>>(head.row_args(x), a.scale, g.delta,
-                                                                            scratch.scores, scratch.gradients, rows);
+    launch(kOp, queue, row_shape(rows), kernel, head.row_args(x), a.scale, g.delta, scratch.scores, scratch.gradients,
+           rows);
   });
-  check_launch("chunk_attention");
   const auto side = [&](const void* of_prior, const void* own, NumberType type, int64_t width) {
     return prior ? head.prior_keys(of_prior, type, width, x) : head.own_keys(own, type, width, x);
   };
@@ -645,12 +647,11 @@ void run_delta(const ChunkAttentionGradArgs& g, CudaQueue& queue) {
   const auto* y = static_cast<const Y*>(a.y);
   const int64_t rows = a.B * a.L * a.H;
   const auto kernel = in_fours(dy, a.V) && in_fours(y, a.V) ? sum_products<Dy, Y, true> : sum_products<Dy, Y, false>;
-  kernel<<<row_blocks(rows), kWarp * kWarpsPerBlock, 0, queue.stream()>>>(dy, y, g.delta, rows, a.L, a.H, a.V);
-  check_launch("chunk_attention");
+  launch(kOp, queue, row_shape(rows), kernel, dy, y, g.delta, rows, a.L, a.H, a.V);
 }
 
 void set_zero(void* data, NumberType type, int64_t count, CudaQueue& queue) {
-  check(cudaMemsetAsync(data, 0, static_cast<size_t>(count * size_of(type)), queue.stream()), "chunk_attention");
+  check(cudaMemsetAsync(data, 0, static_cast<size_t>(count * size_of(type)), queue.stream()), kOp);
 }
 
 /// The ranges of keys that a few queries are split over; none where they do not suit.
@@ -667,7 +668,7 @@ FewArgs find_ranges(const ChunkAttentionArgs& a) {
 }
 
 template <class Number, int kQueries>
-void launch_few(const FewArgs& f, CudaQueue& queue) {
+void run_few(const FewArgs& f, CudaQueue& queue) {
   const ChunkAttentionArgs& a = f.a;
   const auto fours = [](const void* base, int64_t width) { return in_fours(static_cast<const Number*>(base), width); };
   const bool wide = fours(a.k, a.K) && fours(a.v, a.V) &&
@@ -675,8 +676,7 @@ void launch_few(const FewArgs& f, CudaQueue& queue) {
   const dim3 grid(static_cast<unsigned>(f.ranges), static_cast<unsigned>(a.H), static_cast<unsigned>(a.B));
   const auto shared = static_cast<size_t>(a.L * (a.K + f.keys)) * sizeof(float);
   const auto kernel = wide ? few_queries<Number, kQueries, 4> : few_queries<Number, kQueries, 1>;
-  kernel<<<grid, kWarp * kWarpsPerBlock, shared, queue.stream()>>>(f);
-  check_launch("chunk_attention");
+  launch(kOp, queue, {grid, kWarp * kWarpsPerBlock, shared}, kernel, f);
 }
 
 void forward_few(FewArgs f, CudaQueue& queue) {
@@ -684,15 +684,13 @@ void forward_few(FewArgs f, CudaQueue& queue) {
   f.y = queue.scratch_of<float>(a.B * a.H * f.ranges * a.L * a.V);
   f.softmax = queue.scratch_of<float2>(a.B * a.H * f.ranges * a.L);
   with_type(a.type, [&](auto number) {
-    const auto launch = a.L == 1 ? launch_few<decltype(number), 1> : launch_few<decltype(number), kFewQueries>;
-    launch(f, queue);
+    (a.L == 1 ? run_few<decltype(number), 1> : run_few<decltype(number), kFewQueries>)(f, queue);
   });
   const dim3 grid(static_cast<unsigned>(a.B * a.L * a.H), static_cast<unsigned>(divide_up(a.V, kWarp)));
   with_type(a.y_type, [&](auto y) {
-    combine_ranges<decltype(y)><<<grid, dim3(kWarp, kCombineGroups), static_cast<size_t>(f.ranges) * sizeof(float),
-                                  queue.stream()>>>(f);
+    const size_t shared = static_cast<size_t>(f.ranges) * sizeof(float);
+    launch(kOp, queue, {grid, dim3(kWarp, kCombineGroups), shared}, combine_ranges<decltype(y)>, f);
   });
-  check_launch("chunk_attention");
 }
 
 void check_args(const ChunkAttentionArgs& a) {
@@ -740,9 +738,8 @@ void chunk_attention_backward_cuda(const ChunkAttentionGradArgs& args, CudaQueue
     for (const Stretches& s : stretches) backward_stretches(args, s, Head(a, h, workspace, queue), scratch, queue);
   if (!rounds) return;
   constexpr int kThreads = 256;
-  round_numbers<<<static_cast<unsigned>(divide_up(dq_size, 4 * kThreads)), kThreads, 0, queue.stream()>>>(
-      scratch.dq, static_cast<__nv_bfloat16*>(args.dq), dq_size);
-  check_launch("chunk_attention");
+  launch(kOp, queue, {static_cast<unsigned>(divide_up(dq_size, 4 * kThreads)), kThreads}, round_numbers, scratch.dq,
+         static_cast<__nv_bfloat16*>(args.dq), dq_size);
 }
 
 }  // namespace megalodon::ops

@@ -48,10 +48,9 @@ void dropout_cuda(const DropoutArgs& args, CudaQueue& queue) {
   with_type(args.type, [&](auto number) {
     using T = decltype(number);
     const bool aligned = begins_a_four<T>(args.x) && begins_a_four<T>(args.y);
-    dropout_kernel<T>
-        <<<elementwise_blocks(args.size), kElementwiseThreads, 0, queue.stream()>>>(args, factors, aligned);
+    launch("dropout", queue, {elementwise_blocks(args.size), kElementwiseThreads}, dropout_kernel<T>, args, factors,
+           aligned);
   });
-  check_launch("dropout");
 }
 
 }  // namespace megalodon::ops

@@ -94,10 +94,9 @@ void with_types(const Args& args, const Run& run) {
 }
 
 template <class Args>
-void launch(void (*kernel)(Args, bool), const Args& args, bool aligned, CudaQueue& queue) {
-  if (args.size == 0) return;
-  kernel<<<elementwise_blocks(args.size), kElementwiseThreads, 0, queue.stream()>>>(args, aligned);
-  check_launch("gated_silu");
+void run_kernel(void (*kernel)(Args, bool), const Args& args, bool aligned, CudaQueue& queue) {
+  if (args.size > 0)
+    launch("gated_silu", queue, {elementwise_blocks(args.size), kElementwiseThreads}, kernel, args, aligned);
 }
 
 }  // namespace
@@ -107,7 +106,7 @@ void gated_silu_forward_cuda(const GatedSiluForwardArgs& args, CudaQueue& queue)
     using A = decltype(a);
     using B = decltype(b);
     const bool aligned = begins_a_four<A>(args.a) && begins_a_four<B>(args.b) && begins_a_four<A>(args.h);
-    launch(args.b != nullptr ? forward_kernel<true, A, B> : forward_kernel<false, A, B>, args, aligned, queue);
+    run_kernel(args.b != nullptr ? forward_kernel<true, A, B> : forward_kernel<false, A, B>, args, aligned, queue);
   });
 }
 
@@ -117,7 +116,7 @@ void gated_silu_backward_cuda(const GatedSiluBackwardArgs& args, CudaQueue& queu
     using B = decltype(b);
     const bool aligned = begins_a_four<A>(args.a) && begins_a_four<B>(args.b) && begins_a_four<A>(args.dh) &&
                          begins_a_four<A>(args.da) && begins_a_four<B>(args.db);
-    launch(args.b != nullptr ? backward_kernel<true, A, B> : backward_kernel<false, A, B>, args, aligned, queue);
+    run_kernel(args.b != nullptr ? backward_kernel<true, A, B> : backward_kernel<false, A, B>, args, aligned, queue);
   });
 }
 

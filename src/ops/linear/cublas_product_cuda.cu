@@ -275,19 +275,17 @@ void run_plain(const CudaProduct& p, CudaQueue& queue) {
                   static_cast<unsigned>(std::min<int64_t>(p.batch, 65535)));
   with_type(p.a.type, [&](auto in) {
     with_type(p.d_type, [&](auto out) {
-      plain_product<decltype(in), decltype(out)>
-          <<<grid, dim3(kSide, kSide), 0, queue.stream()>>>(p, element_strides(p.a), element_strides(p.b));
+      launch("cuda_product", queue, {grid, dim3(kSide, kSide)}, plain_product<decltype(in), decltype(out)>, p,
+             element_strides(p.a), element_strides(p.b));
     });
   });
-  check_launch("cuda_product");
 }
 
 void run_add_bias(const CudaProduct& p, CudaQueue& queue) {
   constexpr int kThreads = 256;
   const dim3 grid(static_cast<unsigned>(p.M), static_cast<unsigned>(divide_up(p.N, kThreads)),
                   static_cast<unsigned>(std::min<int64_t>(p.batch, 65535)));
-  add_bias<<<grid, kThreads, 0, queue.stream()>>>(p);
-  check_launch("cuda_product");
+  launch("cuda_product", queue, {grid, kThreads}, add_bias, p);
 }
 
 void run_library(cublasLtHandle_t handle, const Plan& plan, const CudaProduct& p, CudaQueue& queue, void* workspace) {

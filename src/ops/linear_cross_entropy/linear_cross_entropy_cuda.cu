@@ -171,9 +171,8 @@ unsigned threads_of(int64_t vocabulary) {
 
 void cross_entropy_forward_cuda(const CrossEntropyForwardArgs& args, CudaQueue& queue) {
   if (args.rows == 0) return;
-  forward_kernel<<<static_cast<unsigned>(args.rows), threads_of(args.vocabulary), 0, queue.stream()>>>(
-      args, in_fours(args.logits, 4));
-  check_launch("linear_cross_entropy");
+  launch("linear_cross_entropy", queue, {static_cast<unsigned>(args.rows), threads_of(args.vocabulary)}, forward_kernel,
+         args, in_fours(args.logits, 4));
 }
 
 void cross_entropy_backward_cuda(const CrossEntropyBackwardArgs& args, CudaQueue& queue) {
@@ -181,10 +180,9 @@ void cross_entropy_backward_cuda(const CrossEntropyBackwardArgs& args, CudaQueue
   with_type(args.dlogits_type, [&](auto number) {
     using T = decltype(number);
     const bool aligned = in_fours(args.logits, 4) && in_fours(static_cast<const T*>(args.dlogits), 4);
-    backward_kernel<T><<<static_cast<unsigned>(args.rows), threads_of(args.vocabulary), 0, queue.stream()>>>(
-        args, aligned);
+    launch("linear_cross_entropy", queue, {static_cast<unsigned>(args.rows), threads_of(args.vocabulary)},
+           backward_kernel<T>, args, aligned);
   });
-  check_launch("linear_cross_entropy");
 }
 
 }  // namespace megalodon::ops

@@ -27,6 +27,7 @@ namespace {
 
 using namespace cuda;
 
+constexpr const char* kOp = "linear_recurrence";
 constexpr int kThreads = 128;  // of a CUDA block: kThreads / lanes neighbouring features
 
 // States of each kind that a thread keeps: the more, the less of its time goes into everything else. Of h and w, and
@@ -507,23 +508,21 @@ void linear_recurrence_forward_cuda(const RecurrenceInputs& in, const Recurrence
     if (tiling.blocks > 1) {
       h_blocks = queue.scratch_of<float>(2 * tiling.states());
       bool* fresh = queue.scratch_of<bool>(tiling.B * tiling.blocks);
-      summarize_kernel<T, kStarts, false>
-          <<<grid, kThreads, 0, queue.stream()>>>(tiling, arrays, x, h_blocks, nullptr, fresh);
-      scan_blocks_kernel<<<blocks_for(in.B * in.D * in.N), kThreads, 0, queue.stream()>>>(
-          tiling, pairs(in.q), pairs(in.h0), fresh, pairs(h_blocks), nullptr);
+      launch(kOp, queue, {grid, kThreads}, summarize_kernel<T, kStarts, false>, tiling, arrays, x, h_blocks, nullptr,
+             fresh);
+      launch(kOp, queue, {blocks_for(in.B * in.D * in.N), kThreads}, scan_blocks_kernel, tiling, pairs(in.q),
+             pairs(in.h0), fresh, pairs(h_blocks), nullptr);
     }
-    forward_kernel<T, kStarts><<<grid, kThreads, 0, queue.stream()>>>(tiling, arrays, x, in.h0, h_blocks,
-                                                                      static_cast<T*>(out.y), out.h);
+    launch(kOp, queue, {grid, kThreads}, forward_kernel<T, kStarts>, tiling, arrays, x, in.h0, h_blocks,
+           static_cast<T*>(out.y), out.h);
   });
-  check_launch("linear_recurrence");
 }
 
 void linear_recurrence_backward_cuda(const RecurrenceInputs& in, const RecurrenceGradients& grad, CudaQueue& queue) {
   if (in.D == 0) return;
   if (in.B == 0) {  // sums of nothing
     const auto zero = [&](float* numbers, int64_t size) {
-      check(cudaMemsetAsync(numbers, 0, static_cast<size_t>(size) * sizeof(float), queue.stream()),
-            "linear_recurrence");
+      check(cudaMemsetAsync(numbers, 0, static_cast<size_t>(size) * sizeof(float), queue.stream()), kOp);
     };
     zero(grad.dq, 2 * in.D * in.N);
     zero(grad.dc, 2 * in.D * in.N);
@@ -543,31 +542,29 @@ void linear_recurrence_backward_cuda(const RecurrenceInputs& in, const Recurrenc
       r_blocks = queue.scratch_of<float>(2 * tiling.states());
       bool* fresh = queue.scratch_of<bool>(tiling.B * tiling.blocks);
       const unsigned scan_grid = blocks_for(in.B * in.D * in.N);
-      summarize_kernel<T, kStarts, true>
-          <<<grid, kThreads, 0, queue.stream()>>>(tiling, arrays, x, h_blocks, w_blocks, fresh);
-      scan_blocks_kernel<<<scan_grid, kThreads, 0, queue.stream()>>>(tiling, pairs(in.q), pairs(in.h0), fresh,
-                                                                     pairs(h_blocks), pairs(w_blocks));
-      summarize_backwards_kernel<T, kStarts><<<grid, kThreads, 0, queue.stream()>>>(tiling, arrays, dy, r_blocks);
-      scan_blocks_backwards_kernel<<<scan_grid, kThreads, 0, queue.stream()>>>(
-          tiling, pairs(in.q), pairs(grad.dh), fresh, pairs(r_blocks), pairs(grad.dh0));
+      launch(kOp, queue, {grid, kThreads}, summarize_kernel<T, kStarts, true>, tiling, arrays, x, h_blocks, w_blocks,
+             fresh);
+      launch(kOp, queue, {scan_grid, kThreads}, scan_blocks_kernel, tiling, pairs(in.q), pairs(in.h0), fresh,
+             pairs(h_blocks), pairs(w_blocks));
+      launch(kOp, queue, {grid, kThreads}, summarize_backwards_kernel<T, kStarts>, tiling, arrays, dy, r_blocks);
+      launch(kOp, queue, {scan_grid, kThreads}, scan_blocks_backwards_kernel, tiling, pairs(in.q), pairs(grad.dh),
+             fresh, pairs(r_blocks), pairs(grad.dh0));
     }
     float *dq_blocks = queue.scratch_of<float>(2 * tiling.states()),
           *dc_blocks = queue.scratch_of<float>(2 * tiling.states()),
           *dskip_blocks = queue.scratch_of<float>(in.B * tiling.blocks * in.D);
-    coefficient_gradients_kernel<T, kStarts>
-        <<<tiling.cuda_blocks(kOrdersOfCoefficients), kThreads, 0, queue.stream()>>>(
-            tiling, arrays, x, dy, in.h0, h_blocks, w_blocks, grad.dh, dq_blocks, dc_blocks, dskip_blocks);
-    input_gradient_kernel<T, kStarts><<<grid, kThreads, 0, queue.stream()>>>(
-        tiling, arrays, dy, grad.dh, r_blocks, static_cast<T*>(grad.dx), grad.dh0);
+    launch(kOp, queue, {tiling.cuda_blocks(kOrdersOfCoefficients), kThreads}, coefficient_gradients_kernel<T, kStarts>,
+           tiling, arrays, x, dy, in.h0, h_blocks, w_blocks, grad.dh, dq_blocks, dc_blocks, dskip_blocks);
+    launch(kOp, queue, {grid, kThreads}, input_gradient_kernel<T, kStarts>, tiling, arrays, dy, grad.dh, r_blocks,
+           static_cast<T*>(grad.dx), grad.dh0);
     const int64_t parts = in.B * tiling.blocks;
     const auto sum = [&](const float* from, int64_t size, float* to) {
-      sum_parts_kernel<<<blocks_for(size), kThreads, 0, queue.stream()>>>(from, parts, size, to);
+      launch(kOp, queue, {blocks_for(size), kThreads}, sum_parts_kernel, from, parts, size, to);
     };
     sum(dq_blocks, 2 * in.D * in.N, grad.dq);
     sum(dc_blocks, 2 * in.D * in.N, grad.dc);
     sum(dskip_blocks, in.D, grad.dskip);
   });
-  check_launch("linear_recurrence");
 }
 
 }  // namespace megalodon::ops

@@ -260,8 +260,8 @@ void launch_forward(const QueryKeyArgs& args, const QueryKeyResults& results, Cu
   split.run = static_cast<int>(cuda::divide_up(args.heads, runs));
   split.runs = static_cast<int>(cuda::divide_up(args.heads, split.run));
   const int64_t grid = cuda::divide_up(args.tokens, groups_of_block(split)) * split.runs * split.tiles;
-  forward_kernel<Z, Y, kWide><<<static_cast<unsigned>(grid), kThreads, 0, queue.stream()>>>(args, results, split);
-  cuda::check_launch("query_key");
+  cuda::launch("query_key", queue, {static_cast<unsigned>(grid), kThreads}, forward_kernel<Z, Y, kWide>, args, results,
+               split);
 }
 
 template <class Z, class Y, int kWide>
@@ -272,11 +272,9 @@ void launch_backward(const QueryKeyArgs& args, const QueryKeyGradients& gradient
   const int64_t blocks = cuda::divide_up(args.tokens, groups_of_block(split) * split.run);
   const int64_t size = 2 * args.heads * args.head_dim;
   auto* partials = queue.scratch_of<float>(blocks * 2 * size);
-  backward_kernel<Z, Y, kWide><<<static_cast<unsigned>(blocks * args.heads * split.tiles), kThreads, 0,
-                                 queue.stream()>>>(args, gradients, split, partials);
-  cuda::check_launch("query_key");
-  cuda::sum_partials(partials, blocks, size, gradients.dscale, gradients.dshift, queue);
-  cuda::check_launch("query_key");
+  cuda::launch("query_key", queue, {static_cast<unsigned>(blocks * args.heads * split.tiles), kThreads},
+               backward_kernel<Z, Y, kWide>, args, gradients, split, partials);
+  cuda::sum_partials("query_key", partials, blocks, size, gradients.dscale, gradients.dshift, queue);
 }
 
 /// Calls run(Z, Y) with numbers of the arguments' types.

@@ -42,12 +42,11 @@ __global__ void __launch_bounds__(kThreads) rotary_kernel(RotaryArgs a, Blocks b
 // ---- launch ---------------------------------------------------------------------------------------------------------
 
 template <class T, int kWide>
-void launch(const RotaryArgs& args, CudaQueue& queue) {
+void run(const RotaryArgs& args, CudaQueue& queue) {
   const int units = static_cast<int>(args.head_dim / kWide);
   const Blocks blocks{std::max(1, kThreads / units), units};
   const auto grid = static_cast<unsigned>(cuda::divide_up(args.tokens, blocks.tokens));
-  rotary_kernel<T, kWide><<<grid, kThreads, 0, queue.stream()>>>(args, blocks);
-  cuda::check_launch("rotary");
+  cuda::launch("rotary", queue, {grid, kThreads}, rotary_kernel<T, kWide>, args, blocks);
 }
 
 }  // namespace
@@ -58,7 +57,7 @@ void rotary_cuda(const RotaryArgs& args, CudaQueue& queue) {
     using T = decltype(type);
     const bool fours = cuda::in_fours(static_cast<const T*>(args.x), args.head_dim) &&
                        cuda::in_fours(static_cast<const T*>(args.y), args.head_dim);
-    (fours ? launch<T, 4> : launch<T, 2>)(args, queue);
+    (fours ? run<T, 4> : run<T, 2>)(args, queue);
   });
 }
 

@@ -8,7 +8,6 @@ namespace megalodon::ops::cuda {
 
 constexpr int kSumRows = 32;  // of threads; each takes every 32nd part
 
-/// partials [parts, 2, size] to dscale and dshift [size], either of which may be null.
 static __global__ void __launch_bounds__(kWarp* kSumRows)
     add_up_partials(const float* partials, int64_t parts, int64_t size, float* dscale, float* dshift) {
   __shared__ double sums[kSumRows][kWarp + 1];
@@ -28,11 +27,12 @@ static __global__ void __launch_bounds__(kWarp* kSumRows)
   if (target != nullptr) target[column < size ? column : column - size] = static_cast<float>(sum);
 }
 
-inline void sum_partials(const float* partials, int64_t parts, int64_t size, float* dscale, float* dshift,
-                         CudaQueue& queue) {
+/// partials [parts, 2, size] to dscale and dshift [size], either of which may be null; for `op`.
+inline void sum_partials(const char* op, const float* partials, int64_t parts, int64_t size, float* dscale,
+                         float* dshift, CudaQueue& queue) {
   const auto blocks = static_cast<unsigned>(divide_up(2 * size, kWarp));
   if (blocks > 0)
-    add_up_partials<<<blocks, kWarp * kSumRows, 0, queue.stream()>>>(partials, parts, size, dscale, dshift);
+    launch(op, queue, {blocks, kWarp * kSumRows}, add_up_partials, partials, parts, size, dscale, dshift);
 }
 
 }  // namespace megalodon::ops::cuda

@@ -293,11 +293,10 @@ void row_norm_forward_cuda(const RowNormArgs& a, const RowNormResult& result, Cu
     cuda::with_plan<X, Y>(a.size, fours, [&](auto plan, int team) {
       const int64_t blocks = cuda::divide_up(a.rows, cuda::kThreads / team);
       if (blocks > INT32_MAX) throw std::runtime_error("[row_norm] too many rows");
-      cuda::row_norm_forward<decltype(plan)>
-          <<<static_cast<unsigned>(blocks), cuda::kThreads, 0, queue.stream()>>>(a, y, team);
+      cuda::launch("row_norm", queue, {static_cast<unsigned>(blocks), cuda::kThreads},
+                   cuda::row_norm_forward<decltype(plan)>, a, y, team);
     });
   });
-  cuda::check_launch("row_norm");
 }
 
 void row_norm_backward_cuda(const RowNormArgs& a, const RowNormGradients& out, CudaQueue& queue) {
@@ -316,14 +315,12 @@ void row_norm_backward_cuda(const RowNormArgs& a, const RowNormGradients& out, C
         blocks = std::min(cuda::divide_up(a.rows, rows),
                           std::max<int64_t>(cuda::kFewBlocks, cuda::divide_up(a.rows, rows * cuda::kMostRows)));
         if (wanted) partials = queue.scratch_of<float>(blocks * 2 * a.size);
-        cuda::row_norm_backward<decltype(plan)>
-            <<<static_cast<unsigned>(blocks), cuda::kThreads, 0, queue.stream()>>>(a, out, team, partials);
+        cuda::launch("row_norm", queue, {static_cast<unsigned>(blocks), cuda::kThreads},
+                     cuda::row_norm_backward<decltype(plan)>, a, out, team, partials);
       });
     });
-    cuda::check_launch("row_norm");
   }
-  if (wanted) cuda::sum_partials(partials, blocks, a.size, out.dweight, out.dbias, queue);
-  cuda::check_launch("row_norm");
+  if (wanted) cuda::sum_partials("row_norm", partials, blocks, a.size, out.dweight, out.dbias, queue);
 }
 
 }  // namespace megalodon::ops

@@ -273,7 +273,7 @@ template <class X, class Y, int kWide>
 __global__ void __launch_bounds__(kTileThreads, 3)
     timestep_norm_backward(TimestepNormArgs a, TimestepNormGradients out, TileShape shape, LookBack look_back,
                            float* partials) {
-  extern __shared__ double2 tile_memory[];
+  auto* tile_memory = dynamic_shared<double2>();
   __shared__ double inverse_counts[kTileSteps];
   static_assert(sizeof(Center) == sizeof(double2) && sizeof(Slope) == sizeof(double2), "shared memory is laid out so");
   const Shared shared = {reinterpret_cast<Center*>(tile_memory), tile_memory + shape.groups * kRow,
@@ -335,18 +335,12 @@ void timestep_norm_backward_cuda(const TimestepNormArgs& a, const TimestepNormGr
                                                 static_cast<const Y*>(out.dy));
         const size_t shared = 2 * static_cast<size_t>(shape.groups) * cuda::kRow * sizeof(double2) +
                               2 * cuda::kTileThreads * (fours ? 4 : 1) * sizeof(float);
-        if (fours)
-          cuda::timestep_norm_backward<X, Y, 4>
-              <<<blocks, cuda::kTileThreads, shared, queue.stream()>>>(a, out, shape, look_back, partials);
-        else
-          cuda::timestep_norm_backward<X, Y, 1>
-              <<<blocks, cuda::kTileThreads, shared, queue.stream()>>>(a, out, shape, look_back, partials);
+        const auto kernel = fours ? cuda::timestep_norm_backward<X, Y, 4> : cuda::timestep_norm_backward<X, Y, 1>;
+        cuda::launch(kOp, queue, {blocks, cuda::kTileThreads, shared}, kernel, a, out, shape, look_back, partials);
       });
     });
-    cuda::check_launch(kOp);
   }
-  if (wanted) cuda::sum_partials(partials, parts, D, out.dweight, out.dbias, queue);
-  cuda::check_launch(kOp);
+  if (wanted) cuda::sum_partials(kOp, partials, parts, D, out.dweight, out.dbias, queue);
 }
 
 }  // namespace megalodon::ops

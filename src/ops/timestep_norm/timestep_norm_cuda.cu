@@ -201,7 +201,7 @@ __device__ void normalize(const TimestepNormArgs& a, const TimestepNormResult& o
 template <class X, class Y, int kWide>
 __global__ void __launch_bounds__(kTileThreads, 3)
     timestep_norm_forward(TimestepNormArgs a, TimestepNormResult out, TileShape shape, LookBack look_back) {
-  extern __shared__ double2 tile_memory[];  // [groups][kRow]: (mean, variance), later a Center
+  auto* tile_memory = dynamic_shared<double2>();  // [groups][kRow]: (mean, variance), later a Center
   static_assert(sizeof(Center) == sizeof(double2), "they take turns in shared memory");
   const Tile tile = take_tile(a, shape, look_back, /*backward=*/false);
   const int64_t chain = tile.b * shape.slabs + tile.slab;
@@ -257,15 +257,11 @@ void timestep_norm_forward_cuda(const TimestepNormArgs& a, const TimestepNormRes
     cuda::with_type(a.y_type, [&](auto y) {
       using X = decltype(x);
       using Y = decltype(y);
-      if (cuda::reads_in_fours(a, static_cast<const X*>(a.x), static_cast<const Y*>(result.y)))
-        cuda::timestep_norm_forward<X, Y, 4>
-            <<<blocks, cuda::kTileThreads, shared, queue.stream()>>>(a, result, shape, look_back);
-      else
-        cuda::timestep_norm_forward<X, Y, 1>
-            <<<blocks, cuda::kTileThreads, shared, queue.stream()>>>(a, result, shape, look_back);
+      const bool fours = cuda::reads_in_fours(a, static_cast<const X*>(a.x), static_cast<const Y*>(result.y));
+      const auto kernel = fours ? cuda::timestep_norm_forward<X, Y, 4> : cuda::timestep_norm_forward<X, Y, 1>;
+      cuda::launch(kOp, queue, {blocks, cuda::kTileThreads, shared}, kernel, a, result, shape, look_back);
     });
   });
-  cuda::check_launch(kOp);
 }
 
 }  // namespace megalodon::ops
