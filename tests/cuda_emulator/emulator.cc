@@ -155,7 +155,7 @@ class Multiprocessor {
   Worker& take_worker(Thread& thread);
   void work(Worker& self);
   void wait();
-  void complete(Warp& warp);
+  __attribute__((noinline)) void complete(Warp& warp);
   [[noreturn]] void stop();
   std::string describe(const Thread& waiting, const Thread& missing);
   std::string describe_standstill();
@@ -166,6 +166,7 @@ class Multiprocessor {
   std::array<Warp, kMostWarps> warps_;
   unsigned size_ = 0, ended_ = 0, in_barrier_ = 0;
   unsigned ready_ = 0;                        // warps with a lane that may go on
+  unsigned warp_ = 0;                         // the last one whose turn it was
   uint64_t events_ = 0, events_at_wake_ = 0;  // whatever a sleeper might have waited for
   int naps_ = 0;                              // of all sleepers together since the last event
   std::string failure_;
@@ -213,7 +214,9 @@ bool Multiprocessor::wake_sleepers() {
 /// Whose turn it is; null: nobody can go on.
 Thread* Multiprocessor::pick() {
   if (ready_ == 0 && !wake_sleepers()) return nullptr;
-  const unsigned w = order_->pick(ready_), lane = order_->pick(warps_[w].ready);
+  // One warp as long as it can go on: its stacks stay in the cache.
+  if ((ready_ & bit(warp_)) == 0) warp_ = order_->pick(ready_);
+  const unsigned w = warp_, lane = order_->pick(warps_[w].ready);
   warps_[w].ready &= ~bit(lane);
   if (warps_[w].ready == 0) ready_ &= ~bit(w);
   return &threads_[w * kWarp + lane];
@@ -368,10 +371,7 @@ std::string Multiprocessor::describe_standstill() {
   return describe(waiting, *missing);
 }
 
-Multiprocessor& multiprocessor() {
-  static Multiprocessor it;
-  return it;
-}
+Multiprocessor multiprocessor;
 
 std::map<const void*, size_t>& shared_limits() {
   static std::map<const void*, size_t> limits;
@@ -416,7 +416,7 @@ cudaError_t launch(const void* kernel, const dim3& grid, const dim3& block, size
     blockIdx = {static_cast<unsigned>(i % grid.x), static_cast<unsigned>(i / grid.x % grid.y),
                 static_cast<unsigned>(i / grid.x / grid.y)};
     if (shared > 0) std::memset(memory, 0xff, shared);
-    failure = multiprocessor().run_block(thread, order);
+    failure = multiprocessor.run_block(thread, order);
     return failure.empty();
   });
   shared_memory.reset();
@@ -437,16 +437,16 @@ cudaError_t set_shared_limit(const void* kernel, size_t bytes) {
 }
 
 void meet_threads() {
-  multiprocessor().meet_threads();
+  multiprocessor.meet_threads();
 }
 uint64_t meet_lanes(Wait wait, unsigned mask, uint64_t bits, unsigned source) {
-  return multiprocessor().meet_lanes(wait, mask, bits, source);
+  return multiprocessor.meet_lanes(wait, mask, bits, source);
 }
 unsigned lane() {
-  return multiprocessor().lane();
+  return multiprocessor.lane();
 }
 void sleep() {
-  multiprocessor().sleep();
+  multiprocessor.sleep();
 }
 
 }  // namespace cuda_emulator

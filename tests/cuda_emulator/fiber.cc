@@ -1,4 +1,4 @@
-// longjmp() between stacks is what its fortified form takes for an error.
+// The fortified longjmp() takes a jump to another stack for an error.
 #undef _FORTIFY_SOURCE
 #include "fiber.h"
 
@@ -29,6 +29,18 @@ constexpr size_t kStack = size_t{kAddressSanitizer ? 512 : 128} << 10;
 // The two ends of the switch under way.
 Fiber *from = nullptr, *to = nullptr;
 
+#if defined(__clang__) && !defined(__x86_64__)
+#define SET_JUMP _setjmp
+[[noreturn]] void jump(jmp_buf& context) {
+  _longjmp(context, 1);
+}
+#else
+#define SET_JUMP __builtin_setjmp
+[[noreturn]] __attribute__((noinline)) void jump(void** context) {
+  __builtin_longjmp(context, 1);
+}
+#endif
+
 }  // namespace
 
 Fiber::Fiber(std::function<void()> body) : body_(std::move(body)), begun_(false), size_(kStack) {
@@ -39,7 +51,9 @@ Fiber::Fiber(std::function<void()> body) : body_(std::move(body)), begun_(false)
   bottom_ = static_cast<const char*>(memory_) + page;
   getcontext(&entry_);
   entry_.uc_stack.ss_sp = static_cast<char*>(memory_) + page;
-  entry_.uc_stack.ss_size = kStack;
+  // Stacks that all end at the same place in a page would fight for the same lines of the cache.
+  static size_t count = 0;
+  entry_.uc_stack.ss_size = kStack - count++ % 61 * 64;
   makecontext(&entry_, &Fiber::begin, 0);
 }
 
@@ -62,8 +76,8 @@ void Fiber::switch_to(Fiber& next) {
   from = this, to = &next;
   if constexpr (kAddressSanitizer) __sanitizer_start_switch_fiber(&fake_stack_, next.bottom_, next.size_);
   // Not swapcontext(): it asks the kernel for the signal mask each time.
-  if (_setjmp(context_) == 0) {
-    if (next.begun_) _longjmp(next.context_, 1);
+  if (SET_JUMP(context_) == 0) {
+    if (next.begun_) jump(next.context_);
     next.begun_ = true;
     setcontext(&next.entry_);
   }

@@ -52,9 +52,9 @@ const std::vector<Case> kCases = {
     {3, 77, 2, 33, 17, 0},
     {2, 65, 1, 7, 9, 64, 11, true, true, 0.3},
     // Several blocks of queries and keys, several groups of rows.
-    {40, 700, 1, 8, 8, 0},
-    {30, 650, 1, 8, 12, 256, 200, true, true},
-    {30, 650, 1, 8, 12, 600, 530, false, false, 0.2},
+    {24, 700, 1, 8, 8, 0},
+    {25, 650, 1, 8, 12, 256, 200, true, true},
+    {28, 650, 1, 8, 12, 600, 530, false, false, 0.2},
     {1, 1500, 1, 32, 40, 1400},
 };
 

@@ -42,7 +42,7 @@ const std::vector<Case> kCases = {
     {2, 3333, 2, 8, true, true, true, true},
     {1, 4100, 3, 4, true, true, false, false, kHalf, kHalf},
     {1, 2048, 5, 3, true, false, true, true},
-    {1, 3000, 64, 64, true, true, true, true, kFloat, kHalf},
+    {1, 1601, 64, 64, true, true, true, true, kFloat, kHalf},
 };
 
 struct Inputs {
@@ -203,7 +203,7 @@ TEST(TimestepNormCuda, AgreesWithTheCpu) {
 
 TEST(TimestepNormCuda, LongSequencesGiveTheSameBitsEveryTime) {
   if (!has_gpu()) GTEST_SKIP() << kNoGpu;
-  const Case c{2, 5000, 32, 32, true, true, true, true, kFloat, kHalf};
+  const Case c{2, 5000, 16, 32, true, true, true, true, kFloat, kHalf};
   const Inputs in = random_inputs(c);
   const Results first = run_cuda(in);
   expect_close(first, run_cpu(in), c);
