@@ -192,6 +192,7 @@ std::string Multiprocessor::run_block(const std::function<void()>& body, Order& 
     warps_[w].existing = lanes < kWarp ? bit(lanes) - 1 : ~0u;
     make_ready(w, warps_[w].existing);
   }
+  warp_ = order.pick(ready_);
   main_.switch_to(*take_worker(*pick()).fiber);
   if (failure_.empty() && ended_ < size_) failure_ = describe_standstill();
   if (!failure_.empty()) idle_.clear(), workers_.clear();  // they are in the middle of something
@@ -272,6 +273,7 @@ void Multiprocessor::meet_threads() {
   ++events_;
   for (unsigned i = 0; i < size_; ++i) threads_[i].wait = Wait::kNothing;
   for (size_t w = 0; w * kWarp < size_; ++w) make_ready(w, warps_[w].existing);
+  warp_ = order_->pick(ready_);
   wait();
 }
 
