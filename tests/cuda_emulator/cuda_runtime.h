@@ -244,6 +244,10 @@ inline float __expf(float x) {
 inline float __logf(float x) {
   return logf(x);
 }
+/// Ties to even.
+inline int __float2int_rn(float x) {
+  return static_cast<int>(nearbyintf(x));
+}
 inline float rsqrtf(float x) {
   return 1.0f / sqrtf(x);
 }
