@@ -16,8 +16,8 @@ int64_t bytes_of(const FixedView& view) {
   return view.blocks() * view.block_bytes();
 }
 
-/// By the library: of float32 and bfloat16 alone, which it reads faster than fixed_product_cpu() once there are many
-/// rows of x. Float32 numbers are in another order there.
+/// By the CPU's library: of float32 and bfloat16 alone, which it reads faster than fixed_product_cpu() once there are
+/// many rows of x. Float32 numbers are in another order there.
 void multiply_many_rows(const Tensor& y, const Tensor& x_float32, const FixedMatrix& w, const Tensor& bias,
                         const Tensor& addend) {
   const bool low = w.type() == FixedType::kBfloat16;
@@ -45,9 +45,9 @@ void check_inputs(const Tensor& x, const FixedMatrix& w, const Tensor& bias, con
   check(w.defined(), "[fixed_linear] the matrix is undefined");
   for (const Tensor& t : {x, bias, addend})
     if (t.defined())
-      check(t.scalar_type() == torch::kFloat32 && t.is_cpu(),
-            "[fixed_linear] expected float32 tensors on the CPU, got {} on {}", toString(t.scalar_type()),
-            t.device().str());
+      check(t.scalar_type() == torch::kFloat32 && t.device() == w.device(),
+            "[fixed_linear] expected float32 tensors on the matrix' device, {}, got {} on {}", w.device().str(),
+            toString(t.scalar_type()), t.device().str());
   check(x.dim() >= 1 && x.size(-1) == w.inputs(), "[fixed_linear] expected x [..,{}], got {}", w.inputs(),
         c10::str(x.sizes()));
   if (bias.defined())
@@ -75,13 +75,15 @@ FixedType fixed_type(const std::string& name) {
 
 FixedMatrix::FixedMatrix(FixedType type, int64_t O, int64_t I, Tensor bytes)
     : type_(type), O_(O), I_(I), bytes_(std::move(bytes)) {
-  check(O > 0 && I > 0 && bytes_.scalar_type() == torch::kUInt8 && bytes_.is_cpu() && bytes_.is_contiguous() &&
-            bytes_.numel() == bytes_of(view()),
-        "[fixed_matrix] expected positive sizes, and of {} [{},{}] {} contiguous bytes on the CPU, got {} {} on {}",
+  check(O > 0 && I > 0 && bytes_.scalar_type() == torch::kUInt8 && (bytes_.is_cpu() || bytes_.is_cuda()) &&
+            bytes_.is_contiguous() && bytes_.numel() == bytes_of({type, O, I, nullptr}),
+        "[fixed_matrix] expected positive sizes, and of {} [{},{}] {} contiguous bytes on the CPU or an NVIDIA GPU, "
+        "got {} {} on {}",
         name_of(type), O, I, bytes_of({type, O, I, nullptr}), toString(bytes_.scalar_type()), c10::str(bytes_.sizes()),
         bytes_.device().str());
-  check(reinterpret_cast<uintptr_t>(bytes_.data_ptr()) % 4 == 0,
-        "[fixed_matrix] expected bytes at a multiple of 4 in memory");
+  const int alignment = bytes_.is_cpu() ? 4 : 16;
+  check(reinterpret_cast<uintptr_t>(bytes_.data_ptr()) % alignment == 0,
+        "[fixed_matrix] expected bytes at a multiple of {} in memory", alignment);
 }
 
 FixedMatrix fix_matrix(const Tensor& w_OI, FixedType type) {
@@ -100,13 +102,15 @@ FixedMatrix fix_matrix(const Tensor& w_OI, FixedType type) {
 }
 
 bool is_finite(const FixedMatrix& w) {
-  return fixed_is_finite_cpu(w.view());
+  const FixedMatrix on_cpu = w.to(torch::kCPU);
+  return fixed_is_finite_cpu(on_cpu.view());
 }
 
 Tensor restore_matrix(const FixedMatrix& w) {
+  const FixedMatrix on_cpu = w.to(torch::kCPU);
   const Tensor restored = torch::empty({w.outputs(), w.inputs()}, torch::kFloat32);
-  fixed_restore_cpu(w.view(), restored.data_ptr<float>());
-  return restored;
+  fixed_restore_cpu(on_cpu.view(), restored.data_ptr<float>());
+  return restored.to(w.device());
 }
 
 void fixed_linear_into(const Tensor& y, const Tensor& x, const FixedMatrix& w, const Tensor& bias,
@@ -121,10 +125,11 @@ void fixed_linear_into(const Tensor& y, const Tensor& x, const FixedMatrix& w, c
   const Tensor addend_MO = addend.defined() ? addend.contiguous().view({-1, w.outputs()}) : addend;
   const Tensor bias_O = bias.defined() ? bias.contiguous() : bias;
   const bool codes = w.type() == FixedType::kQ8 || w.type() == FixedType::kQ4;
-  if (x_MI.size(0) > kFewRows && !codes)
+  if (x.is_cpu() && x_MI.size(0) > kFewRows && !codes)
     return multiply_many_rows(y.view({-1, w.outputs()}), x_MI, w, bias_O, addend_MO);
   const auto numbers = [](const Tensor& t) { return t.defined() ? t.data_ptr<float>() : nullptr; };
-  fixed_product_cpu({w.view(), x_MI.size(0), numbers(x_MI), numbers(bias_O), numbers(addend_MO), numbers(y)});
+  run_kernel(x, MEGALODON_KERNELS(fixed_product),
+             {w.view(), x_MI.size(0), numbers(x_MI), numbers(bias_O), numbers(addend_MO), numbers(y)});
 }
 
 Tensor fixed_linear(const Tensor& x, const FixedMatrix& w, const Tensor& bias, const Tensor& addend) {

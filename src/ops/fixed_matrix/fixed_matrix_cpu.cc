@@ -70,8 +70,6 @@ struct Ahead {
   }
 };
 
-constexpr int64_t kGroup = 32;
-
 }  // namespace megalodon::ops
 #endif
 
@@ -238,7 +236,7 @@ HWY_INLINE void add_products(Sum& sum, const Weights& w, const Code* x) {
 }
 /// The even two of each four first.
 HWY_INLINE void order_codes(Code* group) {
-  for (int64_t i = 0; i < kGroup; i += 4) std::swap(group[i + 1], group[i + 2]);
+  for (int64_t i = 0; i < kFixedGroup; i += 4) std::swap(group[i + 1], group[i + 2]);
 }
 #endif
 
@@ -253,7 +251,7 @@ HWY_INLINE hn::Vec<Ints> finish_sum(const Sum& sum) {
 HWY_INLINE GroupOfX quantize(const float* x, Code* codes) {
   const Floats d;
   V most = hn::Zero(d), not_finite = hn::Zero(d);  // the latter 0 or NaN
-  for (int64_t i = 0; i < kGroup; i += kLanes) {
+  for (int64_t i = 0; i < kFixedGroup; i += kLanes) {
     const V some = hn::LoadU(d, x + i);
     most = hn::Max(most, hn::Abs(some));
     not_finite = hn::Add(not_finite, hn::Sub(some, some));
@@ -262,7 +260,7 @@ HWY_INLINE GroupOfX quantize(const float* x, Code* codes) {
   const float largest = std::max(hn::GetLane(hn::MaxOfLanes(d, most)), 1e-35F);
   const V reciprocal = hn::Set(d, 127 / largest);
   auto sum = hn::Zero(Ints());
-  for (int64_t i = 0; i < kGroup; i += kLanes) {
+  for (int64_t i = 0; i < kFixedGroup; i += kLanes) {
     const V some = hn::LoadU(d, x + i);
     const auto code = hn::NearestInt(hn::IfThenElseZero(hn::IsFinite(some), hn::Mul(some, reciprocal)));
     sum = hn::Add(sum, code);
@@ -278,10 +276,10 @@ HWY_INLINE GroupOfX quantize(const float* x, Code* codes) {
 void prepare_codes(const FixedProduct& p, PreparedX& to, int64_t m) {
   Code* codes = reinterpret_cast<Code*>(to.codes.data()) + m * to.stride;
   for (int64_t group = 0; group < to.groups; ++group) {
-    const int64_t i = group * kGroup, size = std::clamp(p.w.I - i, int64_t{0}, kGroup);
+    const int64_t i = group * kFixedGroup, size = std::clamp(p.w.I - i, int64_t{0}, kFixedGroup);
     const float* x = p.x + m * p.w.I + i;
-    HWY_ALIGN float filled[kGroup] = {};
-    if (size < kGroup) x = std::copy_n(x, size, filled) - size;
+    HWY_ALIGN float filled[kFixedGroup] = {};
+    if (size < kFixedGroup) x = std::copy_n(x, size, filled) - size;
     to.scales[static_cast<size_t>(m * to.groups + group)] = quantize(x, codes + i);
   }
 }
@@ -297,17 +295,17 @@ HWY_INLINE void add_group(const uint8_t* bytes, V scale, V least, const Code* x,
     for (Sum& sum : sums[m]) sum = {hn::Zero(Ints()), hn::Zero(Ints())};
   }
   if constexpr (kType == FixedType::kQ8) {
-    for (int64_t four = 0; four < kGroup / 4; ++four) {
+    for (int64_t four = 0; four < kFixedGroup / 4; ++four) {
       const Weights w = weights(load_words(bytes + four * 64));
       for (int64_t m = 0; m < kRows; ++m) add_products(sums[m][four % kChains], w, x + m * x_stride + four * 4);
     }
   } else {
-    for (int64_t four = 0; four < kGroup / 8; ++four) {
+    for (int64_t four = 0; four < kFixedGroup / 8; ++four) {
       const auto both = load_words(bytes + four * 64), mask = hn::Set(Words(), 0x0f0f0f0fu);
       const Weights low = weights(hn::And(both, mask)), high = weights(hn::And(hn::ShiftRight<4>(both), mask));
       for (int64_t m = 0; m < kRows; ++m) add_products(sums[m][0], low, x + m * x_stride + four * 4);
       for (int64_t m = 0; m < kRows; ++m)
-        add_products(sums[m][kChains - 1], high, x + m * x_stride + kGroup / 2 + four * 4);
+        add_products(sums[m][kChains - 1], high, x + m * x_stride + kFixedGroup / 2 + four * 4);
     }
   }
   for (int64_t m = 0; m < kRows; ++m) {
@@ -323,7 +321,7 @@ HWY_INLINE void add_group(const uint8_t* bytes, V scale, V least, const Code* x,
 template <FixedType kType, int64_t kRows>
 void multiply_codes(const FixedProduct& p, const PreparedX& prepared, int64_t block, int64_t row, Ahead ahead) {
   constexpr FixedLayout kLayout = fixed_layout(kType);
-  constexpr int64_t kGroups = kLayout.record_inputs / kGroup, kGroupBytes = (kLayout.record_bytes - 64) / kGroups;
+  constexpr int64_t kGroups = kLayout.record_inputs / kFixedGroup, kGroupBytes = (kLayout.record_bytes - 64) / kGroups;
   const int64_t groups = prepared.groups;
   for (int64_t first = 0; first < kLayout.block_rows; first += kLanes) {
     V totals[kRows];
@@ -337,7 +335,7 @@ void multiply_codes(const FixedProduct& p, const PreparedX& prepared, int64_t bl
       const V low = lower_half(words), high = upper_half(words);
       for (int64_t g = 0; g < kGroups; ++g)
         add_group<kType, kRows>(bytes + 64 + g * kGroupBytes, kType == FixedType::kQ4 || g == 1 ? high : low, low,
-                                x + (group + g) * kGroup, prepared.stride, of_x + group + g, groups, totals);
+                                x + (group + g) * kFixedGroup, prepared.stride, of_x + group + g, groups, totals);
     }
     for (int64_t m = 0; m < kRows; ++m) finish(p, row + m, block * kLayout.block_rows + first, totals[m]);
   }
@@ -414,7 +412,7 @@ bool has_pairs() {
 }
 
 PreparedX room_for(const FixedProduct& p) {
-  const int64_t inputs = p.w.records() * fixed_layout(p.w.type).record_inputs, groups = inputs / kGroup;
+  const int64_t inputs = p.w.records() * fixed_layout(p.w.type).record_inputs, groups = inputs / kFixedGroup;
   const auto all = static_cast<size_t>(p.M * inputs);
   if (p.w.type == FixedType::kFloat32 || p.w.type == FixedType::kBfloat16)
     return {inputs, 0, has_pairs(), std::vector<float>(all), {}, {}};

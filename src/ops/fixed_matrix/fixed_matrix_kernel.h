@@ -3,11 +3,18 @@
 
 #include <cstdint>
 
+#include "ops/cuda_queue.h"
 #include "ops/number.h"
 
 namespace megalodon::ops {
 
 enum class FixedType : uint8_t { kFloat32, kBfloat16, kQ8, kQ4 };
+
+/// Inputs of a row that share s and m.
+constexpr int64_t kFixedGroup = 32;
+
+/// Of x, beyond which the library multiplies: on a CPU float32 and bfloat16, on a GPU all types.
+constexpr int64_t kFewRows = 32;
 
 /// Rows lie in blocks, and the inputs of a block's rows in records, one record after the other.
 struct FixedLayout {
@@ -32,7 +39,7 @@ constexpr FixedLayout fixed_layout(FixedType type) {
 struct FixedView {
   FixedType type;
   int64_t O, I;
-  const uint8_t* bytes;  // at a multiple of 4; of 64 is fastest
+  const uint8_t* bytes;  // at a multiple of 4, on a GPU of 16; of 64 is fastest
 
   constexpr int64_t blocks() const { return (O + fixed_layout(type).block_rows - 1) / fixed_layout(type).block_rows; }
   constexpr int64_t records() const {
@@ -53,6 +60,10 @@ struct FixedProduct {
 
 /// Any M. Every row is computed in one order, whatever M and the number of threads are.
 void fixed_product_cpu(const FixedProduct& product);
+
+/// The same in device memory. Up to kFewRows rows every one is computed in one order, whatever M is, and agrees with
+/// the CPU's up to the order of float32 sums.
+void fixed_product_cuda(const FixedProduct& product, CudaQueue& queue);
 
 /// Writes w [O,I] as the bytes of a view of that type. False where a number is not finite or of a magnitude above 1e38:
 /// then the bytes mean nothing. T is float or Bfloat16.

@@ -33,10 +33,9 @@ Tensor restore_q4(const Tensor& group) {
 Tensor restore_matrix(const Tensor& w_OI, FixedType type) {
   if (type == FixedType::kFloat32) return w_OI;
   if (type == FixedType::kBfloat16) return w_OI.to(torch::kBFloat16).to(torch::kFloat32);
-  constexpr int64_t kGroup = 32;
   std::vector<Tensor> parts = {w_OI.narrow(1, 0, 0)};
-  for (int64_t i = 0; i < w_OI.size(1); i += kGroup) {
-    const Tensor group = w_OI.narrow(1, i, std::min(kGroup, w_OI.size(1) - i));
+  for (int64_t i = 0; i < w_OI.size(1); i += kFixedGroup) {
+    const Tensor group = w_OI.narrow(1, i, std::min(kFixedGroup, w_OI.size(1) - i));
     parts.push_back(type == FixedType::kQ8 ? restore_q8(group) : restore_q4(group));
   }
   return torch::cat(parts, 1);

@@ -13,8 +13,6 @@
 namespace megalodon::ops {
 namespace {
 
-constexpr int64_t kGroup = 32;
-
 uint32_t bits(float x) {
   return std::bit_cast<uint32_t>(x);
 }
@@ -53,7 +51,7 @@ uint32_t store_q8(const Group& group, uint8_t* codes) {  // four bytes every 64
   float most = 0;
   for (int64_t i = 0; i < group.size; ++i) most = std::max(most, std::abs(group.w[i]));
   const uint32_t scale = larger_bfloat16(most / 127);
-  for (int64_t i = 0; i < kGroup; ++i) {
+  for (int64_t i = 0; i < kFixedGroup; ++i) {
     const float units = i < group.size && scale != 0 ? group.w[i] / widen(scale) : 0;
     codes[i / 4 * 64 + i % 4] = static_cast<uint8_t>(units + 128.5F);
   }
@@ -69,8 +67,8 @@ uint32_t store_q4(const Group& group, uint8_t* codes) {  // four bytes every 64
     if (i >= group.size || scale == 0) return 0;
     return std::min(static_cast<int>((group.w[i] - widen(low)) / widen(scale) + 0.5F), 15);
   };
-  for (int64_t i = 0; i < kGroup / 2; ++i)
-    codes[i / 4 * 64 + i % 4] = static_cast<uint8_t>(code(i) | code(i + kGroup / 2) << 4);
+  for (int64_t i = 0; i < kFixedGroup / 2; ++i)
+    codes[i / 4 * 64 + i % 4] = static_cast<uint8_t>(code(i) | code(i + kFixedGroup / 2) << 4);
   return scale << 16 | low;
 }
 
@@ -104,10 +102,10 @@ void turn(const uint32_t (&words)[64][kWords], uint8_t* record) {
 void store_codes(FixedType type, const Group& w, int64_t row, uint8_t* record) {
   if (type == FixedType::kQ4) return put_word(record + row * 4, store_q4(w, record + 64 + row * 4));
   const auto part = [&](int64_t begin) {
-    return Group{w.w + std::min(begin, w.size), std::clamp(w.size - begin, int64_t{0}, kGroup)};
+    return Group{w.w + std::min(begin, w.size), std::clamp(w.size - begin, int64_t{0}, kFixedGroup)};
   };
   const uint32_t first = store_q8(part(0), record + 64 + row * 4);
-  put_word(record + row * 4, first | store_q8(part(kGroup), record + 64 + 512 + row * 4) << 16);
+  put_word(record + row * 4, first | store_q8(part(kFixedGroup), record + 64 + 512 + row * 4) << 16);
 }
 
 /// `size` of kInputs numbers, filled up with zeros. Returns the bits of the largest magnitude, or of what is no number.
@@ -180,11 +178,11 @@ float restore(FixedType type, int64_t row, int64_t i, const uint8_t* record) {
       return half(word_at(record + (i / 2 * 64 + row) * 4), i % 2 == 1);
     case FixedType::kQ8: {
       const int code = record[64 + i / 4 * 64 + row * 4 + i % 4];
-      return static_cast<float>(code - 128) * half(word_at(record + row * 4), i >= kGroup);
+      return static_cast<float>(code - 128) * half(word_at(record + row * 4), i >= kFixedGroup);
     }
     case FixedType::kQ4: {
-      const int64_t j = i % (kGroup / 2);
-      const int both = record[64 + j / 4 * 64 + row * 4 + j % 4], code = i < kGroup / 2 ? both & 15 : both >> 4;
+      const int64_t j = i % (kFixedGroup / 2);
+      const int both = record[64 + j / 4 * 64 + row * 4 + j % 4], code = i < kFixedGroup / 2 ? both & 15 : both >> 4;
       const uint32_t word = word_at(record + row * 4);
       return static_cast<float>(code) * half(word, true) + half(word, false);
     }

@@ -260,6 +260,7 @@ TEST(FixedMatrix, ViewsBytesThatSomebodyElseOwns) {
       EXPECT_TRUE(torch::equal(fixed_linear(x, view), fixed_linear(x, w)));
     }
     EXPECT_EQ(view.view().bytes, reinterpret_cast<const uint8_t*>(file.data() + 1)) << "nothing is copied";
+    EXPECT_EQ(view.to(torch::kCPU).view().bytes, view.view().bytes) << "it is there";
   }
 }
 
@@ -316,6 +317,9 @@ TEST(FixedMatrix, RefusesWhatItCannotDo) {
   EXPECT_THROW(FixedMatrix(FixedType::kQ8, 5, 4, torch::zeros({1088}, torch::kInt8)), Error);
   EXPECT_THROW(FixedMatrix(FixedType::kQ8, 5, 4, torch::zeros({2176}, torch::kUInt8).slice(0, 0, 2176, 2)), Error);
   EXPECT_THROW(FixedMatrix(FixedType::kQ8, 5, 4, torch::zeros({1090}, torch::kUInt8).slice(0, 2)), Error);
+  EXPECT_THROW(
+      FixedMatrix(FixedType::kQ8, 5, 4, torch::empty({1088}, torch::dtype(torch::kUInt8).device(torch::kMeta))), Error);
+  EXPECT_THROW(fixed_linear(x.to(torch::kMeta), fixed), Error);
   EXPECT_THROW(fixed_linear(x, {}), Error);
   EXPECT_THROW(fixed_linear(x.to(torch::kFloat64), fixed), Error);
   EXPECT_THROW(fixed_linear(torch::randn({3, 5}), fixed), Error);

@@ -99,7 +99,7 @@ class FixedFactor final : public PackedMatrix::Factor {
                 const Tensor& addend_MN) const override {
     const auto wide = [](const Tensor& t) { return t.defined() ? t.to(torch::kFloat32) : t; };
     const bool direct = out_MN.scalar_type() == torch::kFloat32 && out_MN.is_contiguous();
-    const Tensor y = direct ? out_MN : torch::empty(out_MN.sizes(), torch::kFloat32);
+    const Tensor y = direct ? out_MN : torch::empty(out_MN.sizes(), out_MN.options().dtype(torch::kFloat32));
     fixed_linear_into(y, wide(a_MK), matrix_, bias_N, wide(addend_MN));
     if (!direct) Tensor(out_MN).copy_(y);
   }

@@ -24,8 +24,8 @@ class PackedWeight final : public torch::CustomClassHolder {
   /// W for dx = dy W.
   PackedMatrix for_backward(const Tensor& w_OI, Precision precision);
 
-  /// For inference on the CPU: from now on products read this, whatever their precision, and of the weight only its
-  /// shape counts.
+  /// For inference: from now on products read this, whatever their precision, and of the weight only its shape and its
+  /// device count, which is the matrix' too.
   void fix(FixedMatrix matrix);
   const FixedMatrix& fixed() const { return fixed_; }
   /// The numbers that products stand for: those of the weight, or of what was fixed. For reference compositions.
