@@ -201,7 +201,7 @@ const std::string& Engine::fingerprint() const {
   add(config_json(model_.config(), {}));
   for (const nn::Linear* linear : model_.linears())
     if (const ops::FixedMatrix& fixed = linear->packed->fixed(); fixed.defined())
-      hash.update({reinterpret_cast<const std::byte*>(fixed.view().bytes), static_cast<size_t>(fixed.bytes().numel())});
+      hash.update(to_view("", fixed.bytes().to(torch::kCPU)).bytes);
   for (const auto& [name, weight] : named_weights(model_)) {
     if (weight.numel() > 0 && weight.stride(0) == 0) continue;  // the shape of a fixed matrix
     add(name + "\n");

@@ -13,9 +13,8 @@ struct TextModel {
   std::unique_ptr<data::Tokenizer> tokenizer;
 };
 
-/// load_fixed_model(), on a GPU load_model(), and the tokenizer of the same folder, both of one checkpoint where `path`
-/// is a run that goes on. Throws Error where the tokenizer's file is not the one that config.json describes, or is not
-/// there; UsageError for a GPU and another type than float32.
+/// load_fixed_model() and the tokenizer of the same folder, both of one checkpoint where `path` is a run that goes on.
+/// Throws Error where the tokenizer's file is not the one that config.json describes, or is not there.
 TextModel load_text_model(const fs::path& path, torch::Device device = torch::kCPU,
                           std::optional<ops::FixedType> type = {});
 

@@ -127,15 +127,18 @@ Tensor source_of(const FilePtr& file, const std::string& name) {
   return weight.scalar_type() == torch::kBFloat16 ? weight : weight.to(torch::kFloat32);
 }
 
-void fix_matrices(Model& model, const FilePtr& file, std::optional<FixedType> stored, FixedType type) {
-  for (const Matrix& matrix : matrices_of(model))
-    matrix.linear->fix(stored ? stored_matrix(file, matrix, type)
-                              : ops::fix_matrix(source_of(file, matrix.weight), type));
+void fix_matrices(Model& model, const FilePtr& file, std::optional<FixedType> stored, FixedType type,
+                  torch::Device device) {
+  for (const Matrix& matrix : matrices_of(model)) {
+    const FixedMatrix fixed =
+        stored ? stored_matrix(file, matrix, type) : ops::fix_matrix(source_of(file, matrix.weight), type);
+    matrix.linear->fix(fixed.to(device));
+  }
 }
 
-void place_others(Model& model, const FilePtr& file) {
+void place_others(Model& model, const FilePtr& file, torch::Device device) {
   for (auto& [name, parameter] : other_weights(model))
-    Tensor(parameter).set_data(in_place(file, *file->find(name)).to(torch::kFloat32));
+    Tensor(parameter).set_data(in_place(file, *file->find(name)).to(device, torch::kFloat32));
 }
 
 void check_weights_of(const fs::path& folder, const Model& model, const io::TensorFile& file) {
@@ -150,7 +153,7 @@ void check_type(const fs::path& folder, std::optional<FixedType> stored, std::op
         folder.string(), ops::name_of(*stored), ops::name_of(*type));
 }
 
-LoadedModel load(const fs::path& folder, std::optional<FixedType> type) {
+LoadedModel load(const fs::path& folder, std::optional<FixedType> type, torch::Device device) {
   const std::string identity = folder_identity(folder);
   verify_model(folder);
   const FolderConfig config = load_config(folder);
@@ -167,16 +170,16 @@ LoadedModel load(const fs::path& folder, std::optional<FixedType> type) {
     check_weights_of(folder, model, *file);
   // Where matrices are copies, a mapping of their own takes what was read for them out of memory with it.
   fix_matrices(model, config.matrices ? file : read_model_file(folder), config.matrices,
-               config.matrices.value_or(type.value_or(FixedType::kFloat32)));
-  place_others(model, file);
+               config.matrices.value_or(type.value_or(FixedType::kFloat32)), device);
+  place_others(model, file, device);
   check(folder_identity(folder) == identity, "[{}] was replaced while it was read", folder.string());
   return loaded;
 }
 
 }  // namespace
 
-LoadedModel load_fixed_model(const fs::path& path, std::optional<FixedType> type) {
-  return with_model_folder(path, [&](const fs::path& folder) { return load(folder, type); });
+LoadedModel load_fixed_model(const fs::path& path, std::optional<FixedType> type, torch::Device device) {
+  return with_model_folder(path, [&](const fs::path& folder) { return load(folder, type, device); });
 }
 
 std::string type_of_matrices(const fs::path& folder) {

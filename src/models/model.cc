@@ -76,7 +76,9 @@ Tensor Model::nll_of(const Tensor& hidden_BLD, const Tensor& targets_BL) const {
 void Model::fix(ops::FixedType type) {
   const torch::NoGradGuard no_grad;
   eval();
-  for (nn::Linear* linear : linears()) linear->fix(ops::fix_matrix(linear->weight.detach().to(torch::kFloat32), type));
+  const torch::Device where = device();
+  for (nn::Linear* linear : linears())
+    linear->fix(ops::fix_matrix(linear->weight.detach().to(torch::kCPU, torch::kFloat32), type).to(where));
 }
 
 void Model::check_state(int64_t /*slot*/, const State& /*state*/, int64_t /*tokens*/) const {}

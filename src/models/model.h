@@ -105,8 +105,8 @@ class Model : public torch::nn::Module {
   void set_dropout_key(uint64_t key) { dropout_key_ = key; }
   /// What matrix products are made of; float32 unless told otherwise. The parameters are float32 in either case.
   virtual void set_precision(nn::Precision precision) { precision_ = precision; }
-  /// For inference on the CPU, for good: the matrices of all linear layers in a type of fewer bytes. Embedding, norms
-  /// and moving averages stay float32.
+  /// For inference, for good, on the device where the model is: the matrices of all linear layers in a type of fewer
+  /// bytes. Embedding, norms and moving averages stay float32.
   void fix(ops::FixedType type);
   /// Recompute the activations of one layer in `every` in the backward pass instead of storing them; 0: of none.
   void set_checkpointing(int64_t every) { checkpoint_every_ = every; }

@@ -18,8 +18,9 @@ void Linear::fix(ops::FixedMatrix matrix) {
   check(matrix.outputs() == weight.size(0) && matrix.inputs() == weight.size(1),
         "[linear] expected a matrix [{},{}], got [{},{}]", weight.size(0), weight.size(1), matrix.outputs(),
         matrix.inputs());
+  if (!shared_)  // whoever reads it notices
+    weight.set_data(torch::full({1, 1}, NAN, matrix.device()).expand(weight.sizes()));
   packed->fix(std::move(matrix));
-  if (!shared_) weight.set_data(torch::full({1, 1}, NAN).expand(weight.sizes()));  // whoever reads it notices
 }
 
 void init_linears(const std::vector<Linear*>& layers, const std::string& mode, uint64_t key) {

@@ -23,8 +23,8 @@ class Linear {
   /// For a weight that has another use too, such as an embedding.
   explicit Linear(const Tensor& weight) : weight(weight), shared_(true) {}
 
-  /// For inference on the CPU: products read this matrix from now on. The weight keeps its shape and, where it has
-  /// another use, its numbers; otherwise its memory is given back.
+  /// For inference: products read this matrix from now on, on its device. The weight keeps its shape and, where it has
+  /// another use, its numbers and its place; otherwise its memory is given back, and it is where the matrix is.
   void fix(ops::FixedMatrix matrix);
   /// Whether the weight has another use.
   bool shared() const { return shared_; }

@@ -4,7 +4,10 @@
 
 #include <cstdlib>
 
+#include "base/temporary_folder.h"
+#include "infer/engine.h"
 #include "infer/generate.h"
+#include "models/fixed_model.h"
 #include "models/testing.h"
 #include "models/weights.h"
 #include "ops/device.h"
@@ -106,6 +109,29 @@ TEST_F(ModelOnGpu, AnySplitOfAStreamIsOnePass) {
       EXPECT_TRUE(close(torch::cat(pieces, 1), whole_BLV, precision == nn::Precision::kFloat32 ? 1e-4 : 5e-2))
           << calls.size() << " calls";
     }
+  }
+}
+
+// In one pass, in pieces of more and of fewer rows than products of few rows are for, and token by token.
+TEST_F(ModelOnGpu, FixedMatricesAreTheCpus) {
+  torch::NoGradGuard no_grad;
+  const MegalodonConfig config = testing::tiny_config();
+  const TemporaryFolder folder;
+  save_model(*on(torch::kCPU, config), {{"type", "bytes"}}, folder.path());
+  const ModelInput all{testing::random_tokens(config, 2, 61), {}};
+  for (const auto type :
+       {ops::FixedType::kFloat32, ops::FixedType::kBfloat16, ops::FixedType::kQ8, ops::FixedType::kQ4}) {
+    SCOPED_TRACE(ops::name_of(type));
+    const auto cpu = load_fixed_model(folder.path(), type).model,
+               gpu = load_fixed_model(folder.path(), type, torch::kCUDA).model;
+    EXPECT_TRUE(gpu->device().is_cuda());
+    EXPECT_EQ(Engine(*gpu).fingerprint(), Engine(*cpu).fingerprint());
+    // Where inputs are rounded, two that are nearly equal may end up a step apart.
+    const double tolerance = type == ops::FixedType::kFloat32 ? 1e-4 : 4e-2;
+    const Tensor expected_BLV = testing::one_pass(*cpu, all);
+    StreamCarry carry;
+    EXPECT_TRUE(close(testing::one_pass(*gpu, all), expected_BLV, tolerance));
+    EXPECT_TRUE(close(testing::in_calls(*gpu, all, {20, 7, 30, 1, 1, 1, 1}, carry), expected_BLV, tolerance));
   }
 }
 
