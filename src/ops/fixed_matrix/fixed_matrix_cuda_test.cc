@@ -91,9 +91,9 @@ Inputs random_inputs(int64_t M, const Shape& shape, int64_t parts) {
 TEST(FixedMatrixCuda, FewRowsAgreeWithTheCpu) {
   if (!has_gpu()) GTEST_SKIP() << kNoGpu;
   for (const FixedType type : kTypes)
-    for (const Shape& shape : {Shape{1, 1}, {3, 5}, {16, 64}, {65, 33}, {100, 200}, {193, 97}, {20, 2500}}) {
+    for (const Shape& shape : {Shape{1, 1}, {65, 33}, {40, 200}, {20, 2500}}) {
       const Matrix w(type, shape.O, shape.I, random_weights(shape));
-      for (const int64_t M : {0, 1, 2, 3, 5, 8, 9, 26, 32}) {
+      for (const int64_t M : {0, 1, 2, 3, 5, 9, 32}) {
         SCOPED_TRACE(::testing::Message()
                      << kNames[static_cast<int>(type)] << ", " << M << " rows, " << shape.O << " x " << shape.I);
         const Inputs in = random_inputs(M, shape, M);
@@ -122,7 +122,7 @@ TEST(FixedMatrixCuda, IntegersAreMultipliedExactly) {
     for (const Shape& shape : {Shape{130, 2}, {16, 64}, {70, 113}, {33, 500}}) {
       const std::vector<float> weights = integers(type, shape.O, shape.I, generator);
       const Matrix w(type, shape.O, shape.I, weights);
-      for (const int64_t M : {1, 3, 7, 20, 33, 70}) {
+      for (const int64_t M : {1, 3, 20, 33}) {
         SCOPED_TRACE(::testing::Message()
                      << kNames[static_cast<int>(type)] << ", " << M << " rows, " << shape.O << " x " << shape.I);
         const Inputs in = {M, integers(FixedType::kQ8, M, shape.I, generator),
@@ -154,12 +154,12 @@ TEST(FixedMatrixCuda, IntegersOfXAreTheCpus) {
 
 TEST(FixedMatrixCuda, ARowsResultDoesNotDependOnTheOtherRows) {
   if (!has_gpu()) GTEST_SKIP() << kNoGpu;
-  const Shape shape = {50, 330};
+  const Shape shape = {20, 330};
   const Inputs all = random_inputs(kFewRows, shape, 3);
   for (const FixedType type : kTypes) {
     const Matrix w(type, shape.O, shape.I, random_weights(shape));
     const std::vector<float> expected = on_gpu(w, all);
-    for (int64_t M = 1; M < kFewRows; ++M) {
+    for (const int64_t M : {1, 2, 3, 4, 5, 8, 9, 16, 21, 31}) {
       const int64_t first = kFewRows - M;
       const Inputs last = {M, rows(all.x, first, M, shape.I), all.bias, rows(all.addend, first, M, shape.O)};
       EXPECT_EQ(on_gpu(w, last), rows(expected, first, M, shape.O)) << kNames[static_cast<int>(type)] << ", " << M;
@@ -175,7 +175,7 @@ TEST(FixedMatrixCuda, ManyRowsAreMultipliedAsTheHeaderSays) {
   };
   for (const FixedType type : kTypes)
     for (const Shape& shape : {Shape{1, 1}, {65, 33}, {100, 200}, {20, 70}})
-      for (const int64_t M : {33, 35, 130}) {
+      for (const int64_t M : {33, 130}) {
         SCOPED_TRACE(::testing::Message()
                      << kNames[static_cast<int>(type)] << ", " << M << " rows, " << shape.O << " x " << shape.I);
         const Matrix w(type, shape.O, shape.I, random_weights(shape));
