@@ -347,12 +347,16 @@ void multiply_few_rows(const FixedProduct& p, const PreparedX& x, CudaQueue& que
          p, x);
 }
 
+template <class X>
+constexpr NumberType number_type() {
+  return std::is_same_v<X, float> ? NumberType::kFloat32 : NumberType::kBfloat16;
+}
+
 /// x and W as X. A tile has as many whole blocks of W as stay in the second level cache, with what it is multiplied by.
 template <FixedType kType, class X>
 void multiply_many_rows(const FixedProduct& p, CudaQueue& queue) {
   using W = Words<kType>;
   constexpr int64_t kTileBytes = int64_t{16} << 20;
-  const NumberType number = std::is_same_v<X, float> ? NumberType::kFloat32 : NumberType::kBfloat16;
   const int64_t stride = padded_inputs(p.w), block_bytes = W::kRows * stride * static_cast<int64_t>(sizeof(X));
   const int64_t most = std::min(std::max(kTileBytes / block_bytes, int64_t{1}), p.w.blocks());
   const X* x = pad<X>(p, queue);
@@ -367,8 +371,8 @@ void multiply_many_rows(const FixedProduct& p, CudaQueue& queue) {
     const int64_t o = first * W::kRows;
     CudaProduct product;
     product.M = p.M, product.N = std::min(blocks * int64_t{W::kRows}, p.w.O - o), product.K = stride;
-    product.a = {x, number, stride};
-    product.b = {tile, number, stride, /*transposed=*/true};
+    product.a = {x, number_type<X>(), stride};
+    product.b = {tile, number_type<X>(), stride, /*transposed=*/true};
     product.d = p.y + o, product.d_stride = p.w.O;
     if (p.addend != nullptr) product.c = p.addend + o, product.c_stride = p.w.O, product.beta = 1;
     if (p.bias != nullptr) product.bias = p.bias + o;

@@ -143,8 +143,9 @@ TEST(FixedMatrixCuda, IntegersOfXAreTheCpus) {
   std::vector<float> x;
   for (const float size : {1.0F, 300.0F, 1e-30F, 1e-36F, 1e-42F, 1e30F, 0.0F})
     for (const float number : random_numbers(kInputs, 6, size)) x.push_back(number);
-  for (int i = 0; i < kInputs; ++i)  // halfway between two integers
-    x.push_back(i == 0 ? 127 : static_cast<float>(i - 16) + 0.5F);
+  for (const float largest : {127.0F, 1.0F, 0.3F, 77.7F, 1e-5F})  // halfway between two integers, or nearly so
+    for (int i = 0; i < kInputs; ++i)
+      x.push_back(i == 0 ? largest : (static_cast<float>(i - 16) + 0.5F) * (largest / 127));
   const Inputs in = {static_cast<int64_t>(x.size()) / kInputs, x};
   for (const FixedType type : {FixedType::kQ8, FixedType::kQ4}) {
     const Matrix w(type, kOutputs, kInputs, weights);
