@@ -382,13 +382,14 @@ Tensor GatedAttention::attend(const Tensor& z_BLZ, const Tensor& v_BLE, const Mo
                               const ops::KeyValueRows* caches, const MegaLayerState& before, MegaLayerState* after,
                               uint64_t dropout_key) {
   const int64_t B = z_BLZ.size(0), L = z_BLZ.size(1), Z = z_BLZ.size(2);
-  const Tensor position_B = caches != nullptr ? torch::tensor(caches->position) : before.position_B;
-  const auto positions = ops::chunk_positions(B, L, config_.chunk_size, input.starts_BL, position_B, z_BLZ.device());
+  const auto positions = caches != nullptr ? ops::ChunkPositions{ops::step_positions(*caches, L, z_BLZ.device()), {}}
+                                           : ops::chunk_positions(B, L, config_.chunk_size, input.starts_BL,
+                                                                  before.position_B, z_BLZ.device());
   const Tensor z_wide_BLZ = z_BLZ.to(v_BLE.scalar_type());
   Tensor q_BLZ = z_wide_BLZ * gamma_[0] + beta_[0], k_BLZ = z_wide_BLZ * gamma_[1] + beta_[1];
   const bool tiled = config_.is_tiled();
   if (tiled) {  // q·k/√Z + <R_i α, R_j β> is one product
-    const bool same = !input.starts_BL.defined() && !position_B.defined();
+    const bool same = caches == nullptr && !input.starts_BL.defined() && !before.position_B.defined();
     const Tensor position_BL = same ? positions.position_BL.narrow(0, 0, 1) : positions.position_BL;
     const auto bias = bias_->rotated(position_BL).to(q_BLZ.scalar_type()).expand({B, L, 2, Z}).unbind(2);
     q_BLZ = torch::cat({q_BLZ / std::sqrt(static_cast<double>(Z)), bias[0]}, -1);
@@ -411,13 +412,13 @@ Tensor GatedAttention::attend(const Tensor& z_BLZ, const Tensor& v_BLE, const Mo
     ops::AttentionOptions options;
     options.causal = !config_.bidirectional, options.padding_BJ = masked_padding(input.padding_BL, config_.chunk_size);
     options.chunk_size = config_.chunk_size, options.starts_BL = input.starts_BL, options.precision = precision_;
-    options.prior_k_BTGK = before.k_BTHK, options.prior_v_BTGV = before.v_BTHV, options.position_B = position_B;
+    options.prior_k_BTGK = before.k_BTHK, options.prior_v_BTGV = before.v_BTHV, options.position_B = before.position_B;
     options.dropout = dropout, options.dropout_key = key;
     return ops::attention(q_BLZ.unsqueeze(2), k_BLHK, v_BLHV, options).squeeze(2);
   }
   ops::RelativeAttentionOptions options;
   options.scores = config_.scores(), options.causal = !config_.bidirectional, options.chunk_size = config_.chunk_size;
-  options.padding_BJ = input.padding_BL, options.starts_BL = input.starts_BL, options.position_B = position_B;
+  options.padding_BJ = input.padding_BL, options.starts_BL = input.starts_BL, options.position_B = before.position_B;
   const bool has_prior = before.k_BTHK.defined() && before.k_BTHK.size(1) > 0;
   if (has_prior) options.prior_k_BTZ = before.k_BTHK.squeeze(2), options.prior_v_BTE = before.v_BTHV.squeeze(2);
   const int64_t keys = L + (has_prior ? before.k_BTHK.size(1) : 0);

@@ -252,12 +252,13 @@ Tensor MegaAttention::average(const Tensor& t_BLD, const ModelInput& input, cons
 
 Tensor MegaAttention::attend(const Tensor& z_BLZ, const Tensor& t_BLD, const ModelInput& input,
                              const ops::KeyValueRows* caches, const MegalodonLayerState& before,
-                             MegalodonLayerState* after, uint64_t dropout_key) const {
+                             MegalodonLayerState* after, uint64_t dropout_key) {
   const int64_t B = t_BLD.size(0), L = t_BLD.size(1), H = config_.num_heads, K = config_.z_dim / H;
-  const Tensor position_B = caches != nullptr ? torch::tensor(caches->position) : before.position_B;
-  const auto positions = ops::chunk_positions(B, L, config_.chunk_size, input.starts_BL, position_B, t_BLD.device());
+  const auto positions = caches != nullptr ? ops::ChunkPositions{ops::step_positions(*caches, L, t_BLD.device()), {}}
+                                           : ops::chunk_positions(B, L, config_.chunk_size, input.starts_BL,
+                                                                  before.position_B, t_BLD.device());
 
-  const Tensor scale_2Z = (gamma_ + 1) / std::sqrt(static_cast<double>(K));
+  const Tensor scale_2Z = kept_scale_.of({gamma_}, [&] { return (gamma_ + 1) / std::sqrt(static_cast<double>(K)); });
   const auto [q_BLHK, k_BLHK] = ops::query_key(z_BLZ.view({B, L, H, K}), scale_2Z, beta_, positions.position_BL,
                                                config_.norm_eps, config_.rope_base, t_BLD.scalar_type());
   const Tensor v_BLHV = ops::gated_silu(wv_(t_BLD, precision_), {}).view({B, L, H, -1});

@@ -71,7 +71,7 @@ class MegaAttention final : public torch::nn::Module {
   Tensor average(const Tensor& t_BLD, const ModelInput& input, const MegalodonLayerState& before,
                  MegalodonLayerState* after);
   Tensor attend(const Tensor& z_BLZ, const Tensor& t_BLD, const ModelInput& input, const ops::KeyValueRows* caches,
-                const MegalodonLayerState& before, MegalodonLayerState* after, uint64_t dropout_key) const;
+                const MegalodonLayerState& before, MegalodonLayerState* after, uint64_t dropout_key);
 
   MegalodonConfig config_;
   bool bidirectional_;
@@ -81,6 +81,7 @@ class MegaAttention final : public torch::nn::Module {
   Tensor gamma_, beta_;
   nn::Linear wv_, wz_, wr_, wh1_, wh2_;
   nn::Kept<nn::CemaCoefficients> kept_cema_;
+  nn::Kept<Tensor> kept_scale_;
 };
 
 /// residual + [alpha ⊙] W2 (silu(W1 u) [⊙ W3 u]),  u = LayerNorm(x)

@@ -300,9 +300,11 @@ Tensor TransformerAttention::forward(const Tensor& u_BLD, const ModelInput& inpu
         config_.rope.kind);
   Heads heads = this->heads(ops::linears(u_BLD, {wq_.plus(), wk_.plus(), wv_.plus()}, precision_));
   const ops::KeyValueRows* caches = carry.caches(slot);
-  const Tensor position_B = caches != nullptr ? torch::tensor(caches->position) : before.empty() ? Tensor() : before[2];
-  const auto positions = ops::chunk_positions(u_BLD.size(0), u_BLD.size(1), config_.chunk_size, input.starts_BL,
-                                              position_B, u_BLD.device());
+  const int64_t B = u_BLD.size(0), L = u_BLD.size(1);
+  const Tensor position_B = before.empty() ? Tensor() : before[2];
+  const auto positions =
+      caches != nullptr ? ops::ChunkPositions{ops::step_positions(*caches, L, u_BLD.device()), {}}
+                        : ops::chunk_positions(B, L, config_.chunk_size, input.starts_BL, position_B, u_BLD.device());
   if (config_.position == "rotary") rotate(heads, positions.position_BL);
   if (caches != nullptr) {
     check(!input.starts_BL.defined(), "[transformer] a stream with caches is one document");

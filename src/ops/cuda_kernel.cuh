@@ -100,6 +100,17 @@ __device__ __forceinline__ void store4(__nv_bfloat16* to, float4 x) {
   *reinterpret_cast<uint2*>(to) = packed.bits;
 }
 
+/// kWide neighbours, 1 or 4, as float32; for 4 as load4().
+template <class T, int kWide>
+__device__ __forceinline__ void load_wide(const T* from, float (&x)[kWide]) {
+  if constexpr (kWide == 4) {
+    const float4 four = load4(from);
+    x[0] = four.x, x[1] = four.y, x[2] = four.z, x[3] = four.w;
+  } else {
+    x[0] = to_float(*from);
+  }
+}
+
 /// Whether rows of `size` numbers of type T that begin at `base` may be read four at a time.
 template <class T>
 bool in_fours(const T* base, int64_t size) {

@@ -9,7 +9,11 @@
 namespace megalodon::ops {
 namespace {
 
-constexpr int64_t kFewSteps = 8;  // more share a tile of keys between them: that is chunk_attention's work
+constexpr int64_t kFewSteps = kCachedAttentionSteps;  // more share a tile of keys: that is chunk_attention's work
+
+CachedAttentionRow row_of(const KeyValueRows& rows, size_t b) {
+  return {rows.caches[b].k_CHK.data_ptr(), rows.caches[b].v_CHV.data_ptr(), rows.position[b]};
+}
 
 void check_cache(const KeyValueCache& cache, const Tensor& k, const Tensor& v, int64_t position, size_t row) {
   const auto type = cache.k_CHK.scalar_type();
@@ -26,6 +30,9 @@ void check_cache(const KeyValueCache& cache, const Tensor& k, const Tensor& v, i
   check(position >= 0 && position < cache.k_CHK.size(0),
         "[cached_attention] the position of row {} must be >= 0 and below the cache's {} steps, got {}", row,
         cache.k_CHK.size(0), position);
+  for (const Tensor& held : {cache.k_CHK, cache.v_CHV})
+    check(!held.is_cuda() || reinterpret_cast<uintptr_t>(held.data_ptr()) % 16 == 0,
+          "[cached_attention] on a GPU a cache must begin at a multiple of 16 bytes");
 }
 
 void check_inputs(const Tensor& q, const Tensor& k, const Tensor& v, const KeyValueRows& rows) {
@@ -36,6 +43,11 @@ void check_inputs(const Tensor& q, const Tensor& k, const Tensor& v, const KeyVa
   check(rows.caches.size() == static_cast<size_t>(q.size(0)) && rows.position.size() == rows.caches.size(),
         "[cached_attention] expected a cache and a position for each of {} rows, got {} and {}", q.size(0),
         rows.caches.size(), rows.position.size());
+  if (const Tensor& table = rows.table_B3; table.defined())
+    check(table.sizes() == torch::IntArrayRef({q.size(0), 3}) && table.scalar_type() == torch::kInt64 &&
+              table.is_contiguous() && table.device() == q.device(),
+          "[cached_attention] expected a contiguous table [{},3], int64 on {}, got {} {} on {}", q.size(0),
+          q.device().str(), c10::toString(table.scalar_type()), c10::str(table.sizes()), table.device().str());
   for (size_t b = 0; b < rows.caches.size(); ++b) {
     check_cache(rows.caches[b], k, v, rows.position[b], b);
     check(rows.caches[b].k_CHK.scalar_type() == rows.caches[0].k_CHK.scalar_type(),
@@ -50,16 +62,22 @@ bool within_chunks(const KeyValueRows& rows, int64_t steps) {
   return true;
 }
 
+/// On a GPU the kernel reads what there is, on the CPU float32.
+torch::ScalarType step_type(const Tensor& q, const Tensor& k, const Tensor& v) {
+  const bool same = q.scalar_type() == k.scalar_type() && q.scalar_type() == v.scalar_type();
+  return same && q.is_cuda() && q.scalar_type() == torch::kBFloat16 ? torch::kBFloat16 : torch::kFloat32;
+}
+
 Tensor few_steps(const Tensor& q, const Tensor& k, const Tensor& v, const KeyValueRows& rows) {
-  std::vector<CachedAttentionRow> pointers;
-  for (size_t b = 0; b < rows.caches.size(); ++b)
-    pointers.push_back({rows.caches[b].k_CHK.data_ptr(), rows.caches[b].v_CHV.data_ptr(), rows.position[b]});
-  const auto dense = [](const Tensor& t) { return t.to(torch::kFloat32).contiguous(); };
+  const auto dense = [type = step_type(q, k, v)](const Tensor& t) { return t.to(type).contiguous(); };
   const Tensor dense_q = dense(q), dense_k = dense(k), dense_v = dense(v);
   const Tensor y = torch::empty(v.sizes(), dense_v.options());
-  cached_attention_cpu({dense_q.data_ptr<float>(), dense_k.data_ptr<float>(), dense_v.data_ptr<float>(),
-                        pointers.data(), number_type(rows.caches[0].k_CHK), y.data_ptr<float>(), q.size(0), q.size(1),
-                        q.size(2), q.size(3), v.size(3)});
+  Tensor table = rows.table_B3;
+  if (!table.defined()) table = key_value_tables({rows})[0].to(q.device());
+  run_kernel(q, MEGALODON_KERNELS(cached_attention),
+             {dense_q.data_ptr(), dense_k.data_ptr(), dense_v.data_ptr(), number_type(dense_q),
+              reinterpret_cast<const CachedAttentionRow*>(table.data_ptr<int64_t>()), number_type(rows.caches[0].k_CHK),
+              y.data_ptr(), q.size(0), q.size(1), q.size(2), q.size(3), v.size(3), rows.room()});
   return y.to(q.scalar_type());
 }
 
@@ -81,12 +99,39 @@ Tensor many_steps(const Tensor& q, const Tensor& k, const Tensor& v, const KeyVa
 
 }  // namespace
 
+int64_t KeyValueRows::room() const {
+  int64_t most = 0;
+  for (const KeyValueCache& cache : caches) most = std::max(most, cache.k_CHK.size(0));
+  return most;
+}
+
+Tensor key_value_tables(const std::vector<KeyValueRows>& layers) {
+  static_assert(sizeof(CachedAttentionRow) == 3 * sizeof(int64_t));
+  const size_t B = layers.empty() ? 0 : layers[0].caches.size();
+  const Tensor tables = torch::empty({std::ssize(layers), static_cast<int64_t>(B), 3}, torch::kInt64);
+  auto* row = reinterpret_cast<CachedAttentionRow*>(tables.data_ptr<int64_t>());
+  for (const KeyValueRows& rows : layers) {
+    check(rows.caches.size() == B && rows.position.size() == B,
+          "[cached_attention] expected a cache and a position for each of {} rows, got {} and {}", B,
+          rows.caches.size(), rows.position.size());
+    for (size_t b = 0; b < B; ++b) *row++ = row_of(rows, b);
+  }
+  return tables;
+}
+
+Tensor step_positions(const KeyValueRows& rows, int64_t steps, torch::Device device) {
+  const Tensor first_B1 =
+      rows.table_B3.defined() ? rows.table_B3.narrow(1, 2, 1) : torch::tensor(rows.position).unsqueeze(1).to(device);
+  if (steps == 1) return first_B1;
+  return (first_B1 + torch::arange(steps, first_B1.options())).remainder(rows.room());
+}
+
 Tensor cached_attention(const Tensor& q_BLHK, const Tensor& k_BLHK, const Tensor& v_BLHV, const KeyValueRows& rows,
                         Precision precision) {
   check_inputs(q_BLHK, k_BLHK, v_BLHV, rows);
   const torch::NoGradGuard no_grad;
   const int64_t L = q_BLHK.size(1);
-  const bool kernel = q_BLHK.is_cpu() && !use_reference() && q_BLHK.scalar_type() != torch::kFloat64;
+  const bool kernel = has_kernels(q_BLHK) && q_BLHK.scalar_type() != torch::kFloat64;
   if (kernel && L <= kFewSteps && within_chunks(rows, L)) return few_steps(q_BLHK, k_BLHK, v_BLHV, rows);
   std::vector<Tensor> outputs;
   for (size_t b = 0; b < rows.caches.size(); ++b) {

@@ -18,14 +18,27 @@ namespace megalodon::ops {
 /// Room for one chunk of one stream in one layer. The steps of a chunk lie at 0, 1, …; those of the next one overwrite
 /// them.
 struct KeyValueCache {
-  Tensor k_CHK, v_CHV;  // contiguous, float32 or bfloat16
+  Tensor k_CHK, v_CHV;  // contiguous, float32 or bfloat16; on a GPU they begin at a multiple of 16 bytes
 };
 
 /// The caches of a layer for the rows of a batch, each of a stream of its own, and where those stand.
 struct KeyValueRows {
   std::vector<KeyValueCache> caches;
   std::vector<int64_t> position;  // steps of the open chunk that are in the cache, 0 <= p < C
+  /// Part of key_value_tables(), on the caches' device; undefined: made where it is needed. The kernel for a few steps
+  /// reads it, and neither of the lists above.
+  Tensor table_B3 = {};
+
+  /// Steps that the largest of the caches has room for.
+  int64_t room() const;
 };
+
+/// What a GPU's kernel reads of the rows of several layers: where their keys and values lie, and their positions.
+/// [layers,B,3], int64, on the CPU. For the device of the caches, where layers then share one copy.
+Tensor key_value_tables(const std::vector<KeyValueRows>& layers);
+
+/// Of the next `steps` steps of each row inside their chunk, int64 [B,L], there. With a table nothing waits for a GPU.
+Tensor step_positions(const KeyValueRows& rows, int64_t steps, torch::Device device);
 
 /// Attends over what is cached and the new steps, chunk by chunk, and writes those of the chunk that is open in the end
 /// behind the cached ones, rounded to the cache's dtype; so are all keys and values that are read, and any split of a

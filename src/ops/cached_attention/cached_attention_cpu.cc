@@ -121,7 +121,7 @@ void attend_span(const CachedAttentionArgs& a, int64_t b, int64_t h, int64_t i, 
                  const Partial& out) {
   alignas(64) float score[kSpan] = {};
   const int64_t count = end - first, k_stride = a.H * a.K, v_stride = a.H * a.V;
-  const float* q = a.q + ((b * a.L + i) * a.H + h) * a.K;
+  const float* q = static_cast<const float*>(a.q) + ((b * a.L + i) * a.H + h) * a.K;
   const T* k = static_cast<const T*>(a.rows[b].k) + first * k_stride + h * a.K;
   const T* v = static_cast<const T*>(a.rows[b].v) + first * v_stride + h * a.V;
   for (int64_t j = 0; j < count; j += kKeys)
@@ -161,7 +161,7 @@ inline void combine_task(Spans& spans, int64_t b, int64_t i, int64_t h) {
     const Partial part = spans.partial(s, h, i);
     sum += *part.sum * std::exp(static_cast<double>(*part.maximum) - maximum);
   }
-  float* y = a.y + ((b * a.L + i) * a.H + h) * a.V;
+  float* y = static_cast<float*>(a.y) + ((b * a.L + i) * a.H + h) * a.V;
   std::fill_n(y, a.V, 0.0f);
   for (int64_t s = begin; s < end; ++s) {
     const Partial part = spans.partial(s, h, i);
@@ -202,8 +202,9 @@ HWY_EXPORT(store_steps);
 void cached_attention_cpu(const CachedAttentionArgs& a) {
   for (int64_t b = 0; b < a.B; ++b) {
     const auto& [k, v, position] = a.rows[b];
-    HWY_DYNAMIC_DISPATCH(store_steps)(a, a.k + b * a.L * a.H * a.K, a.H * a.K, position, k);
-    HWY_DYNAMIC_DISPATCH(store_steps)(a, a.v + b * a.L * a.H * a.V, a.H * a.V, position, v);
+    const auto *new_k = static_cast<const float*>(a.k), *new_v = static_cast<const float*>(a.v);
+    HWY_DYNAMIC_DISPATCH(store_steps)(a, new_k + b * a.L * a.H * a.K, a.H * a.K, position, k);
+    HWY_DYNAMIC_DISPATCH(store_steps)(a, new_v + b * a.L * a.H * a.V, a.H * a.V, position, v);
   }
   Spans spans(a);
   const auto span = [&](int64_t task) { HWY_DYNAMIC_DISPATCH(span_task)(spans, task / a.H, task % a.H); };

@@ -1,13 +1,14 @@
-// Kernel of cached_attention for a few steps: bound by reading the cache.
+// Kernels of cached_attention for a few steps: bound by reading the cache.
 //
-// A row's keys are cut into spans of kSpan. A task takes one span of one head of one row: scores, their maximum, the
-// sum of the exponentials and the values weighted with them, for all steps of the call. A second pass adds a head's
+// A row's keys are cut into spans of fixed length. A task takes one span of one head of one row: scores, their maximum,
+// the sum of the exponentials and the values weighted with them, for all steps of the call. A second pass adds a head's
 // spans up. Spans lie at fixed places of the chunk, so that neither the other rows nor the threads nor the number of
 // steps of a call change a result.
 #pragma once
 
 #include <cstdint>
 
+#include "ops/cuda_queue.h"
 #include "ops/number.h"
 
 namespace megalodon::ops {
@@ -19,14 +20,21 @@ struct CachedAttentionRow {
 };
 
 struct CachedAttentionArgs {
-  const float *q, *k, *v;          // [B,L,H,K], [B,L,H,K], [B,L,H,V]
-  const CachedAttentionRow* rows;  // [B]
+  const void *q, *k, *v;           // [B,L,H,K], [B,L,H,K], [B,L,H,V]
+  NumberType step_type;            // of these and of y; float32 on the CPU
+  const CachedAttentionRow* rows;  // [B], where the kernel runs
   NumberType type;                 // of the caches
-  float* y;                        // [B,L,H,V]
+  void* y;                         // [B,L,H,V]
   int64_t B, L, H, K, V;
+  int64_t C;  // no cache has room for more steps
 };
 
 /// Also stores k and v in the caches.
 void cached_attention_cpu(const CachedAttentionArgs& args);
+
+/// At most so many steps, and caches that begin at multiples of 16 bytes. What is queued depends on no position, so
+/// that it may be queued again, as it is, for rows that were written over.
+constexpr int64_t kCachedAttentionSteps = 8;
+void cached_attention_cuda(const CachedAttentionArgs& args, CudaQueue& queue);
 
 }  // namespace megalodon::ops

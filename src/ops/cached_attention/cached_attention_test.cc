@@ -111,6 +111,40 @@ TEST_P(CachedAttention, StaysRightWhereScoresAreLarge) {
   EXPECT_TRUE(close(torch::cat(parts, 1), stream.expected(GetParam()), 2e-4));
 }
 
+/// For a GPU's kernel; any other reads it too.
+TEST(CachedAttentionTables, SayWhereRowsLieAndStand) {
+  const Shape s = kShapes[1];
+  const Stream stream(s);
+  std::vector<KeyValueRows> layers;
+  for (int layer = 0; layer < 2; ++layer)
+    layers.push_back({{make_cache(s, torch::kFloat32), make_cache(s, torch::kFloat32)}, {0, 2}});
+  for (KeyValueRows& rows : layers) rows.caches[1].k_CHK.zero_(), rows.caches[1].v_CHV.zero_();
+  const Tensor tables = key_value_tables(layers);
+  EXPECT_EQ(tables.sizes(), torch::IntArrayRef({2, 2, 3}));
+  EXPECT_EQ(layers[1].room(), s.C);
+  // The table is what counts, and the other layer's caches stay as they are.
+  KeyValueRows other = layers[0];
+  other.table_B3 = tables[1];
+  const auto both = [&](const Tensor& t) { return torch::cat({steps(t, 0, 3), steps(t, 3, 3)}); };
+  const Tensor q = both(stream.q), k = both(stream.k), v = both(stream.v);
+  const Tensor y = cached_attention(q, k, v, other, Precision::kFloat32);
+  EXPECT_TRUE(layers[0].caches[0].k_CHK.isnan().all().item<bool>());
+  EXPECT_TRUE(torch::equal(layers[1].caches[0].k_CHK.narrow(0, 0, 3), k[0]));
+  EXPECT_TRUE(torch::equal(y, cached_attention(q, k, v, layers[0], Precision::kFloat32)));
+
+  const auto positions = [&](const KeyValueRows& rows, int64_t count) {
+    return step_positions(rows, count, torch::kCPU);
+  };
+  KeyValueRows rows = {layers[0].caches, {s.C - 2, 5}};
+  const Tensor expected =
+      torch::tensor({s.C - 2, s.C - 1, int64_t{0}, int64_t{5}, int64_t{6}, int64_t{7}}).view({2, 3});
+  for (const bool with_table : {false, true}) {
+    if (with_table) rows.table_B3 = key_value_tables({rows})[0];
+    EXPECT_TRUE(torch::equal(positions(rows, 3), expected));
+    EXPECT_TRUE(torch::equal(positions(rows, 1), expected.narrow(1, 0, 1)));
+  }
+}
+
 TEST(CachedAttentionArguments, SaysWhatDoesNotFit) {
   const Shape s = kShapes[0];
   const Stream stream(s);
@@ -127,6 +161,10 @@ TEST(CachedAttentionArguments, SaysWhatDoesNotFit) {
   EXPECT_THROW(run({make_cache(s, torch::kFloat64)}, {0}), Error);
   EXPECT_THROW(run({make_cache(kShapes[1], torch::kFloat32)}, {0}), Error);
   EXPECT_THROW(run({{good.k_CHK, good.v_CHV.to(torch::kBFloat16)}}, {0}), Error);
+  EXPECT_THROW(cached_attention(steps(stream.q, 0, 2), steps(stream.k, 0, 2), steps(stream.v, 0, 2),
+                                {{good}, {0}, torch::zeros({1, 3}, torch::kInt32)}, Precision::kFloat32),
+               Error);
+  EXPECT_THROW(key_value_tables({{{good}, {0}}, {{good}, {}}}), Error);
 }
 
 }  // namespace

@@ -27,16 +27,6 @@ __device__ __forceinline__ const Number* key_row(const ChunkAttentionArgs& a, co
                    : static_cast<const Number*>(own) + ((b * a.L + key - a.T) * a.H + h) * width;
 }
 
-template <class Number, int kWide>
-__device__ __forceinline__ void load_wide(const Number* from, float (&x)[kWide]) {
-  if constexpr (kWide == 4) {
-    const float4 four = load4(from);
-    x[0] = four.x, x[1] = four.y, x[2] = four.z, x[3] = four.w;
-  } else {
-    x[0] = to_float(*from);
-  }
-}
-
 /// scores [L,keys] of the block's keys from..from + count on; −infinity where not visible. A warp per key.
 template <class Number, int kQueries, int kWide>
 __device__ void few_scores(const FewArgs& f, int64_t from, int count, int64_t b, int64_t h, const float* q,
