@@ -12,30 +12,6 @@
 namespace megalodon {
 namespace {
 
-/// The states of a batch's rows, and their caches.
-class BatchCarry final : public Carry {
- public:
-  /// `before` is empty where the streams begin.
-  BatchCarry(std::vector<State> before, std::vector<ops::KeyValueRows> caches)
-      : before_(std::move(before)), caches_(std::move(caches)) {}
-  State before(int64_t slot) override {
-    return slot < static_cast<int64_t>(before_.size()) ? before_[static_cast<size_t>(slot)] : State();
-  }
-  bool wants_after() const override { return true; }
-  void after(int64_t slot, State state) override {
-    if (slot >= static_cast<int64_t>(after_.size())) after_.resize(static_cast<size_t>(slot) + 1);
-    after_[static_cast<size_t>(slot)] = std::move(state);
-  }
-  const ops::KeyValueRows* caches(int64_t slot) override {
-    return slot < static_cast<int64_t>(caches_.size()) ? &caches_[static_cast<size_t>(slot)] : nullptr;
-  }
-  std::vector<State> take_after() { return std::move(after_); }
-
- private:
-  std::vector<State> before_, after_;
-  std::vector<ops::KeyValueRows> caches_;
-};
-
 /// t with zeros before its steps, axis 1, so that there are `steps`.
 Tensor right_aligned(const Tensor& t, int64_t steps) {
   if (t.dim() < 2 || t.size(1) == steps) return t;
@@ -73,11 +49,15 @@ Tensor restored(const io::TensorFile& file, const std::string& name, torch::IntA
 
 }  // namespace
 
-Engine::Engine(Model& model, const EngineOptions& options)
-    : model_(model), options_(options), shape_(model.info().cache) {
+Engine::Engine(Model& model, const EngineOptions& options) : model_(model), options_(options) {
   check(options.block >= 1, "[engine] block must be at least 1, got {}", options.block);
   check(options.cache_type == torch::kFloat32 || options.cache_type == torch::kBFloat16,
         "[engine] caches are float32 or bfloat16, got {}", c10::toString(options.cache_type));
+  const ModelInfo info = model.info();
+  shape_ = info.cache;
+  if (!info.repeats_steps || options.recorder == nullptr) return;
+  if (ops::Recorder recorder = options.recorder(model.device()))
+    repeated_ = std::make_unique<RepeatedStep>(model, std::move(recorder));
 }
 
 void Engine::read(Stream& stream, std::span<const int64_t> tokens, const UseHidden& use) const {
@@ -142,56 +122,64 @@ void Engine::make_caches(Stream& stream, int64_t more) const {
   stream.caches_ = std::move(own);
 }
 
+/// Slot by slot, and where the streams stand.
+std::vector<ops::KeyValueRows> Engine::caches(std::span<Stream* const> streams) const {
+  std::vector<ops::KeyValueRows> list(static_cast<size_t>(shape_.slots));
+  for (const Stream* stream : streams)
+    for (size_t slot = 0; slot < list.size(); ++slot) {
+      list[slot].caches.push_back((*stream->caches_)[slot]);
+      list[slot].position.push_back(shape_.kept(stream->tokens_));
+    }
+  return list;
+}
+
 Tensor Engine::advance(std::span<Stream* const> streams, const Tensor& tokens_BL) const {
   const torch::NoGradGuard no_grad;
   for (const Stream* stream : streams)
     check(!stream->torn_, "[engine] an error ended this stream's last pass; go on from a copy or a snapshot");
   const int64_t length = tokens_BL.size(1);
-  std::vector<ops::KeyValueRows> caches(static_cast<size_t>(shape_.slots));
-  for (Stream* stream : streams) {
-    make_caches(*stream, length);
-    for (size_t slot = 0; slot < caches.size(); ++slot) {
-      caches[slot].caches.push_back((*stream->caches_)[slot]);
-      caches[slot].position.push_back(shape_.kept(stream->tokens_));
-    }
-  }
-  BatchCarry carry(states(streams), std::move(caches));
+  for (Stream* stream : streams) make_caches(*stream, length);
+  const auto before = states(streams);
   // The caches are written while the model runs; what else a stream is changes when all is done.
   for (Stream* stream : streams)
     stream->torn_ = shape_.steps > 0 && stream->tokens_ % shape_.steps + length > shape_.steps;
-  const Tensor hidden_BLD = model_.hidden({tokens_BL, {}}, carry);
-  const Tensor logits_BV = model_.logits_of(hidden_BLD.select(1, length - 1), nn::Precision::kFloat32);
-  const auto batch =
-      std::make_shared<const Stream::Batch>(Stream::Batch{carry.take_after(), static_cast<int64_t>(streams.size())});
+  std::optional<RepeatedStep::Result> made;
+  if (repeated_ != nullptr && before != nullptr && length == 1)
+    made = repeated_->run(tokens_BL, *before, caches(streams));
+  if (!made) {
+    PassResult pass = run_pass(model_, tokens_BL, before ? before->slots() : std::vector<State>(), caches(streams));
+    made = {pass.hidden_BLD, pass.logits_BV,
+            std::make_shared<const BatchStates>(std::move(pass.after), std::ssize(streams))};
+  }
   for (size_t b = 0; b < streams.size(); ++b) {
     Stream& stream = *streams[b];
-    stream.batch_ = batch, stream.row_ = static_cast<int64_t>(b);
+    stream.batch_ = made->after, stream.row_ = static_cast<int64_t>(b);
     stream.tokens_ += length;
-    stream.logits_ = logits_BV[static_cast<int64_t>(b)];
+    stream.logits_ = made->logits_BV[static_cast<int64_t>(b)];
     stream.torn_ = false;
   }
-  return hidden_BLD;
+  return made->hidden_BLD;
 }
 
-/// Slot by slot; as they are where the streams are all of one batch, in its order.
-std::vector<State> Engine::states(std::span<Stream* const> streams) {
+/// As they are where the streams are all of one batch, in its order; null where they begin.
+std::shared_ptr<const BatchStates> Engine::states(std::span<Stream* const> streams) {
   const auto& first = streams[0]->batch_;
-  if (first == nullptr) return {};
-  bool same = first->rows == static_cast<int64_t>(streams.size());
+  if (first == nullptr) return nullptr;
+  bool same = first->rows() == std::ssize(streams);
   for (size_t b = 0; b < streams.size(); ++b)
     same = same && streams[b]->batch_ == first && streams[b]->row_ == static_cast<int64_t>(b);
-  if (same) return first->slots;
+  if (same) return first;
   std::vector<int64_t> rows;
   for (const Stream* stream : streams) rows.push_back(stream->row_);
-  std::vector<State> slots(first->slots.size());
+  std::vector<State> slots(first->slots().size());
   for (size_t slot = 0; slot < slots.size(); ++slot) {
-    for (size_t i = 0; i < first->slots[slot].size(); ++i) {
+    for (size_t i = 0; i < first->slots()[slot].size(); ++i) {
       std::vector<Tensor> parts;
-      for (const Stream* stream : streams) parts.push_back(stream->batch_->slots[slot][i]);
+      for (const Stream* stream : streams) parts.push_back(stream->batch_->slots()[slot][i]);
       slots[slot].push_back(stack_rows(parts, rows));
     }
   }
-  return slots;
+  return std::make_shared<const BatchStates>(std::move(slots), std::ssize(streams));
 }
 
 const std::string& Engine::fingerprint() const {
@@ -213,11 +201,11 @@ const std::string& Engine::fingerprint() const {
 Stream Engine::parked(const Stream& stream) const {
   Stream copy = stream;
   if (stream.tokens_ == 0) return copy;
-  Stream::Batch own{stream.batch_->slots, 1};
-  for (State& state : own.slots)
+  std::vector<State> own = stream.batch_->slots();
+  for (State& state : own)
     for (Tensor& part : state)
       if (part.defined()) part = part.narrow(0, stream.row_, 1).clone();
-  copy.batch_ = std::make_shared<const Stream::Batch>(std::move(own));
+  copy.batch_ = std::make_shared<const BatchStates>(std::move(own), 1);
   copy.row_ = 0;
   copy.logits_ = stream.logits_.clone();
   if (shape_.steps > 0 && stream.tokens_ % shape_.steps == 0) copy.caches_ = nullptr;
@@ -231,8 +219,8 @@ int64_t Engine::bytes(const Stream& stream) const {
   };
   add(stream.logits_, 1);
   if (stream.batch_ != nullptr)
-    for (const State& state : stream.batch_->slots)
-      for (const Tensor& part : state) add(part, stream.batch_->rows);
+    for (const State& state : stream.batch_->slots())
+      for (const Tensor& part : state) add(part, stream.batch_->rows());
   if (stream.caches_ != nullptr)
     for (const ops::KeyValueCache& cache : *stream.caches_) add(cache.k_CHK, 1), add(cache.v_CHV, 1);
   return total;
@@ -245,7 +233,7 @@ NamedTensors Engine::tensors(const Stream& stream) const {
     list.emplace_back(std::move(name), tensor.to(torch::kCPU).contiguous());
   };
   add("logits", stream.logits_);
-  const auto& slots = stream.batch_->slots;
+  const auto& slots = stream.batch_->slots();
   for (size_t slot = 0; slot < slots.size(); ++slot)
     for (size_t i = 0; i < slots[slot].size(); ++i)
       if (Tensor part = slots[slot][i]; part.defined()) {
@@ -268,7 +256,7 @@ NamedTensors Engine::tensors(const Stream& stream) const {
 std::vector<State> Engine::restore_states(const io::TensorFile& file, int64_t tokens) const {
   Stream example;
   read(example, std::array<int64_t, 1>{0});
-  std::vector<State> slots = example.batch_->slots;
+  std::vector<State> slots = example.batch_->slots();
   for (size_t slot = 0; slot < slots.size(); ++slot) {
     for (size_t i = 0; i < slots[slot].size(); ++i)
       if (Tensor& part = slots[slot][i]; part.defined()) {
@@ -283,7 +271,7 @@ std::vector<State> Engine::restore_states(const io::TensorFile& file, int64_t to
 
 Stream Engine::restore(const io::TensorFile& file, int64_t tokens) const {
   Stream stream;
-  stream.batch_ = std::make_shared<const Stream::Batch>(Stream::Batch{restore_states(file, tokens), 1});
+  stream.batch_ = std::make_shared<const BatchStates>(restore_states(file, tokens), 1);
   stream.tokens_ = tokens;
   stream.logits_ = restored(file, "logits", {model_.config().outputs()}, torch::kFloat32).to(model_.device());
   const int64_t open = shape_.kept(tokens);

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "infer/batch_states.h"
+#include "infer/repeated_step.h"
 #include "io/tensor_file.h"
 #include "models/folder_parts.h"
 #include "models/model.h"
@@ -17,6 +19,8 @@ namespace megalodon {
 struct EngineOptions {
   torch::ScalarType cache_type = torch::kFloat32;  // of keys and values: float32 or bfloat16
   int64_t block = 2048;                            // the most tokens of a stream that one pass of the model reads
+  /// What records the steps of a batch, which a GPU then repeats; null: each is queued anew.
+  ops::Recorder (*recorder)(torch::Device) = ops::recorder_of;
 };
 
 /// A text that tokens are appended to. A copy is a stream of its own; it shares memory with the original until one of
@@ -30,12 +34,7 @@ class Stream {
 
  private:
   friend class Engine;
-  /// What the rows of a batch handed on, slot by slot; never written to.
-  struct Batch {
-    std::vector<State> slots;
-    int64_t rows = 0;
-  };
-  std::shared_ptr<const Batch> batch_;  // the one that it was last part of
+  std::shared_ptr<const BatchStates> batch_;  // of the one that it was last part of
   int64_t row_ = 0;
   std::shared_ptr<std::vector<ops::KeyValueCache>> caches_;  // of each slot that has one
   int64_t tokens_ = 0;
@@ -46,7 +45,7 @@ class Stream {
 /// Not to be used by two threads at a time; nor is the model meanwhile.
 class Engine {
  public:
-  /// The model must outlive the engine.
+  /// The model must outlive the engine, and neither its parameters nor its precision change meanwhile.
   explicit Engine(Model& model, const EngineOptions& options = {});
 
   /// Called after each pass with the hidden states of the tokens from `begin` on.
@@ -79,12 +78,14 @@ class Engine {
   void check_tokens(std::span<const int64_t> tokens) const;
   void make_caches(Stream& stream, int64_t more) const;
   std::vector<State> restore_states(const io::TensorFile& file, int64_t tokens) const;
-  static std::vector<State> states(std::span<Stream* const> streams);
+  std::vector<ops::KeyValueRows> caches(std::span<Stream* const> streams) const;
+  static std::shared_ptr<const BatchStates> states(std::span<Stream* const> streams);
 
   Model& model_;
   EngineOptions options_;
   CacheShape shape_;
-  mutable std::string fingerprint_;  // once it was asked for
+  std::unique_ptr<RepeatedStep> repeated_;  // null where steps are not repeated
+  mutable std::string fingerprint_;         // once it was asked for
 };
 
 }  // namespace megalodon

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
+#include <functional>
 #include <map>
 #include <random>
 #include <set>
@@ -165,6 +167,104 @@ TEST_F(EngineTest, CopiesAreIndependent) {
   Tokens joined(tokens.begin(), tokens.begin() + 21);
   joined.insert(joined.end(), other.begin(), other.end());
   expect_at_the_end_of(copy, expected(joined));
+}
+
+/// As a GPU repeats a step, with the same places.
+class RunAgain final : public ops::Recording {
+ public:
+  explicit RunAgain(std::function<void()> work) : work_(std::move(work)) {}
+  void repeat() override { ++times, work_(); }
+  static inline int64_t times = 0;
+
+ private:
+  std::function<void()> work_;
+};
+
+ops::Recorder run_again(torch::Device) {
+  return [](const std::function<void()>& work) { return std::make_unique<RunAgain>(work); };
+}
+
+/// Streams of two engines that do the same: one repeats its steps. What they leave is the same, bit for bit, and stays.
+TEST_F(EngineTest, RepeatedStepsChangeNoBitOfAnyStream) {
+  const Engine plain(*model_), repeating(*model_, {.recorder = run_again});
+  constexpr size_t kStreams = 4;
+  using Pair = std::array<Stream, 2>;
+  const auto expect_equal = [&](const Pair& pair) {
+    ASSERT_EQ(pair[0].tokens(), pair[1].tokens());
+    if (pair[0].tokens() == 0) return;
+    const NamedTensors expected = plain.tensors(pair[0]), got = repeating.tensors(pair[1]);
+    ASSERT_EQ(got.size(), expected.size());
+    for (size_t i = 0; i < got.size(); ++i)
+      ASSERT_TRUE(torch::equal(got[i].second, expected[i].second)) << got[i].first;
+  };
+  std::mt19937 random(3);
+  const auto below = [&](int64_t limit) { return static_cast<int64_t>(random() % static_cast<uint64_t>(limit)); };
+  const auto token = [&] { return below(config_.vocab_size); };
+  const auto read = [&](Pair& pair, int64_t count) {
+    Tokens tokens;
+    for (int64_t i = 0; i < count; ++i) tokens.push_back(token());
+    plain.read(pair[0], tokens), repeating.read(pair[1], tokens);
+  };
+  RunAgain::times = 0;
+  std::vector<Pair> streams(kStreams), kept;
+  for (Pair& pair : streams) read(pair, 1 + below(10));
+  for (int round = 0; round < 40; ++round) {
+    // Some leave, in any order the others stay; one reads on alone, goes back to where a copy was kept, or is copied.
+    std::shuffle(streams.begin(), streams.end(), random);
+    const auto count = static_cast<size_t>(1 + below(kStreams));
+    Pair& one = streams[static_cast<size_t>(below(kStreams))];
+    switch (below(4)) {
+      case 0:
+        read(one, 1 + below(12));
+        break;
+      case 1:
+        kept.push_back(one);
+        break;
+      case 2:
+        if (!kept.empty()) one = kept[static_cast<size_t>(below(std::ssize(kept)))];
+        break;
+      default:
+        one = {plain.parked(one[0]), repeating.parked(one[1])};
+    }
+    for (int64_t steps = below(12); steps >= 0; --steps) {
+      std::array<std::vector<Stream*>, 2> batch;
+      Tokens next;
+      for (size_t i = 0; i < count; ++i) {
+        batch[0].push_back(&streams[i][0]), batch[1].push_back(&streams[i][1]);
+        next.push_back(token());
+      }
+      plain.step(batch[0], next), repeating.step(batch[1], next);
+      for (size_t i = 0; i < count; ++i)
+        ASSERT_TRUE(torch::equal(streams[i][1].logits(), streams[i][0].logits())) << "round " << round;
+    }
+    for (const Pair& pair : streams) expect_equal(pair);
+  }
+  EXPECT_GT(RunAgain::times, 50);
+  ASSERT_FALSE(kept.empty());
+  for (Pair& pair : kept) {
+    expect_equal(pair);
+    read(pair, 20);
+    expect_equal(pair);
+  }
+}
+
+int failed_recordings = 0;
+
+ops::Recorder fail_to_record(torch::Device) {
+  return [](const std::function<void()>&) -> std::unique_ptr<ops::Recording> {
+    ++failed_recordings;
+    fail("nothing can be recorded here");
+  };
+}
+
+TEST_F(EngineTest, WhatCannotBeRecordedIsNotRepeated) {
+  const Engine engine(*model_, {.recorder = fail_to_record});
+  const Tokens tokens = text(1);
+  Stream stream;
+  for (const int64_t& token : tokens) engine.read(stream, {&token, 1});
+  expect_at_the_end_of(stream, expected(tokens));
+  EXPECT_EQ(failed_recordings, 1) << "once is enough to know";
+  EXPECT_FALSE(ops::recorder_of(torch::kCPU));
 }
 
 TEST_F(EngineTest, NothingHappensToAStreamWithoutTokensOrWithImpossibleOnes) {

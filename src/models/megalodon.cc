@@ -412,6 +412,7 @@ class Megalodon final : public LayerStack {
     info.state_bytes_fixed = c.num_layers * (norm + 8 + 8 * c.model_dim * c.cema_ndim) + norm;
     info.state_bytes_full = info.state_bytes_fixed + c.num_layers * 4 * (c.chunk_size - 1) * (c.z_dim + c.value_dim);
     info.cache = {c.num_layers, c.chunk_size, c.num_heads, c.z_dim / c.num_heads, c.value_dim / c.num_heads};
+    info.repeats_steps = true;
     return info;
   }
 

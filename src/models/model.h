@@ -63,6 +63,9 @@ struct ModelInfo {
   int64_t state_bytes_full = 0;     // with those of a full chunk
   int64_t state_bytes_a_token = 0;  // that it grows by, where attention sees everything
   CacheShape cache;
+  /// Whether what a step of one token queues on a GPU depends on nothing but the number of rows, once it has been made
+  /// before: with caches, it asks the GPU for nothing and reads no position of the host's.
+  bool repeats_steps = false;
 
   /// Of a token, on average over a sequence of `length` tokens.
   double mean_forward_flops(int64_t length) const;

@@ -2,7 +2,9 @@
 #include <gtest/gtest.h>
 #include <torch/cuda.h>
 
+#include <array>
 #include <cstdlib>
+#include <functional>
 
 #include "base/temporary_folder.h"
 #include "infer/engine.h"
@@ -132,6 +134,52 @@ TEST_F(ModelOnGpu, FixedMatricesAreTheCpus) {
     StreamCarry carry;
     EXPECT_TRUE(close(testing::one_pass(*gpu, all), expected_BLV, tolerance));
     EXPECT_TRUE(close(testing::in_calls(*gpu, all, {20, 7, 30, 1, 1, 1, 1}, carry), expected_BLV, tolerance));
+  }
+}
+
+int recordings = 0;
+
+ops::Recorder counting_recorder(torch::Device device) {
+  return [record = ops::recorder_of(device)](const std::function<void()>& work) {
+    auto made = record(work);
+    ++recordings;
+    return made;
+  };
+}
+
+/// Streams at different places, over the ends of chunks; one leaves, comes back, and a copy of it takes its place.
+TEST_F(ModelOnGpu, RepeatedStepsChangeNoBit) {
+  const MegalodonConfig config = testing::tiny_config();
+  const Tensor tokens = testing::random_tokens(config, 2, 80);
+  for (const auto type : {ops::FixedType::kFloat32, ops::FixedType::kQ4}) {
+    SCOPED_TRACE(ops::name_of(type));
+    const auto model = on(torch::kCUDA, config);
+    model->fix(type);
+    recordings = 0;
+    const Engine plain(*model, {.cache_type = torch::kBFloat16, .recorder = nullptr}),
+        repeating(*model, {.cache_type = torch::kBFloat16, .recorder = counting_recorder});
+    std::array<Stream, 2> expected, got;
+    const std::vector<int64_t> prompt = {3, 1, 4, 1, 5};
+    plain.read(expected[1], prompt), repeating.read(got[1], prompt);
+    Stream kept_expected, kept_got;
+    for (int64_t step = 0; step < 80; ++step) {
+      const std::vector<int64_t> next = {tokens[0][step].item<int64_t>(), tokens[1][step].item<int64_t>()};
+      const size_t count = step / 20 % 2 == 0 ? 2 : 1;
+      const auto advance = [&](const Engine& engine, std::array<Stream, 2>& streams) {
+        const std::array<Stream*, 2> batch = {&streams[0], &streams[1]};
+        engine.step(std::span(batch).first(count), std::span(next).first(count));
+      };
+      advance(plain, expected), advance(repeating, got);
+      for (size_t i = 0; i < count; ++i)
+        ASSERT_TRUE(torch::equal(got[i].logits(), expected[i].logits())) << "step " << step << ", stream " << i;
+      if (step == 50) kept_expected = expected[0], kept_got = got[0];
+      if (step == 65) expected[0] = kept_expected, got[0] = kept_got;
+    }
+    EXPECT_EQ(recordings, 4) << "of two, of one, of two, of one";
+    const NamedTensors all = plain.tensors(kept_expected);
+    const NamedTensors same = repeating.tensors(kept_got);
+    ASSERT_EQ(same.size(), all.size());
+    for (size_t i = 0; i < all.size(); ++i) EXPECT_TRUE(torch::equal(same[i].second, all[i].second)) << all[i].first;
   }
 }
 
