@@ -8,7 +8,7 @@
 #   --golden DIR    reference data; default: those carried in tests/golden
 #   --out DIR       report.txt, report.json and a log for every stage; default: build/gpu_check
 #   --build DIR     default: build/gpu
-#   STAGE...        of build kernels models training golden golden_bfloat16 bench_ops bench_train peers; default: all
+#   STAGE...        of build kernels models training golden golden_bfloat16 bench_ops bench_train decode peers; default: all
 #
 # A stage that passed is not run again while the sources are the same: after an interruption the same command goes on
 # where it stopped. (Remove DIR/STAGE.passed to run one again.) Each has its own time limit. Exit code 0: all of them
@@ -18,7 +18,7 @@ root=$(realpath "$(dirname "$0")/..")
 
 packages="" golden=$root/tests/golden out=$root/build/gpu_check build=$root/build/gpu
 stages=()
-known=(build kernels models training golden golden_bfloat16 bench_ops bench_train peers)
+known=(build kernels models training golden golden_bfloat16 bench_ops bench_train decode peers)
 while (($# > 0)); do
   case $1 in
     --packages | --golden | --out | --build)
@@ -77,10 +77,17 @@ bench_train() {
   "${large[@]}" --seq 4096 --checkpoint-every 4 || "${large[@]}" --seq 4096 --checkpoint-every 2
   "${bench[@]}" --preset mega200M --tokens 32768 --seq 2048
 }
+decode() {
+  local bench=("$build/megalodon" bench decode --device cuda --json)
+  # Half a chunk, with steps repeated and queued anew; then the same at position 1,024 of a chunk, far into a text.
+  "${bench[@]}" --preset mega1.3B --type bf16,q4 --depth 1024 --batch 1,8
+  "${bench[@]}" --preset mega200M --type q4 --depth 1024 --queue-each
+  "${bench[@]}" --preset mega200M --type q4 --depth 1024,263168
+}
 peers() { python3 bench/peers_cuda.py --output "$out/peers.jsonl" --total-limit "${MEGALODON_PEERS_SECONDS:-220}"; }
 
 declare -A limits=([build]=420 [kernels]=90 [models]=60 [training]=120 [golden]=150 [golden_bfloat16]=150
-  [bench_ops]=90 [bench_train]=180 [peers]=240)
+  [bench_ops]=90 [bench_train]=180 [decode]=120 [peers]=240)
 
 failed=()
 for stage in "${stages[@]}"; do

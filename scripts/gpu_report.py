@@ -62,16 +62,19 @@ def main():
         "stages": [stage_status(folder, stage) for stage in stages],
         "ops": json_lines(folder / "bench_ops.log"),
         "train": json_lines(folder / "bench_train.log"),
+        "decode": json_lines(folder / "decode.log"),
         "peers": json_lines(folder / "peers.jsonl"),
     }
     text = [report["gpu"], ""]
     for entry in report["stages"]:
-        tail = "" if entry["stage"].startswith(("bench", "peers", "build")) else last_line(folder / f"{entry['stage']}.log")
+        tail = "" if entry["stage"].startswith(("bench", "decode", "peers", "build")) else last_line(folder / f"{entry['stage']}.log")
         text.append(f"{entry['stage']:<16} {entry['status']:<10} {entry['seconds']:>4} s  {tail}")
     if report["ops"]:
         text += ["", table(report["ops"], ["op", "pass", "shape", "median_s", "bandwidth_share", "gemm_share", "error"])]
     if report["train"]:
         text += ["", table(report["train"], ["preset", "seq", "batch", "precision", "checkpoint_every", "tok_s", "gemm_share", "peak_mb"])]
+    if report["decode"]:
+        text += ["", table(report["decode"], ["model", "type", "depth", "batch", "repeats", "tok_s", "read_share", "rss_mb"])]
     if report["peers"]:
         text += ["", table(report["peers"], ["arch", "compile", "seq", "batch", "tok_s", "mfu", "peak_mb", "error"])]
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")

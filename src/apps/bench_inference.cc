@@ -19,7 +19,8 @@ struct InferenceOptions {
   std::vector<std::string> types;
   std::vector<int64_t> depths = {0}, batches = {1}, prompts = {2048};
   int64_t generated = 128, repetitions = 3;
-  bool json = false;
+  std::string device = "cpu";
+  bool queue_each = false, json = false;
 };
 
 /// All types, or the one of a quantized folder, where none was named.
@@ -31,11 +32,13 @@ std::vector<std::string> types_of(const InferenceOptions& options) {
 }
 
 std::unique_ptr<Model> make_model(const InferenceOptions& options, ops::FixedType type) {
-  if (!options.model.empty()) return load_fixed_model(options.model, type).model;
+  const torch::Device device = ops::parse_device(options.device);
+  if (!options.model.empty()) return load_fixed_model(options.model, type, device).model;
   auto model = make_preset(options.preset)->build();
   model->init_weights(1);
+  model->to(device);
   model->fix(type);
-  ops::reset_peak_memory(model->device());  // what the float32 matrices took goes back to the system
+  ops::reset_peak_memory(device);  // what the float32 matrices took goes back to the system
   return model;
 }
 
@@ -43,6 +46,7 @@ Json description(const InferenceOptions& options, const std::string& type, const
   return {{"model", options.model.empty() ? options.preset : options.model},
           {"type", type},
           {"params", model.info().parameters},
+          {"device", options.device},
           {"threads", at::get_num_threads()}};
 }
 
@@ -54,18 +58,20 @@ void add_speed(Json& line, const Timing& timing, double tokens) {
   line["repetitions"] = timing.repetitions;
 }
 
-void finish(Json& line) {
+void finish(Json& line, torch::Device device) {
   line["rss_mb"] = static_cast<double>(resident_bytes()) / 1e6;
-  line["machine"] = describe_machine();
+  line["machine"] = describe_machine(device);
   line["version"] = MEGALODON_VERSION;
 }
 
 /// Prints a table's head once, and each case as a row or, for machines, as an object.
 class Table {
  public:
-  Table(bool json, std::vector<std::string> columns) : json_(json), columns_(std::move(columns)) {
+  Table(const InferenceOptions& options, std::vector<std::string> columns)
+      : json_(options.json), columns_(std::move(columns)) {
     if (json_) return;
-    fmt::print("megalodon {}, {}\n\n| {} |\n|{}\n", MEGALODON_VERSION, describe_machine(), fmt::join(columns_, " | "),
+    fmt::print("megalodon {}, {}\n\n| {} |\n|{}\n", MEGALODON_VERSION,
+               describe_machine(ops::parse_device(options.device)), fmt::join(columns_, " | "),
                fmt::join(std::vector<std::string>(columns_.size(), "---|"), ""));
   }
   void print(const Json& line) const {
@@ -100,29 +106,29 @@ void for_each_type(const InferenceOptions& options, const Use& use) {
 }
 
 void run_decode(const InferenceOptions& options) {
-  const Table table(options.json,
+  const Table table(options,
                     {"model", "type", "depth", "batch", "tok_s", "tok_s_p10", "tok_s_p90", "read_share", "rss_mb"});
   for_each_type(options, [&](Model& model, const std::string& type, int64_t matrices) {
     for (const int64_t depth : options.depths)
       for (const int64_t batch : options.batches) {
-        const double bandwidth = measure_bandwidth();  // beside every case: another one a minute later
-        const DecodeSpeed speed =
-            measure_decode(model, ops::fixed_type(type), {depth, batch, options.generated}, matrices);
+        const double bandwidth = measure_bandwidth(model.device());  // beside every case: another one a minute later
+        const DecodeSpeed speed = measure_decode(model, ops::fixed_type(type),
+                                                 {depth, batch, options.generated, !options.queue_each}, matrices);
         Json line = {{"case", "decode"}};
         line.update(description(options, type, model));
-        line.update({{"depth", depth}, {"batch", batch}, {"gen", options.generated}});
+        line.update({{"depth", depth}, {"batch", batch}, {"gen", options.generated}, {"repeats", !options.queue_each}});
         add_speed(line, speed.step, static_cast<double>(batch));
         line["read_share"] = static_cast<double>(speed.bytes) / speed.step.median / bandwidth;
         line["bytes"] = speed.bytes;
         line["bandwidth_gb_s"] = bandwidth * 1e-9;
-        finish(line);
+        finish(line, model.device());
         table.print(line);
       }
   });
 }
 
 void run_prefill(const InferenceOptions& options) {
-  const Table table(options.json, {"model", "type", "prompt", "tok_s", "tok_s_p10", "tok_s_p90", "rss_mb"});
+  const Table table(options, {"model", "type", "prompt", "tok_s", "tok_s_p10", "tok_s_p90", "rss_mb"});
   for_each_type(options, [&](Model& model, const std::string& type, int64_t) {
     for (const int64_t prompt : options.prompts) {
       Json line = {{"case", "prefill"}};
@@ -130,7 +136,7 @@ void run_prefill(const InferenceOptions& options) {
       line["prompt"] = prompt;
       add_speed(line, measure_prefill(model, ops::fixed_type(type), prompt, options.repetitions),
                 static_cast<double>(prompt));
-      finish(line);
+      finish(line, model.device());
       table.print(line);
     }
   });
@@ -149,6 +155,7 @@ std::shared_ptr<InferenceOptions> add_shared(CLI::App& command, Common& common) 
                                 "or that of a quantized folder")
                     ->delimiter(','));
   command.add_flag("--json", options->json, "one JSON object a line, for machines");
+  add_device(command, options->device);
   add_threads(command, common);
   return options;
 }
@@ -168,6 +175,7 @@ void add_bench_decode(CLI::App& bench, Common& common) {
       ->check(at_least(1))
       ->capture_default_str();
   command->add_option("--gen", options->generated, "timed steps")->check(at_least(1))->capture_default_str();
+  command->add_flag("--queue-each", options->queue_each, "on a GPU, queue each step anew instead of repeating one");
   command->callback([options, &common] {
     use_threads(common.threads);
     run_decode(*options);

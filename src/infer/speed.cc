@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "base/philox.h"
 #include "base/process.h"
+#include "ops/device.h"
 
 namespace megalodon {
 namespace {
@@ -60,7 +61,8 @@ void check_stepping(Model& model, FixedType type) {
 }
 
 DecodeSpeed measure_decode(Model& model, FixedType type, const DecodeCase& of, int64_t matrices) {
-  const EngineOptions options = options_for(type);
+  EngineOptions options = options_for(type);
+  if (!of.repeats) options.recorder = nullptr;
   const Engine engine(model, options);
   std::vector<Stream> streams(static_cast<size_t>(of.batch));
   std::vector<Stream*> batch;
@@ -69,13 +71,14 @@ DecodeSpeed measure_decode(Model& model, FixedType type, const DecodeCase& of, i
     if (of.depth > 0) engine.read(streams[b], random_tokens(model, of.depth, b));
   }
   const auto next = random_tokens(model, of.batch, 7);
-  constexpr int64_t kWarmups = 3;
+  constexpr int64_t kWarmups = 4;  // a GPU repeats the step by then
   std::vector<double> seconds;
   int64_t keys = 0;
   const CacheShape cache = model.info().cache;
   for (int64_t step = 0; step < kWarmups + of.steps; ++step) {
     const Stopwatch watch;
     engine.step(batch, next);
+    ops::synchronize(model.device());
     if (step < kWarmups) continue;
     seconds.push_back(watch.seconds());
     if (cache.slots > 0) keys += cache.kept(streams[0].tokens() - 1) + 1;
@@ -93,6 +96,7 @@ Timing measure_prefill(Model& model, FixedType type, int64_t prompt, int64_t rep
       [&] {
         Stream stream;
         engine.read(stream, tokens);
+        ops::synchronize(model.device());
       },
       {.warmups = 1, .fewest = repetitions, .seconds = 0});
 }

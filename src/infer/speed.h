@@ -15,6 +15,7 @@ void check_stepping(Model& model, ops::FixedType type);
 
 struct DecodeCase {
   int64_t depth = 0, batch = 1, steps = 128;
+  bool repeats = true;  // as EngineOptions::recorder
 };
 
 struct DecodeSpeed {
