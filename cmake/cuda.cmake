@@ -38,7 +38,8 @@ target_link_libraries(megalodon_kernels_cuda PUBLIC CUDA::cudart CUDA::cublasLt)
 # Constexpr functions of base/ run on the device as they are.
 target_compile_options(megalodon_kernels_cuda PRIVATE --expt-relaxed-constexpr -Xcompiler=-fPIC,-Wall)
 
-# Against the CPU kernels, without libtorch; each test passes over where there is no GPU.
+# Against the CPU kernels, without libtorch; each test passes over where there is no GPU. (tests/cuda_emulator runs them
+# on the CPU.)
 file(GLOB tests CONFIGURE_DEPENDS ${ops}/*/*_cuda_test.cc)
 if(tests)
   add_executable(cuda_kernel_test ${tests})

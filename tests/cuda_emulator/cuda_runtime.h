@@ -11,6 +11,7 @@
 
 #include "emulator.h"
 
+// NOLINTBEGIN(bugprone-reserved-identifier): CUDA's names
 #define __host__
 #define __device__
 #define __global__
@@ -22,12 +23,6 @@
 
 // ---- types ----------------------------------------------------------------------------------------------------------
 
-struct alignas(8) int2 {
-  int x, y;
-};
-struct alignas(16) int4 {
-  int x, y, z, w;
-};
 struct alignas(8) uint2 {
   unsigned x, y;
 };
@@ -76,8 +71,6 @@ cudaError_t cudaFree(void* memory);
 cudaError_t cudaMemset(void* memory, int byte, size_t bytes);
 cudaError_t cudaMemsetAsync(void* memory, int byte, size_t bytes, cudaStream_t stream = nullptr);
 cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind);
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
-                            cudaStream_t stream = nullptr);
 
 cudaError_t cudaStreamCreate(cudaStream_t* stream);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
@@ -102,17 +95,10 @@ inline void __syncwarp(unsigned mask = 0xffffffffu) {
 inline unsigned __ballot_sync(unsigned mask, bool predicate) {
   return static_cast<unsigned>(cuda_emulator::meet_lanes(cuda_emulator::Wait::kBallot, mask, predicate, 0));
 }
-inline bool __any_sync(unsigned mask, bool predicate) {
-  return __ballot_sync(mask, predicate) != 0;
-}
-inline bool __all_sync(unsigned mask, bool predicate) {
-  return __ballot_sync(mask, predicate) == mask;
-}
 inline void __nanosleep(unsigned) {
   cuda_emulator::sleep();
 }
 inline void __threadfence() {}
-inline void __threadfence_block() {}
 
 namespace cuda_emulator {
 
@@ -169,10 +155,6 @@ template <class T>
 T __ldcg(const T* from) {
   return *from;
 }
-template <class T>
-T __ldcs(const T* from) {
-  return *from;
-}
 
 template <class T>
 T atomicAdd(T* at, T value) {
@@ -180,60 +162,29 @@ T atomicAdd(T* at, T value) {
   *at = before + value;
   return before;
 }
-template <class T>
-T atomicMax(T* at, T value) {
-  const T before = *at;
-  *at = before < value ? value : before;
-  return before;
-}
-template <class T>
-T atomicMin(T* at, T value) {
-  const T before = *at;
-  *at = value < before ? value : before;
-  return before;
-}
-template <class T>
-T atomicExch(T* at, T value) {
-  const T before = *at;
-  *at = value;
-  return before;
-}
-template <class T>
-T atomicCAS(T* at, T expected, T value) {
-  const T before = *at;
-  if (before == expected) *at = value;
-  return before;
-}
 
 // ---- device: arithmetic ---------------------------------------------------------------------------------------------
 
 template <class T>
 constexpr T min(T a, T b) {
+  static_assert(std::is_integral_v<T>, "of floats there is fminf(), to which NaN is no number");
   return b < a ? b : a;
 }
 template <class T>
 constexpr T max(T a, T b) {
+  static_assert(std::is_integral_v<T>, "of floats there is fmaxf(), to which NaN is no number");
   return a < b ? b : a;
 }
 
 inline float __uint_as_float(unsigned bits) {
   return cuda_emulator::bits_as<float>(bits);
 }
-inline float __int_as_float(int bits) {
-  return cuda_emulator::bits_as<float>(bits);
-}
 inline unsigned __float_as_uint(float x) {
   return cuda_emulator::bits_as<unsigned>(x);
-}
-inline int __float_as_int(float x) {
-  return cuda_emulator::bits_as<int>(x);
 }
 
 inline float __fmul_rn(float a, float b) {
   return a * b;
-}
-inline float __fadd_rn(float a, float b) {
-  return a + b;
 }
 inline float __fdividef(float a, float b) {
   return a / b;
@@ -252,16 +203,6 @@ inline float rsqrtf(float x) {
   return 1.0f / sqrtf(x);
 }
 
-inline int __popc(unsigned bits) {
-  return __builtin_popcount(bits);
-}
-inline int __clz(int bits) {
-  return bits == 0 ? 32 : __builtin_clz(static_cast<unsigned>(bits));
-}
-inline int __ffs(int bits) {
-  return __builtin_ffs(bits);
-}
-
 /// c + Σ of the products of the four bytes of a and b.
 inline int __dp4a(int a, int b, int c) {
   for (int shift = 0; shift < 32; shift += 8) c += static_cast<int8_t>(a >> shift) * static_cast<int8_t>(b >> shift);
@@ -271,3 +212,4 @@ inline unsigned __dp4a(unsigned a, unsigned b, unsigned c) {
   for (int shift = 0; shift < 32; shift += 8) c += (a >> shift & 0xff) * (b >> shift & 0xff);
   return c;
 }
+// NOLINTEND(bugprone-reserved-identifier)

@@ -10,9 +10,10 @@
 //   - a shuffle from a lane that takes no part;
 //   - a thread that sleeps for what no thread of its block will do: blocks run one after the other;
 //   - a launch that a GPU would refuse, for its grid, its block or its dynamic shared memory.
-// New memory, and dynamic shared memory in each block, is full of NaN. AddressSanitizer sees what is read or written
-// outside. Not seen are: reads of static shared memory that nothing was written to, its size, __launch_bounds__, memory
-// of the host where the device's should be, and races that no order above shows.
+// New memory, and dynamic shared memory in each block, is full of NaN. With the preset asan the sanitizers see what is
+// read or written outside, and vectors that are not aligned. Not seen are: reads of static shared memory that nothing
+// was written to, its size, __launch_bounds__, memory of the host where the device's should be, fences that are missing
+// between blocks, and races that no order above shows.
 #pragma once
 
 #include <cstddef>

@@ -13,12 +13,12 @@
 namespace cuda_emulator {
 namespace {
 
-#if !defined(__SANITIZE_ADDRESS__) && defined(__has_feature)
+#ifdef __has_feature  // clang's way to say it
 #if __has_feature(address_sanitizer)
-#define __SANITIZE_ADDRESS__
+#define ADDRESS_SANITIZER
 #endif
 #endif
-#ifdef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__) || defined(ADDRESS_SANITIZER)
 constexpr bool kAddressSanitizer = true;
 #else
 constexpr bool kAddressSanitizer = false;

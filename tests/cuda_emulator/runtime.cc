@@ -99,9 +99,6 @@ cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind 
   if (status == cudaSuccess) std::memcpy(to, from, bytes);
   return status;
 }
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
-  return cudaMemcpy(to, from, bytes, kind);
-}
 
 cudaError_t cudaStreamCreate(cudaStream_t* stream) {
   return *stream = new CUstream_st, cudaSuccess;
