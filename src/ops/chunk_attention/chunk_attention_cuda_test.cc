@@ -56,6 +56,8 @@ const std::vector<Case> kCases = {
     {25, 650, 1, 8, 12, 256, 200, true, true},
     {28, 650, 1, 8, 12, 600, 530, false, false, 0.2},
     {1, 1500, 1, 32, 40, 1400},
+    // Queries that see one key: gradients of exactly 0.
+    {2, 40, 2, 8, 200, 1},
 };
 
 std::string describe(const Case& c) {
