@@ -57,6 +57,8 @@ fuzz() {
     local input
     input=$(sed -n 's/.*Test unit written to //p' "$log" | tail -1)
     printf '  log: %s\n  rerun: %s %s\n' "$log" "$binary" "${input:-(no input written)}"
+    # Enough to find it elsewhere: what was broken, and the input.
+    grep -E '^(SUMMARY|Base64): |: runtime error: |^==[0-9]+==ERROR: ' "$log" | cut -c1-4000 | sed 's/^/  /' || true
     return 1
   fi
 }

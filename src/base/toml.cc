@@ -143,7 +143,7 @@ class Guard {
     while (at_ < text_.size()) {
       const char c = text_[at_];
       if (c == '"' || c == '\'' || c == '[' || c == '{') demand_beginning();
-      if (c != ' ' && c != '\t') before_ = c;
+      follow(c);
       if (c == '"' || c == '\'') {
         skip_string(c);
       } else if (c == '#') {
@@ -168,11 +168,30 @@ class Guard {
     }
   }
 
-  /// Strings, lists and tables begin a line or a value: in the middle of a name or number toml++ may not see them as
-  /// such, and what looks quoted to us is not to it.
+  /// Strings, lists and tables begin a line or a value, or a part of a key: in the middle of a name or number toml++ may
+  /// not see them as such, and what looks quoted to us is not to it.
   void demand_beginning() const {
-    demand(std::string_view("\n=,[{.").find(before_) != std::string_view::npos,
+    demand(std::string_view("\n=,[{").find(before_) != std::string_view::npos || (before_ == '.' && in_key_),
            "a quote or bracket in the middle of a name or value");
+  }
+
+  /// Keys stand before '=' on a line of their own or in an inline table.
+  void follow(char c) {
+    if (c == ' ' || c == '\t') return;
+    before_ = c;
+    if (c == '=') {
+      in_key_ = false;
+    } else if (c == '\n' && open_.empty()) {
+      in_key_ = true;
+    } else if ((c == '[' || c == '{') && !in_key_) {  // in_key_: a [section]
+      open_ += c;
+      in_key_ = c == '{';
+    } else if (c == ',') {
+      in_key_ = open_.ends_with('{');
+    } else if (c == ']' || c == '}') {
+      if (!open_.empty()) open_.pop_back();
+      in_key_ = false;
+    }
   }
 
   /// To behind the string, or to the end of its line where it does not end.
@@ -204,6 +223,8 @@ class Guard {
   std::string_view text_, source_;
   size_t at_ = 0;
   char before_ = '\n';   // the last character that is no white space
+  std::string open_;     // the brackets of values that are open
+  bool in_key_ = true;
   int parts_ = 1;        // of the key that may be here
   int underscores_ = 0;  // of the key or value
 };

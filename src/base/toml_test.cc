@@ -72,7 +72,8 @@ TEST(Toml, WhatTheLibraryTakesForGrantedIsAskedFor) {
   for (const char* text : {"[=]", "[[[day]]]", "[\n]", "day = 1979-05-27Ttrue", "day = 1979-05-27 :"})
     EXPECT_TRUE(toml_error(text).starts_with("run.toml")) << text << ": " << toml_error(text);
   // What follows a name or number is no string to toml++, so that its characters are looked at.
-  for (const char* text : {"day = 3958-0{\"-2ɪ", "x = 1\"ɪ\"", "x = 1 \"ɪ\"", "x = a['ɪ']", "x = 'a' 'ɪ'", "x = 1:'ɪ'"})
+  for (const char* text : {"day = 3958-0{\"-2ɪ", "x = 1\"ɪ\"", "x = 1 \"ɪ\"", "x = a['ɪ']", "x = 'a' 'ɪ'", "x = 1:'ɪ'",
+                           "x = 1.'ɪ'", "x = [1.'ɪ']", "x = [{a = 1}, 1.'ɪ']", "x = {a = 1.'ɪ'}", "x.'a' = 1. 'ɪ'"})
     EXPECT_TRUE(toml_error(text).starts_with("run.toml:1: a quote or bracket")) << text << ": " << toml_error(text);
   for (const int count : {100, 101, 115, 117, 1000})
     for (const char* end : {" a", " 12:30:00", ""}) {
@@ -81,6 +82,8 @@ TEST(Toml, WhatTheLibraryTakesForGrantedIsAskedFor) {
     }
   EXPECT_EQ(parse_toml("[ a . 'b' ]\nx = [\n[[1], 2],\n [[3]]]\n\t[[\"c\"]]\n[[ c ]]\n", "run.toml").dump(),
             R"({"a":{"b":{"x":[[[1],2],[[3]]]}},"c":[{},{}]})");
+  EXPECT_EQ(parse_toml("x.'é' = [{a.\"é\" = [], b.'ü' = 2},\n {}]\n'y'.'é' = 1\n[ z .'é']", "run.toml").dump(),
+            R"({"x":{"é":[{"a":{"é":[]},"b":{"ü":2}},{}]},"y":{"é":1},"z":{"é":{}}})");
 }
 
 TEST(Toml, TakesManyKeys) {
