@@ -104,7 +104,7 @@ void Engine::check_tokens(std::span<const int64_t> tokens) const {
 void Engine::make_caches(Stream& stream, int64_t more) const {
   const int64_t open = shape_.kept(stream.tokens_);
   const bool empty = !stream.caches_ || stream.caches_->empty();
-  const int64_t room = empty ? 0 : stream.caches_->front().k_CHK.size(0);
+  const int64_t room = empty ? 0 : stream.caches_->front().k_CGK.size(0);
   const bool fits = shape_.steps > 0 || shape_.slots == 0 || open + more <= room;
   if (stream.caches_ && stream.caches_.use_count() == 1 && fits) return;
   // Twice as much each time: what is copied is less than what was ever kept.
@@ -116,8 +116,8 @@ void Engine::make_caches(Stream& stream, int64_t more) const {
                     torch::empty({steps, shape_.heads, shape_.value_width}, options)});
     if (!stream.caches_ || open == 0) continue;
     const ops::KeyValueCache& shared = (*stream.caches_)[static_cast<size_t>(slot)];
-    own->back().k_CHK.narrow(0, 0, open).copy_(shared.k_CHK.narrow(0, 0, open));
-    own->back().v_CHV.narrow(0, 0, open).copy_(shared.v_CHV.narrow(0, 0, open));
+    own->back().k_CGK.narrow(0, 0, open).copy_(shared.k_CGK.narrow(0, 0, open));
+    own->back().v_CGV.narrow(0, 0, open).copy_(shared.v_CGV.narrow(0, 0, open));
   }
   stream.caches_ = std::move(own);
 }
@@ -222,7 +222,7 @@ int64_t Engine::bytes(const Stream& stream) const {
     for (const State& state : stream.batch_->slots())
       for (const Tensor& part : state) add(part, stream.batch_->rows());
   if (stream.caches_ != nullptr)
-    for (const ops::KeyValueCache& cache : *stream.caches_) add(cache.k_CHK, 1), add(cache.v_CHV, 1);
+    for (const ops::KeyValueCache& cache : *stream.caches_) add(cache.k_CGK, 1), add(cache.v_CGV, 1);
   return total;
 }
 
@@ -246,8 +246,8 @@ NamedTensors Engine::tensors(const Stream& stream) const {
   const int64_t open = shape_.kept(stream.tokens_);
   for (int64_t slot = 0; open > 0 && slot < shape_.slots; ++slot) {
     const ops::KeyValueCache& cache = (*stream.caches_)[static_cast<size_t>(slot)];
-    add(fmt::format("keys.{}", slot), cache.k_CHK.narrow(0, 0, open));
-    add(fmt::format("values.{}", slot), cache.v_CHV.narrow(0, 0, open));
+    add(fmt::format("keys.{}", slot), cache.k_CGK.narrow(0, 0, open));
+    add(fmt::format("values.{}", slot), cache.v_CGV.narrow(0, 0, open));
   }
   return list;
 }
@@ -283,8 +283,8 @@ Stream Engine::restore(const io::TensorFile& file, int64_t tokens) const {
           .copy_(restored(file, fmt::format("{}.{}", kind, slot), {open, held.size(1), held.size(2)},
                           options_.cache_type));
     };
-    fill("keys", cache.k_CHK);
-    fill("values", cache.v_CHV);
+    fill("keys", cache.k_CGK);
+    fill("values", cache.v_CGV);
   }
   return stream;
 }

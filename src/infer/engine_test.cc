@@ -318,6 +318,23 @@ TEST_P(Architecture, AStreamIsOnePassWhereverItsNeighboursStand) {
   EXPECT_TRUE(torch::equal(again.logits(), a.logits()));
 }
 
+/// Of grouped heads of keys and values, each once.
+TEST_P(Architecture, CachesHoldNoMoreThanAStreamWithoutThem) {
+  torch::NoGradGuard no_grad;
+  const auto model = noisy_model(config());
+  const ModelInfo info = model->info();
+  const Tensor tokens = random_tokens(config(), 1, 21);
+  StreamCarry carry;
+  model->hidden({tokens, {}}, carry);
+  const Engine engine(*model);
+  Stream stream;
+  engine.read(stream, to_vector(tokens[0]));
+  int64_t cached = 0;
+  for (const auto& [name, tensor] : engine.tensors(stream))
+    if (name.starts_with("keys") || name.starts_with("values")) cached += 4 * tensor.numel();
+  EXPECT_EQ(cached, info.cache.slots > 0 ? carry.bytes() - info.state_bytes_fixed : 0);
+}
+
 /// Other shapes, numbers that are not finite, and counts and positions of other streams.
 TEST_P(Architecture, AStateThatNoStreamCanHaveIsRefused) {
   torch::NoGradGuard no_grad;

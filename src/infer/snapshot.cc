@@ -65,7 +65,7 @@ Snapshot snapshot_of(const io::TensorFile& file, const Engine& engine, const fs:
   try {
     return {engine.restore(file, tokens_of(file, path)), parse_json<Json>(more, "more")};
   } catch (const Error& error) {
-    fail("['{}'] the snapshot is damaged: {}", path.string(), error.what());
+    fail("['{}'] the snapshot is damaged or from another version: {}", path.string(), error.what());
   }
 }
 

@@ -4,7 +4,7 @@
 // and values.
 //
 //   metadata   content "megalodon.cpp stream", content_version "1", model (Engine::fingerprint()), tokens, more (JSON)
-//   tensors    logits [V] · state.<slot>.<i> · keys.<slot> [t,H,K] and values.<slot> [t,H,V], the open chunk's t steps
+//   tensors    logits [V] · state.<slot>.<i> · keys.<slot> [t,G,K] and values.<slot> [t,G,V], the open chunk's t steps
 #pragma once
 
 #include <nlohmann/json.hpp>

@@ -156,6 +156,21 @@ TEST_F(SnapshotTest, WhatNoStreamCanHaveIsRefused) {
                   {"keys.0", "[5, 2, 4]", "[4, 2, 4]"});
 }
 
+/// As older versions wrote them.
+TEST_F(SnapshotTest, GroupedHeadsThatAreRepeatedAreRefused) {
+  const auto model = noisy_model(*make_preset("llama2-tiny"));
+  const Engine engine(*model);
+  Stream stream;
+  engine.read(stream, text(9));
+  NamedTensors tensors = engine.tensors(stream);
+  std::vector<io::TensorView> views;
+  for (auto& [name, tensor] : tensors) {
+    if (name.starts_with("keys")) tensor = tensor.repeat_interleave(2, 1);
+    views.push_back(to_view(name, tensor));
+  }
+  expect_contains(error_of([&] { engine.restore({views, {}, {}}, 9); }), {"keys.0", "[9, 2, 8]", "[9, 4, 8]"});
+}
+
 TEST_F(SnapshotTest, ANumberThatIsNotFiniteIsRefusedWhereverItIs) {
   save(21);
   const io::TensorFile file = io::read_safetensors(path());

@@ -46,7 +46,7 @@ struct ModelInput {
 struct CacheShape {
   int64_t slots = 0;  // the carry's slots 0 … that have caches
   int64_t steps = 0;  // of a chunk, whose keys and values those of the next overwrite; 0: all are kept
-  int64_t heads = 0, key_width = 0, value_width = 0;
+  int64_t heads = 0, key_width = 0, value_width = 0;  // heads: of keys and values, not of queries
 
   /// How many steps are kept after so many tokens.
   int64_t kept(int64_t tokens) const { return slots == 0 ? 0 : steps > 0 ? tokens % steps : tokens; }

@@ -274,11 +274,7 @@ double TransformerAttention::scale() const {
 }
 
 Tensor TransformerAttention::attend_cached(const Heads& heads, const ops::KeyValueRows& caches) const {
-  const int64_t groups = config_.num_heads / config_.kv_heads();
-  const auto of_heads = [&](const Tensor& t) { return groups > 1 ? t.repeat_interleave(groups, 2) : t; };
-  return ops::cached_attention(heads.q_BLHK * scale(), of_heads(heads.k_BJGK), of_heads(heads.v_BJGV), caches,
-                               precision_)
-      .flatten(2);
+  return ops::cached_attention(heads.q_BLHK * scale(), heads.k_BJGK, heads.v_BJGV, caches, precision_).flatten(2);
 }
 
 Tensor TransformerAttention::attend(const Heads& heads, ops::AttentionOptions options, uint64_t dropout_key) const {
@@ -509,7 +505,7 @@ class Transformer final : public LayerStack {
         c.chunk_size > 0 && c.window > 0 ? std::min(c.chunk_size, c.window) - 1 : std::max(c.chunk_size, c.window) - 1;
     info.state_bytes_full = info.state_bytes_fixed + std::max<int64_t>(most, 0) * a_token;
     info.state_bytes_a_token = most < 0 ? a_token : 0;
-    if (c.has_caches()) info.cache = {config_.num_layers, c.chunk_size, c.num_heads, c.head_dim(), c.head_dim()};
+    if (c.has_caches()) info.cache = {config_.num_layers, c.chunk_size, c.kv_heads(), c.head_dim(), c.head_dim()};
     return info;
   }
 

@@ -46,6 +46,13 @@ TEST(Transformer, ParametersAreCounted) {
   EXPECT_EQ(make_preset("llama2-tiny")->build()->info().parameters, 2 * layer + 2 * 256 * 32 + 32);
 }
 
+TEST(Transformer, GroupedHeadsAreKeptOnce) {
+  const CacheShape cache = make_preset("llama2-tiny")->build()->info().cache;
+  EXPECT_EQ(cache.slots, 2);
+  EXPECT_EQ(cache.heads, 2) << "of four of queries";
+  EXPECT_EQ(cache.key_width, 8);
+}
+
 TEST(Transformer, ScalingsThatDependOnTheLengthDoNotStream) {
   TransformerConfig config = tiny_transformer("rotary");
   config.layer.rope = {.kind = "dynamic_ntk", .factor = 2, .original_length = 8};

@@ -104,7 +104,9 @@ Tensor attention(const Tensor& q_BLHK, const Tensor& k_BJGK, const Tensor& v_BJG
   const auto wide = [&](const Tensor& t) {
     return sloped && t.scalar_type() == torch::kBFloat16 ? t.to(torch::kFloat32) : t;
   };
-  const auto of_heads = [&](const Tensor& t) { return groups > 1 ? wide(t).repeat_interleave(groups, 2) : wide(t); };
+  const auto of_heads = [&](const Tensor& t) {  // repeat_interleave() may wait for a GPU
+    return groups > 1 ? wide(t).unsqueeze(3).expand({-1, -1, -1, groups, -1}).flatten(2, 3) : wide(t);
+  };
   Tensor q = options.scale == 1 ? wide(q_BLHK) : wide(q_BLHK) * options.scale;
   Tensor k = of_heads(k_BJGK), v = of_heads(v_BJGV);
   ChunkAttentionOptions chunks;

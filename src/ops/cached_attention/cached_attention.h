@@ -2,10 +2,11 @@
 //
 //   y_i = Σ_j softmax_j( q_i·k_j ) v_j        over the steps j <= i of the same chunk
 //
-// The same as chunk_attention() with the open chunk as prior_k, prior_v; but the cache is written in place and read
-// where it lies, so that a step costs no memory, no copies, and reads every key and value once.
+// The same as attention() in chunks with the open one as prior_k, prior_v; but the cache is written in place and read
+// where it lies, so that a step costs no memory, no copies, and reads every key and value once, for all heads that
+// share it: grouped heads as in attention().
 //
-// Shapes: q, k [B,L,H,K] · v [B,L,H,V] · y like v. No gradients.
+// Shapes: q [B,L,H,K] · k [B,L,G,K] · v [B,L,G,V] · y [B,L,H,V], H a multiple of G. No gradients.
 #pragma once
 
 #include <vector>
@@ -18,7 +19,7 @@ namespace megalodon::ops {
 /// Room for one chunk of one stream in one layer. The steps of a chunk lie at 0, 1, …; those of the next one overwrite
 /// them.
 struct KeyValueCache {
-  Tensor k_CHK, v_CHV;  // contiguous, float32 or bfloat16; on a GPU they begin at a multiple of 16 bytes
+  Tensor k_CGK, v_CGV;  // contiguous, float32 or bfloat16; on a GPU they begin at a multiple of 16 bytes
 };
 
 /// The caches of a layer for the rows of a batch, each of a stream of its own, and where those stand.
@@ -43,8 +44,8 @@ Tensor step_positions(const KeyValueRows& rows, int64_t steps, torch::Device dev
 /// Attends over what is cached and the new steps, chunk by chunk, and writes those of the chunk that is open in the end
 /// behind the cached ones, rounded to the cache's dtype; so are all keys and values that are read, and any split of a
 /// stream into calls gives the same. A row's y does not depend on the other rows. Throws Error for shapes that do not
-/// fit. `precision` is of the products of more than a few steps, as in chunk_attention().
-Tensor cached_attention(const Tensor& q_BLHK, const Tensor& k_BLHK, const Tensor& v_BLHV, const KeyValueRows& rows,
+/// fit. `precision` is of the products of more than a few steps, as in attention().
+Tensor cached_attention(const Tensor& q_BLHK, const Tensor& k_BLGK, const Tensor& v_BLGV, const KeyValueRows& rows,
                         Precision precision);
 
 }  // namespace megalodon::ops

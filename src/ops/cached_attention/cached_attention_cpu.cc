@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 #include <vector>
 
 #include "base/parallel.h"
@@ -20,10 +21,11 @@
 namespace megalodon::ops {
 namespace {
 
-constexpr int64_t kSpan = 256;  // keys of a task: half a megabyte of values 2,048 wide
-constexpr int64_t kKeys = 4;    // that share a load of the query, or of the sums
+constexpr int64_t kSpan = 256;   // keys of a task: half a megabyte of values 2,048 wide
+constexpr int64_t kQueries = 8;  // of a task: of these each key is read once
+constexpr int64_t kKeys = 4;     // that share a load of the query, or of the sums
 
-/// What a task leaves of one step: Σ e^(s − maximum) v, maximum and Σ e^(s − maximum).
+/// What a task leaves of one query: Σ e^(s − maximum) v, maximum and Σ e^(s − maximum).
 struct Partial {
   float* values;
   float *maximum, *sum;
@@ -31,21 +33,23 @@ struct Partial {
 
 /// The tasks of a call and their results.
 struct Spans {
-  explicit Spans(const CachedAttentionArgs& args) : a(args), first(static_cast<size_t>(args.B) + 1) {
+  explicit Spans(const CachedAttentionArgs& args)
+      : a(args), tiles((args.queries() + kQueries - 1) / kQueries), first(static_cast<size_t>(args.B) + 1) {
     for (int64_t b = 0; b < a.B; ++b) {
       const int64_t keys = a.rows[b].position + a.L;
       first[static_cast<size_t>(b) + 1] = first[static_cast<size_t>(b)] + (keys + kSpan - 1) / kSpan;
     }
-    numbers.resize(static_cast<size_t>(first.back() * a.H * a.L * (a.V + 2)));
+    numbers.resize(static_cast<size_t>(first.back() * a.G * a.queries() * (a.V + 2)));
   }
-  int64_t tasks() const { return first.back() * a.H; }
+  int64_t tasks() const { return first.back() * a.G * tiles; }
   int64_t row_of(int64_t span) const { return std::upper_bound(first.begin(), first.end(), span) - first.begin() - 1; }
-  Partial partial(int64_t span, int64_t head, int64_t step) {
-    float* at = numbers.data() + ((span * a.H + head) * a.L + step) * (a.V + 2);
+  Partial partial(int64_t span, int64_t g, int64_t query) {
+    float* at = numbers.data() + ((span * a.G + g) * a.queries() + query) * (a.V + 2);
     return {at + 2, at, at + 1};
   }
 
   const CachedAttentionArgs& a;
+  int64_t tiles;               // of kQueries queries of a head of keys
   std::vector<int64_t> first;  // [B+1]: of each row, among the spans of all
   std::vector<float> numbers;
 };
@@ -115,56 +119,72 @@ HWY_INLINE void exponentials(float* score, int64_t count, const Partial& out) {
   *out.sum = static_cast<float>(sum);
 }
 
-/// Keys first .. end of the row for step i.
+/// The span's keys for `count` <= kQueries queries of head g, from `first` on.
 template <class T>
-void attend_span(const CachedAttentionArgs& a, int64_t b, int64_t h, int64_t i, int64_t first, int64_t end,
-                 const Partial& out) {
-  alignas(64) float score[kSpan] = {};
-  const int64_t count = end - first, k_stride = a.H * a.K, v_stride = a.H * a.V;
-  const float* q = static_cast<const float*>(a.q) + ((b * a.L + i) * a.H + h) * a.K;
-  const T* k = static_cast<const T*>(a.rows[b].k) + first * k_stride + h * a.K;
-  const T* v = static_cast<const T*>(a.rows[b].v) + first * v_stride + h * a.V;
-  for (int64_t j = 0; j < count; j += kKeys)
-    scores_of(q, k + j * k_stride, k_stride, std::min(kKeys, count - j), a.K, score + j);
-  exponentials(score, count, out);
-  std::fill_n(out.values, a.V, 0.0f);
-  int64_t j = 0;
-  for (; j + kKeys <= count; j += kKeys) add_values(score + j, v + j * v_stride, v_stride, a.V, out.values);
-  for (; j < count; ++j) add_value(score[j], v + j * v_stride, a.V, out.values);
-}
-
-inline void span_task(Spans& spans, int64_t span, int64_t h) {
+void attend_span(Spans& spans, int64_t span, int64_t g, int64_t first, int64_t count) {
   const CachedAttentionArgs& a = spans.a;
-  const int64_t b = spans.row_of(span), first = (span - spans.first[static_cast<size_t>(b)]) * kSpan;
-  for (int64_t i = 0; i < a.L; ++i) {
-    const int64_t end = std::min(first + kSpan, a.rows[b].position + i + 1);
-    const Partial out = spans.partial(span, h, i);
-    if (end <= first) {  // of a later step alone
-      *out.sum = 0;
-    } else if (a.type == NumberType::kBfloat16) {
-      attend_span<Bfloat16>(a, b, h, i, first, end, out);
-    } else {
-      attend_span<float>(a, b, h, i, first, end, out);
-    }
+  const int64_t b = spans.row_of(span), first_key = (span - spans.first[static_cast<size_t>(b)]) * kSpan;
+  const int64_t k_stride = a.G * a.K, v_stride = a.G * a.V;
+  const T* k = static_cast<const T*>(a.rows[b].k) + first_key * k_stride + g * a.K;
+  const T* v = static_cast<const T*>(a.rows[b].v) + first_key * v_stride + g * a.V;
+  struct Query {
+    const float* q;
+    int64_t keys;  // that it sees; none where they are all of later steps
+    Partial out;
+    alignas(64) float score[kSpan];
+  };
+  Query tile[kQueries];
+  const std::span queries(tile, static_cast<size_t>(count));
+  int64_t most = 0;
+  for (int64_t n = 0; n < count; ++n) {
+    Query& query = tile[n];
+    query.q = static_cast<const float*>(a.q) + a.row_of(b, g, first + n) * a.K;
+    query.keys = std::clamp<int64_t>(a.rows[b].position + a.step_of(first + n) + 1 - first_key, 0, kSpan);
+    query.out = spans.partial(span, g, first + n);
+    std::fill_n(query.score, kSpan, 0.0f);
+    std::fill_n(query.out.values, a.V, 0.0f);
+    most = std::max(most, query.keys);
   }
+  for (int64_t j = 0; j < most; j += kKeys)
+    for (Query& query : queries)
+      if (j < query.keys)
+        scores_of(query.q, k + j * k_stride, k_stride, std::min(kKeys, query.keys - j), a.K, query.score + j);
+  for (Query& query : queries)
+    if (query.keys > 0) exponentials(query.score, query.keys, query.out);
+  for (int64_t j = 0; j < most; j += kKeys)
+    for (const Query& query : queries)
+      if (j + kKeys <= query.keys)
+        add_values(query.score + j, v + j * v_stride, v_stride, a.V, query.out.values);
+      else
+        for (int64_t i = j; i < query.keys; ++i) add_value(query.score[i], v + i * v_stride, a.V, query.out.values);
 }
 
-/// y of one step: its spans, brought to one maximum.
-inline void combine_task(Spans& spans, int64_t b, int64_t i, int64_t h) {
+inline void span_task(Spans& spans, int64_t task) {
+  const int64_t tile = task % spans.tiles, g = task / spans.tiles % spans.a.G, span = task / spans.tiles / spans.a.G;
+  const int64_t first = tile * kQueries, count = std::min(kQueries, spans.a.queries() - first);
+  if (spans.a.type == NumberType::kBfloat16)
+    attend_span<Bfloat16>(spans, span, g, first, count);
+  else
+    attend_span<float>(spans, span, g, first, count);
+}
+
+/// y of one query: its spans, brought to one maximum.
+inline void combine_task(Spans& spans, int64_t task) {
   const CachedAttentionArgs& a = spans.a;
+  const int64_t n = task % a.queries(), g = task / a.queries() % a.G, b = task / a.queries() / a.G;
   const int64_t begin = spans.first[static_cast<size_t>(b)];
-  const int64_t end = begin + (a.rows[b].position + i) / kSpan + 1;
-  float maximum = *spans.partial(begin, h, i).maximum;
-  for (int64_t s = begin; s < end; ++s) maximum = std::max(maximum, *spans.partial(s, h, i).maximum);
+  const int64_t end = begin + (a.rows[b].position + a.step_of(n)) / kSpan + 1;
+  float maximum = *spans.partial(begin, g, n).maximum;
+  for (int64_t s = begin; s < end; ++s) maximum = std::max(maximum, *spans.partial(s, g, n).maximum);
   double sum = 0;
   for (int64_t s = begin; s < end; ++s) {
-    const Partial part = spans.partial(s, h, i);
+    const Partial part = spans.partial(s, g, n);
     sum += *part.sum * std::exp(static_cast<double>(*part.maximum) - maximum);
   }
-  float* y = static_cast<float*>(a.y) + ((b * a.L + i) * a.H + h) * a.V;
+  float* y = static_cast<float*>(a.y) + a.row_of(b, g, n) * a.V;
   std::fill_n(y, a.V, 0.0f);
   for (int64_t s = begin; s < end; ++s) {
-    const Partial part = spans.partial(s, h, i);
+    const Partial part = spans.partial(s, g, n);
     const double weight = std::exp(static_cast<double>(*part.maximum) - maximum) / sum;
     add_value(static_cast<float>(weight), part.values, a.V, y);
   }
@@ -203,16 +223,14 @@ void cached_attention_cpu(const CachedAttentionArgs& a) {
   for (int64_t b = 0; b < a.B; ++b) {
     const auto& [k, v, position] = a.rows[b];
     const auto *new_k = static_cast<const float*>(a.k), *new_v = static_cast<const float*>(a.v);
-    HWY_DYNAMIC_DISPATCH(store_steps)(a, new_k + b * a.L * a.H * a.K, a.H * a.K, position, k);
-    HWY_DYNAMIC_DISPATCH(store_steps)(a, new_v + b * a.L * a.H * a.V, a.H * a.V, position, v);
+    HWY_DYNAMIC_DISPATCH(store_steps)(a, new_k + b * a.L * a.G * a.K, a.G * a.K, position, k);
+    HWY_DYNAMIC_DISPATCH(store_steps)(a, new_v + b * a.L * a.G * a.V, a.G * a.V, position, v);
   }
   Spans spans(a);
-  const auto span = [&](int64_t task) { HWY_DYNAMIC_DISPATCH(span_task)(spans, task / a.H, task % a.H); };
-  const auto combine = [&](int64_t task) {
-    HWY_DYNAMIC_DISPATCH(combine_task)(spans, task / (a.L * a.H), task / a.H % a.L, task % a.H);
-  };
-  constexpr int64_t kWorthThreads = 1 << 17;  // numbers of the caches; starting threads costs microseconds
-  if (spans.tasks() * kSpan * (a.K + a.V) < kWorthThreads) {
+  const auto span = [&](int64_t task) { HWY_DYNAMIC_DISPATCH(span_task)(spans, task); };
+  const auto combine = [&](int64_t task) { HWY_DYNAMIC_DISPATCH(combine_task)(spans, task); };
+  constexpr int64_t kWorthThreads = 1 << 17;  // products of a step; starting threads costs microseconds
+  if (spans.first.back() * a.H * kSpan * (a.K + a.V) < kWorthThreads) {
     for (int64_t task = 0; task < spans.tasks(); ++task) span(task);
     for (int64_t task = 0; task < a.B * a.L * a.H; ++task) combine(task);
     return;

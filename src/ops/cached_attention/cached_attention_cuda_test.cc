@@ -9,24 +9,33 @@ using namespace testing;
 constexpr auto kFloat32 = NumberType::kFloat32, kBfloat16 = NumberType::kBfloat16;
 
 struct Shape {
-  int64_t H, K, V, C;
+  int64_t H, G, K, V, C;
 };
 
-// Fours and not; fewer columns than a group of threads has, and more than all have; a span, and many.
-const std::vector<Shape> kShapes = {{1, 8, 12, 16},   {3, 6, 10, 64},     {2, 64, 200, 100},
-                                    {1, 130, 70, 96}, {1, 256, 2052, 70}, {4, 64, 64, 100}};
+// Fours and not; fewer columns than a group of threads has, and more than all have; a span, and many. Heads of keys of
+// one query a step, of two, of five, so that eight begin and end within a step, and of more than eight.
+const std::vector<Shape> kShapes = {{1, 1, 8, 12, 16},   {3, 3, 6, 10, 64},     {2, 2, 64, 200, 100},
+                                    {1, 1, 130, 70, 96}, {1, 1, 256, 2052, 70}, {4, 4, 64, 64, 100},
+                                    {4, 2, 6, 10, 64},   {10, 2, 64, 72, 100},  {17, 1, 32, 20, 70}};
+
+std::string describe(const Shape& s) {
+  std::string text;
+  for (const auto& [name, value] : {std::pair{"H", s.H}, {"G", s.G}, {"K", s.K}, {"V", s.V}, {"C", s.C}})
+    text += std::string(text.empty() ? "" : " ") + name + " " + std::to_string(value);
+  return text;
+}
 
 /// A row of a call: what its stream has read, and the steps to come.
 struct Row {
   Row(const Shape& s, int64_t position, int64_t L, NumberType step_type, uint32_t seed)
       : position(position),
         // What lies behind the steps that were written must not matter.
-        k(padded(random_numbers(static_cast<size_t>(position * s.H * s.K), 5 * seed), s.C * s.H * s.K)),
-        v(padded(random_numbers(static_cast<size_t>(position * s.H * s.V), 5 * seed + 1), s.C * s.H * s.V)),
+        k(padded(random_numbers(static_cast<size_t>(position * s.G * s.K), 5 * seed), s.C * s.G * s.K)),
+        v(padded(random_numbers(static_cast<size_t>(position * s.G * s.V), 5 * seed + 1), s.C * s.G * s.V)),
         new_q(random_numbers(static_cast<size_t>(L * s.H * s.K), 5 * seed + 2, 1 / std::sqrt(static_cast<float>(s.K)),
                              step_type)),
-        new_k(random_numbers(static_cast<size_t>(L * s.H * s.K), 5 * seed + 3, 1, step_type)),
-        new_v(random_numbers(static_cast<size_t>(L * s.H * s.V), 5 * seed + 4, 1, step_type)) {}
+        new_k(random_numbers(static_cast<size_t>(L * s.G * s.K), 5 * seed + 3, 1, step_type)),
+        new_v(random_numbers(static_cast<size_t>(L * s.G * s.V), 5 * seed + 4, 1, step_type)) {}
   static std::vector<float> padded(std::vector<float> values, int64_t size) {
     values.resize(static_cast<size_t>(size), NAN);
     return values;
@@ -69,9 +78,9 @@ Result on_cpu(const Shape& s, const std::vector<Row>& rows, int64_t L, NumberTyp
   for (size_t b = 0; b < rows.size(); ++b) table.push_back({result.k[b].data(), result.v[b].data(), rows[b].position});
   const auto q = joined(rows, &Row::new_q), k = rounded(joined(rows, &Row::new_k)),
              v = rounded(joined(rows, &Row::new_v));
-  result.y.resize(v.size());
+  result.y.resize(rows.size() * static_cast<size_t>(L * s.H * s.V));
   cached_attention_cpu({q.data(), k.data(), v.data(), kFloat32, table.data(), kFloat32, result.y.data(),
-                        static_cast<int64_t>(rows.size()), L, s.H, s.K, s.V, s.C});
+                        static_cast<int64_t>(rows.size()), L, s.H, s.G, s.K, s.V, s.C});
   return result;
 }
 
@@ -91,7 +100,7 @@ Result on_gpu(const Shape& s, const std::vector<Row>& rows, int64_t L, NumberTyp
       v(joined(rows, &Row::new_v), step_type), y(rows.size() * static_cast<size_t>(L * s.H * s.V), step_type);
   cached_attention_cuda(
       {q.numbers(), k.numbers(), v.numbers(), step_type, reinterpret_cast<const CachedAttentionRow*>(table.data()),
-       type, y.numbers(), static_cast<int64_t>(rows.size()), L, s.H, s.K, s.V, s.C},
+       type, y.numbers(), static_cast<int64_t>(rows.size()), L, s.H, s.G, s.K, s.V, s.C},
       queue);
   queue.wait();
   Result result;
@@ -131,7 +140,7 @@ TEST_P(CachedAttentionCuda, IsTheCpus) {
       // The first steps of a chunk, its last, and steps on either side of a span's end.
       std::vector<int64_t> positions = {0, s.C - L};
       if (s.C > 40) positions.insert(positions.end(), {31, 32});
-      SCOPED_TRACE(::testing::Message() << "H " << s.H << " K " << s.K << " V " << s.V << " C " << s.C << " L " << L);
+      SCOPED_TRACE(::testing::Message() << describe(s) << " L " << L);
       const auto rows = make_rows(s, positions, L, step_type_);
       const Result got = on_gpu(s, rows, L, type_, step_type_), expected = on_cpu(s, rows, L, type_);
       EXPECT_TRUE(close(got.y, expected.y, tolerance(step_type_, 2e-6)));
@@ -165,7 +174,7 @@ TEST_P(CachedAttentionCuda, NeitherNeighboursNorStepsThatComeTogetherChangeAStep
       }
       const std::vector<float> expected(together.y.begin() + static_cast<std::ptrdiff_t>(b * kSteps * size),
                                         together.y.begin() + static_cast<std::ptrdiff_t>((b + 1) * kSteps * size));
-      EXPECT_EQ(y, expected) << "row " << b << ", H " << s.H << " K " << s.K << " V " << s.V;
+      EXPECT_EQ(y, expected) << "row " << b << ", " << describe(s);
     }
   }
 }

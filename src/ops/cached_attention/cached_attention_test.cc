@@ -1,7 +1,7 @@
 #include "ops/cached_attention/cached_attention.h"
 
 #include "base/check.h"
-#include "ops/chunk_attention/chunk_attention.h"
+#include "ops/attention/attention.h"
 #include "ops/testing.h"
 
 namespace megalodon::ops::cached_attention_test {
@@ -10,14 +10,16 @@ namespace {
 using megalodon::testing::close;
 
 struct Shape {
-  int64_t H, K, V, C;
+  int64_t H, G, K, V, C;
 };
 
-const std::vector<Shape> kShapes = {{1, 8, 12, 16}, {3, 6, 10, 64}, {2, 64, 200, 300}, {1, 130, 70, 520}};
+// A head of keys for each of queries, for three, and for more than the kernel takes at a time.
+const std::vector<Shape> kShapes = {{1, 1, 8, 12, 16},    {3, 3, 6, 10, 64}, {2, 2, 64, 200, 300},
+                                    {1, 1, 130, 70, 520}, {6, 2, 8, 12, 40}, {20, 2, 6, 10, 300}};
 
 KeyValueCache make_cache(const Shape& s, torch::ScalarType type) {
   // What lies beyond the steps that were written must not matter.
-  const auto poisoned = [&](int64_t width) { return torch::full({s.C, s.H, width}, NAN, type); };
+  const auto poisoned = [&](int64_t width) { return torch::full({s.C, s.G, width}, NAN, type); };
   return {poisoned(s.K), poisoned(s.V)};
 }
 
@@ -27,14 +29,14 @@ struct Stream {
       : chunk(s.C),
         length(5 * s.C / 2),
         q(torch::randn({1, length, s.H, s.K}) / std::sqrt(static_cast<double>(s.K))),
-        k(torch::randn({1, length, s.H, s.K})),
-        v(torch::randn({1, length, s.H, s.V})) {}
+        k(torch::randn({1, length, s.G, s.K})),
+        v(torch::randn({1, length, s.G, s.V})) {}
   /// As it would be in float64 with keys and values rounded to `type`.
   Tensor expected(torch::ScalarType type) const {
     const auto wide = [&](const Tensor& t) { return t.to(type).to(torch::kFloat64); };
-    ChunkAttentionOptions options;
+    AttentionOptions options;
     options.chunk_size = chunk;
-    return ref::chunk_attention(q.to(torch::kFloat64), wide(k), wide(v), options);
+    return ref::attention(q.to(torch::kFloat64), wide(k), wide(v), options);
   }
   int64_t chunk, length;
   Tensor q, k, v;
@@ -50,7 +52,7 @@ INSTANTIATE_TEST_SUITE_P(Caches, CachedAttention, ::testing::Values(torch::kFloa
 
 TEST_P(CachedAttention, IsTheChunksAttentionHoweverTheStepsArrive) {
   for (const Shape& s : kShapes) {
-    SCOPED_TRACE(c10::str("H ", s.H, " K ", s.K, " V ", s.V, " C ", s.C));
+    SCOPED_TRACE(c10::str("H ", s.H, " G ", s.G, " K ", s.K, " V ", s.V, " C ", s.C));
     const Stream stream(s);
     const Tensor expected = stream.expected(GetParam());
     for (const int64_t most : {1, 3, 8, 9, 70, 1000}) {
@@ -64,17 +66,16 @@ TEST_P(CachedAttention, IsTheChunksAttentionHoweverTheStepsArrive) {
       EXPECT_TRUE(close(torch::cat(parts, 1), expected, 2e-6)) << most << " steps at a time";
       const int64_t open = stream.length % s.C;
       const auto last = [&](const Tensor& t) { return t[0].narrow(0, stream.length - open, open).to(GetParam()); };
-      EXPECT_TRUE(torch::equal(cache.k_CHK.narrow(0, 0, open), last(stream.k)));
-      EXPECT_TRUE(torch::equal(cache.v_CHV.narrow(0, 0, open), last(stream.v)));
+      EXPECT_TRUE(torch::equal(cache.k_CGK.narrow(0, 0, open), last(stream.k)));
+      EXPECT_TRUE(torch::equal(cache.v_CGV.narrow(0, 0, open), last(stream.v)));
     }
   }
 }
 
 /// Bit for bit: who decodes greedily must not get another text because of a neighbour.
 TEST_P(CachedAttention, NeitherNeighboursNorThreadsChangeARow) {
-  const Shape s = kShapes[2];
   const std::vector<int64_t> position = {299, 0, 17, 255, 256};
-  const auto run = [&](const std::vector<size_t>& rows) {
+  const auto run = [&](const Shape& s, const std::vector<size_t>& rows) {
     KeyValueRows held;
     std::vector<Tensor> q, k, v;
     for (const size_t row : rows) {
@@ -82,21 +83,23 @@ TEST_P(CachedAttention, NeitherNeighboursNorThreadsChangeARow) {
       const Stream stream(s);
       const int64_t p = position[row];
       held.caches.push_back(make_cache(s, GetParam()));
-      held.caches.back().k_CHK.narrow(0, 0, p).copy_(stream.k[0].narrow(0, 0, p));
-      held.caches.back().v_CHV.narrow(0, 0, p).copy_(stream.v[0].narrow(0, 0, p));
+      held.caches.back().k_CGK.narrow(0, 0, p).copy_(stream.k[0].narrow(0, 0, p));
+      held.caches.back().v_CGV.narrow(0, 0, p).copy_(stream.v[0].narrow(0, 0, p));
       q.push_back(steps(stream.q, p, 1)), k.push_back(steps(stream.k, p, 1)), v.push_back(steps(stream.v, p, 1));
       held.position.push_back(p);
     }
     return cached_attention(torch::cat(q), torch::cat(k), torch::cat(v), held, Precision::kFloat32);
   };
-  const Tensor together = run({0, 1, 2, 3, 4});
   const int threads = at::get_num_threads();
-  for (const int count : {1, 3}) {
-    at::set_num_threads(count);
-    for (size_t row = 0; row < position.size(); ++row)
-      EXPECT_TRUE(torch::equal(run({row})[0], together[static_cast<int64_t>(row)])) << row;
+  for (const Shape& s : {kShapes[2], kShapes[5]}) {
+    const Tensor together = run(s, {0, 1, 2, 3, 4});
+    for (const int count : {1, 3}) {
+      at::set_num_threads(count);
+      for (size_t row = 0; row < position.size(); ++row)
+        EXPECT_TRUE(torch::equal(run(s, {row})[0], together[static_cast<int64_t>(row)])) << "H " << s.H << ", " << row;
+    }
+    at::set_num_threads(threads);
   }
-  at::set_num_threads(threads);
 }
 
 TEST_P(CachedAttention, StaysRightWhereScoresAreLarge) {
@@ -118,7 +121,7 @@ TEST(CachedAttentionTables, SayWhereRowsLieAndStand) {
   std::vector<KeyValueRows> layers;
   for (int layer = 0; layer < 2; ++layer)
     layers.push_back({{make_cache(s, torch::kFloat32), make_cache(s, torch::kFloat32)}, {0, 2}});
-  for (KeyValueRows& rows : layers) rows.caches[1].k_CHK.zero_(), rows.caches[1].v_CHV.zero_();
+  for (KeyValueRows& rows : layers) rows.caches[1].k_CGK.zero_(), rows.caches[1].v_CGV.zero_();
   const Tensor tables = key_value_tables(layers);
   EXPECT_EQ(tables.sizes(), torch::IntArrayRef({2, 2, 3}));
   EXPECT_EQ(layers[1].room(), s.C);
@@ -128,8 +131,8 @@ TEST(CachedAttentionTables, SayWhereRowsLieAndStand) {
   const auto both = [&](const Tensor& t) { return torch::cat({steps(t, 0, 3), steps(t, 3, 3)}); };
   const Tensor q = both(stream.q), k = both(stream.k), v = both(stream.v);
   const Tensor y = cached_attention(q, k, v, other, Precision::kFloat32);
-  EXPECT_TRUE(layers[0].caches[0].k_CHK.isnan().all().item<bool>());
-  EXPECT_TRUE(torch::equal(layers[1].caches[0].k_CHK.narrow(0, 0, 3), k[0]));
+  EXPECT_TRUE(layers[0].caches[0].k_CGK.isnan().all().item<bool>());
+  EXPECT_TRUE(torch::equal(layers[1].caches[0].k_CGK.narrow(0, 0, 3), k[0]));
   EXPECT_TRUE(torch::equal(y, cached_attention(q, k, v, layers[0], Precision::kFloat32)));
 
   const auto positions = [&](const KeyValueRows& rows, int64_t count) {
@@ -160,10 +163,19 @@ TEST(CachedAttentionArguments, SaysWhatDoesNotFit) {
   EXPECT_THROW(run({good}, {}), Error);
   EXPECT_THROW(run({make_cache(s, torch::kFloat64)}, {0}), Error);
   EXPECT_THROW(run({make_cache(kShapes[1], torch::kFloat32)}, {0}), Error);
-  EXPECT_THROW(run({{good.k_CHK, good.v_CHV.to(torch::kBFloat16)}}, {0}), Error);
+  EXPECT_THROW(run({{good.k_CGK, good.v_CGV.to(torch::kBFloat16)}}, {0}), Error);
   EXPECT_THROW(cached_attention(steps(stream.q, 0, 2), steps(stream.k, 0, 2), steps(stream.v, 0, 2),
                                 {{good}, {0}, torch::zeros({1, 3}, torch::kInt32)}, Precision::kFloat32),
                Error);
+  // Three heads of keys serve six of queries, and not four.
+  const auto heads = [&](int64_t H) {
+    const Shape grouped = {H, 3, s.K, s.V, s.C};
+    const Tensor k = torch::zeros({1, 2, 3, s.K}), v = torch::zeros({1, 2, 3, s.V});
+    return cached_attention(torch::zeros({1, 2, H, s.K}), k, v, {{make_cache(grouped, torch::kFloat32)}, {0}},
+                            Precision::kFloat32);
+  };
+  EXPECT_NO_THROW(heads(6));
+  EXPECT_THROW(heads(4), Error);
   EXPECT_THROW(key_value_tables({{{good}, {0}}, {{good}, {}}}), Error);
 }
 
