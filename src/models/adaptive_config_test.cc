@@ -14,19 +14,12 @@ using testing::close;
 using testing::one_pass;
 using testing::random_tokens;
 
-class AdaptiveVocabularies : public ::testing::TestWithParam<const char*> {
- protected:
-  static std::unique_ptr<ModelConfig> adaptive() {
-    auto config = make_preset(GetParam());
-    config::read(*config, {{"adaptive_cutoffs", "32,96"}, {"adaptive_factor", 2}, {"share_emb", true}}, {}, "test");
-    return config;
-  }
-};
+class AdaptiveVocabularies : public ::testing::TestWithParam<const char*> {};
 
 INSTANTIATE_TEST_SUITE_P(Presets, AdaptiveVocabularies, ::testing::Values("mega_chunk-tiny", "s4-tiny"));
 
 TEST_P(AdaptiveVocabularies, AreDistributions) {
-  const auto config = adaptive();
+  const auto config = testing::in_bands(GetParam());
   const auto model = testing::noisy_model(*config);
   const Tensor tokens = random_tokens(*config, 2, 40), targets = random_tokens(*config, 2, 40, 3).clone();
   targets[0][7] = -100;
@@ -41,7 +34,7 @@ TEST_P(AdaptiveVocabularies, AreDistributions) {
 
 TEST_P(AdaptiveVocabularies, StreamInEveryPrecision) {
   torch::NoGradGuard no_grad;
-  const auto config = adaptive();
+  const auto config = testing::in_bands(GetParam());
   const auto model = testing::noisy_model(*config);
   const Tensor tokens = random_tokens(*config, 2, 30);
   const Tensor expected = one_pass(*model, {tokens, {}});

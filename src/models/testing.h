@@ -28,6 +28,13 @@ inline TransformerConfig tiny_transformer(const std::string& position) {
   return config;
 }
 
+/// A small preset with its vocabulary in three bands.
+inline std::unique_ptr<ModelConfig> in_bands(const std::string& preset) {
+  auto config = make_preset(preset);
+  config::read(*config, {{"adaptive_cutoffs", "32,96"}, {"adaptive_factor", 2}, {"share_emb", true}}, {}, "test");
+  return config;
+}
+
 /// With initial weights and noise on top, so that nothing is zero.
 template <class Network>
 std::unique_ptr<Network> with_noise(std::unique_ptr<Network> network, int64_t seed) {

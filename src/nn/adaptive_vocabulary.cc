@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/check.h"
 #include "base/philox.h"
 #include "nn/dropout.h"
@@ -51,26 +53,27 @@ int64_t AdaptiveVocabulary::parameters() const {
 
 void AdaptiveVocabulary::check_tokens(const Tensor& tokens, const char* what) const {
   if (tokens.is_cuda() || tokens.numel() == 0) return;  // a look at numbers of a GPU would wait for it
-  const auto least = tokens.min().item<int64_t>(), most = tokens.max().item<int64_t>();
-  check(least >= 0 && most < begin_.back(), "[adaptive_vocabulary] expected {} from 0 to {}, got {}", what,
-        begin_.back() - 1, least < 0 ? least : most);
+  const Tensor dense = tokens.contiguous();
+  const auto* number = dense.data_ptr<int64_t>();
+  const auto [least, most] = std::minmax_element(number, number + dense.numel());
+  check(*least >= 0 && *most < begin_.back(), "[adaptive_vocabulary] expected {} from 0 to {}, got {}", what,
+        begin_.back() - 1, *least < 0 ? *least : *most);
 }
 
 Tensor AdaptiveVocabulary::embed(const Tensor& tokens, const Linear& first, Precision precision, double dropout,
                                  uint64_t dropout_key) const {
   check_tokens(tokens, "tokens");
-  const Tensor flat = tokens.reshape({-1});
-  Tensor rows = torch::zeros({flat.size(0), first.weight.size(1)}, first.weight.options().requires_grad(false));
+  // Every token goes through the maps of all bands, the further the smaller: to pick those of one, the host would wait
+  // for the GPU. In a band that is not its own a token reads some row, and nothing comes of it.
+  Tensor rows;
   for (int64_t i = 0; i < bands(); ++i) {
-    const Tensor where = (flat >= begin_[i]).logical_and(flat < begin_[i + 1]).nonzero().squeeze(1);
-    const Tensor x =
-        torch::embedding((i == 0 ? first : weight_[i - 1]).weight, flat.index_select(0, where) - begin_[i]);
+    const Tensor in_band = (tokens - begin_[i]).clamp(0, begin_[i + 1] - begin_[i] - 1);
+    const Tensor x = torch::embedding((i == 0 ? first : weight_[i - 1]).weight, in_band);
     const Tensor dropped = drop(x, dropout, dropout_key, static_cast<uint64_t>(i), dropout > 0);
-    rows = rows.index_add(0, where, map_[i](dropped, precision).to(rows.scalar_type()));
+    const Tensor mapped = map_[i](dropped, precision).to(first.weight.scalar_type());
+    rows = i == 0 ? mapped : torch::where((tokens >= begin_[i]).unsqueeze(-1), mapped, rows);
   }
-  std::vector<int64_t> sizes = tokens.sizes().vec();
-  sizes.push_back(rows.size(1));
-  return rows.view(sizes);
+  return rows;
 }
 
 /// P_i^T f
