@@ -55,15 +55,18 @@ Engine::Engine(Model& model, const EngineOptions& options) : model_(model), opti
         "[engine] caches are float32 or bfloat16, got {}", c10::toString(options.cache_type));
   const ModelInfo info = model.info();
   shape_ = info.cache;
-  if (!info.repeats_steps || options.recorder == nullptr) return;
+  // A float64 model attends through references, which read positions on the host.
+  if (!info.repeats_steps || options.recorder == nullptr || model.output().weight.scalar_type() == torch::kFloat64)
+    return;
   if (ops::Recorder recorder = options.recorder(model.device()))
     repeated_ = std::make_unique<RepeatedStep>(model, std::move(recorder));
 }
 
 void Engine::read(Stream& stream, std::span<const int64_t> tokens, const UseHidden& use) const {
   check_tokens(tokens);
-  const torch::NoGradGuard no_grad;  // for `use`, too
   const auto length = static_cast<int64_t>(tokens.size());
+  model_.check_length(stream.tokens_ + length);
+  const torch::NoGradGuard no_grad;  // for `use`, too
   Stream* const only = &stream;
   for (int64_t at = 0; at < length; at += options_.block) {
     const int64_t count = std::min(options_.block, length - at);
@@ -80,6 +83,7 @@ void Engine::step(std::span<Stream* const> streams, std::span<const int64_t> tok
   check(std::set(streams.begin(), streams.end()).size() == streams.size(),
         "[engine] a stream cannot be stepped twice at once");
   check_tokens(tokens);
+  for (const Stream* stream : streams) model_.check_length(stream->tokens_ + 1);
   std::vector<Stream*> together;
   std::vector<int64_t> theirs;
   for (size_t b = 0; b < streams.size(); ++b) {

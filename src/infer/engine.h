@@ -51,7 +51,7 @@ class Engine {
   /// Called after each pass with the hidden states of the tokens from `begin` on.
   using UseHidden = std::function<void(int64_t begin, const Tensor& hidden_LD)>;
   /// Appends tokens, in passes of at most `block`; up to rounding the result does not depend on how they are split into
-  /// calls. Throws Error for tokens that the model cannot read, and then changes nothing.
+  /// calls. Throws Error for tokens that the model cannot read, or not so many, and then changes nothing.
   void read(Stream& stream, std::span<const int64_t> tokens, const UseHidden& use = {}) const;
   /// Appends one token to each of several streams in one pass. Streams that stay together from step to step cost
   /// nothing to put together.

@@ -83,6 +83,8 @@ void Model::fix(ops::FixedType type) {
 
 void Model::check_state(int64_t /*slot*/, const State& /*state*/, int64_t /*tokens*/) const {}
 
+void Model::check_length(int64_t /*tokens*/) const {}
+
 std::optional<int64_t> Model::state_steps(int64_t /*slot*/, size_t /*tensor*/, int64_t /*tokens*/) const {
   return {};
 }

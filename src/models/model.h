@@ -91,6 +91,10 @@ class Model : public torch::nn::Module {
   /// so many tokens can have.
   virtual void check_state(int64_t slot, const State& state, int64_t tokens) const;
 
+  /// Throws Error where no document can be of so many tokens. Who hands over caches asks before each pass: with them
+  /// the pass itself does not, since what a GPU repeats cannot refuse.
+  virtual void check_length(int64_t tokens) const;
+
   /// Of a tensor of a slot's state whose axis 1 is as long as the stream makes it: how long after so many tokens.
   virtual std::optional<int64_t> state_steps(int64_t slot, size_t tensor, int64_t tokens) const;
 

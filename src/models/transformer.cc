@@ -50,6 +50,11 @@ bool is_dynamic(const nn::RopeScaling& scaling) {
   return scaling.kind.starts_with("dynamic_");
 }
 
+/// As what is computed from x wants it.
+const Tensor& constant_for(const Tensor& x, const nn::Constant& constant) {
+  return constant.on(x.device(), x.scalar_type() == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32);
+}
+
 }  // namespace
 
 // ---- configuration --------------------------------------------------------------------------------------------------
@@ -233,9 +238,11 @@ TransformerAttention::TransformerAttention(const TransformerLayerConfig& config)
     q_norm_ = TransformerNorm(*this, "q_norm", D, config);
     k_norm_ = TransformerNorm(*this, "k_norm", E, config);
   }
-  if (config.position == "rotary")
-    frequencies_ = nn::rope_frequencies(config.head_dim(), config.rope_base, config.rope);
-  if (config.position == "alibi") slope_H_ = nn::alibi_slopes(config.num_heads, config.alibi_max);
+  if (config.position == "rotary") {
+    const auto rope = nn::rope_frequencies(config.head_dim(), config.rope_base, config.rope);
+    frequency_K_ = nn::Constant(rope.frequency_K), rope_magnitude_ = rope.magnitude;
+  }
+  if (config.position == "alibi") slope_H_ = nn::Constant(nn::alibi_slopes(config.num_heads, config.alibi_max));
 }
 
 void TransformerAttention::init_weights(uint64_t key) {
@@ -259,14 +266,15 @@ TransformerAttention::Heads TransformerAttention::heads(const std::vector<Tensor
 }
 
 void TransformerAttention::rotate(Heads& heads, const Tensor& position_BL) const {
-  nn::RopeFrequencies frequencies = frequencies_;
+  nn::RopeFrequencies rope;
   if (is_dynamic(config_.rope))
-    frequencies = nn::rope_frequencies(config_.head_dim(), config_.rope_base, config_.rope,
-                                       position_BL.max().item<int64_t>() + 1);
-  for (Tensor* t : {&heads.q_BLHK, &heads.k_BJGK})
-    *t = ops::rotary_with_frequencies(*t, position_BL, frequencies.frequency_K);
+    rope = nn::rope_frequencies(config_.head_dim(), config_.rope_base, config_.rope,
+                                position_BL.max().item<int64_t>() + 1);
+  else
+    rope = {constant_for(heads.q_BLHK, frequency_K_), rope_magnitude_};
+  for (Tensor* t : {&heads.q_BLHK, &heads.k_BJGK}) *t = ops::rotary_with_frequencies(*t, position_BL, rope.frequency_K);
   // The magnitude of both: of the queries alone, so that all keys are in one scale.
-  if (frequencies.magnitude != 1) heads.q_BLHK = heads.q_BLHK * (frequencies.magnitude * frequencies.magnitude);
+  if (rope.magnitude != 1) heads.q_BLHK = heads.q_BLHK * (rope.magnitude * rope.magnitude);
 }
 
 double TransformerAttention::scale() const {
@@ -309,7 +317,8 @@ Tensor TransformerAttention::forward(const Tensor& u_BLD, const ModelInput& inpu
   }
 
   ops::AttentionOptions options;
-  options.causal = config_.causal, options.slope_H = slope_H_, options.padding_BJ = input.padding_BL;
+  options.causal = config_.causal, options.padding_BJ = input.padding_BL;
+  if (slope_H_.defined()) options.slope_H = constant_for(heads.q_BLHK, slope_H_);
   options.chunk_size = config_.chunk_size, options.window = config_.window, options.starts_BL = input.starts_BL;
   const auto seen_later = [&](const Tensor& steps) {
     return config_.window > 0 ? steps.clamp_max(config_.window - 1) : steps;
@@ -435,15 +444,19 @@ Tensor TransformerLayer::forward(const Tensor& x_BLD, const ModelInput& input, c
 AddedPositions::AddedPositions(torch::nn::Module& module, const TransformerLayerConfig& config, int64_t max_positions)
     : position_(config.position) {
   if (position_ == "learned") table_ = register_at(module, "positions.weight", {max_positions, config.model_dim});
+  if (position_ == "sinusoidal") frequency_D_ = nn::Constant(nn::sinusoid_frequencies(config.model_dim));
+}
+
+void AddedPositions::check_length(int64_t length) const {
+  check(!table_.defined() || length <= table_.size(0),
+        "[transformer] position {} is beyond the model's max_positions = {}", length - 1, table_.size(0));
 }
 
 Tensor AddedPositions::add_to(const Tensor& x_BLD, const Tensor& position_BL) const {
   const Tensor here_BL = position_BL.to(x_BLD.device());
-  if (position_ == "sinusoidal") return x_BLD + nn::sinusoids(here_BL, x_BLD.size(2)).to(x_BLD.scalar_type());
-  const auto last = here_BL.max().item<int64_t>();
-  check(last < table_.size(0), "[transformer] position {} is beyond the model's max_positions = {}", last,
-        table_.size(0));
-  return x_BLD + torch::embedding(table_, here_BL);
+  if (table_.defined()) return x_BLD + torch::embedding(table_, here_BL);
+  const Tensor& frequency_D = frequency_D_.on(x_BLD.device(), torch::kFloat64);
+  return x_BLD + nn::sinusoids(here_BL, frequency_D).to(x_BLD.scalar_type());
 }
 
 void AddedPositions::init_weights(uint64_t key) {
@@ -482,6 +495,8 @@ class Transformer final : public LayerStack {
           state.back().item<int64_t>(), position);
   }
 
+  void check_length(int64_t tokens) const override { positions_.check_length(tokens); }
+
   std::optional<int64_t> state_steps(int64_t slot, size_t tensor, int64_t tokens) const override {
     if (slot >= depth() || tensor > 1) return {};
     const int64_t open = config_.layer.chunk_size > 0 ? tokens % config_.layer.chunk_size : tokens;
@@ -518,6 +533,10 @@ class Transformer final : public LayerStack {
       const auto positions = ops::chunk_positions(x_BLD.size(0), x_BLD.size(1), /*chunk_size=*/0, input.starts_BL,
                                                   before.empty() ? Tensor() : before[0], x_BLD.device());
       if (carry.wants_after()) carry.after(slot, {positions.next_B});
+      // Who gave caches has asked check_length(). Of others only a GPU may know; it is asked where it matters.
+      if (config_.layer.position == "learned" && carry.caches(0) == nullptr &&
+          (!before.empty() || x_BLD.size(1) > config_.max_positions))
+        check_length(positions.position_BL.max().item<int64_t>() + 1);
       x_BLD = positions_.add_to(x_BLD, positions.position_BL);
     }
     return drop(x_BLD, config_.layer.dropout, dropout_key_, kTransformerInput, is_training());
@@ -564,7 +583,11 @@ Tensor TransformerStack::forward(const Tensor& x_BLD, const Tensor& padding_BL, 
                                  uint64_t dropout_key) {
   NoCarry whole;
   Tensor y_BLD = x_BLD;
-  if (positions_) y_BLD = positions_.add_to(x_BLD, torch::arange(x_BLD.size(1), torch::kInt64).unsqueeze(0));
+  if (positions_) {
+    positions_.check_length(x_BLD.size(1));
+    y_BLD = positions_.add_to(
+        x_BLD, torch::arange(x_BLD.size(1), torch::TensorOptions(x_BLD.device()).dtype(torch::kInt64)).unsqueeze(0));
+  }
   y_BLD = drop(y_BLD, dropout_, dropout_key, layers_.size(), is_training());
   for (size_t i = 0; i < layers_.size(); ++i)
     y_BLD = layers_[i]->forward(y_BLD, {{}, {}, padding_BL}, memory, whole, 0, derive_key(dropout_key, i));

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "models/encoder.h"
+#include "nn/constant.h"
 #include "nn/parameters.h"
 #include "nn/positions.h"
 #include "ops/attention/attention.h"
@@ -97,8 +98,8 @@ class TransformerAttention final : public torch::nn::Module {
 
   TransformerLayerConfig config_;
   nn::Precision precision_ = nn::Precision::kFloat32;
-  nn::RopeFrequencies frequencies_;
-  Tensor slope_H_;
+  nn::Constant frequency_K_, slope_H_;
+  double rope_magnitude_ = 1;
   nn::Linear wq_, wk_, wv_, wo_;
   TransformerNorm q_norm_, k_norm_;
 };
@@ -154,13 +155,16 @@ class AddedPositions {
   AddedPositions(torch::nn::Module& module, const TransformerLayerConfig& config, int64_t max_positions);
   /// Whether there are any: otherwise the layers know.
   explicit operator bool() const { return position_ == "learned" || position_ == "sinusoidal"; }
-  /// Throws Error for a position beyond the table.
+  /// Throws Error where a document of so many steps goes beyond the table.
+  void check_length(int64_t length) const;
+  /// The positions are those of a document that is not too long.
   Tensor add_to(const Tensor& x_BLD, const Tensor& position_BL) const;
   void init_weights(uint64_t key);
 
  private:
   std::string position_;
   Tensor table_;
+  nn::Constant frequency_D_;
 };
 
 /// Encoder, or with cross-attention decoder, of real vectors. Parameters "positions.weight" of learned positions,

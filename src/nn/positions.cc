@@ -89,9 +89,12 @@ Tensor alibi_slopes(int64_t heads, double max) {
   return torch::cat({slope_N.slice(0, 1, n, 2), slope_N.slice(0, 0, n, 2)}).narrow(0, 0, heads);
 }
 
-Tensor sinusoids(const Tensor& position_BL, int64_t dim) {
-  const Tensor frequency = powers(dim, 10000).to(position_BL.device());
-  const Tensor angle = position_BL.to(torch::kFloat64).unsqueeze(-1) * frequency;
+Tensor sinusoid_frequencies(int64_t dim) {
+  return powers(dim, 10000);
+}
+
+Tensor sinusoids(const Tensor& position_BL, const Tensor& frequency_D) {
+  const Tensor angle = position_BL.to(torch::kFloat64).unsqueeze(-1) * frequency_D;
   return torch::stack({torch::sin(angle), torch::cos(angle)}, -1).flatten(-2).to(torch::kFloat32);
 }
 

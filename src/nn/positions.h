@@ -36,7 +36,10 @@ RopeFrequencies rope_frequencies(int64_t head_dim, double base, const RopeScalin
 /// s_i = 2^(−max · i / n), i = 1 … n, for n a power of two; otherwise those of the next one, every second first.
 Tensor alibi_slopes(int64_t heads, double max);
 
-/// sin(p / 10000^(2i/D)) at 2i and the cosine at 2i + 1, [B,L,D], float32.
-Tensor sinusoids(const Tensor& position_BL, int64_t dim);
+/// 10000^(−2i/D), i = 0 … D/2 − 1, float64.
+Tensor sinusoid_frequencies(int64_t dim);
+/// sin(p · frequency_i) at 2i and the cosine at 2i + 1, [B,L,D], float32. The frequencies are float64, where the
+/// positions are.
+Tensor sinusoids(const Tensor& position_BL, const Tensor& frequency_D);
 
 }  // namespace megalodon::nn

@@ -51,7 +51,7 @@ TEST(AlibiSlopes, ByHand) {
 }
 
 TEST(Sinusoids, ByHand) {
-  const Tensor rows = sinusoids(torch::tensor({{0, 3}}, torch::kInt64), 4);
+  const Tensor rows = sinusoids(torch::tensor({{0, 3}}, torch::kInt64), sinusoid_frequencies(4));
   const Tensor expected = doubles({0, 1, 0, 1, std::sin(3.0), std::cos(3.0), std::sin(0.03), std::cos(0.03)});
   EXPECT_TRUE(close(rows, expected.view({1, 2, 4}), 1e-7));
 }

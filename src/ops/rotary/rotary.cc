@@ -3,6 +3,7 @@
 
 #include <c10/core/InferenceMode.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <mutex>
@@ -61,11 +62,13 @@ Tensor checked_positions(const char* op, const Tensor& x_BLHK, const Tensor& pos
         x_BLHK.size(0), x_BLHK.size(1), fmt::join(position_BL.sizes(), "x"));
   check(position_BL.scalar_type() == torch::kInt64, "[{}] position must be int64, got {}", op,
         torch::toString(position_BL.scalar_type()));
-  if (position_BL.is_cpu() && position_BL.numel() > 0) {
-    const auto least = position_BL.min().item<int64_t>();
+  const Tensor dense_BL = position_BL.contiguous();
+  if (dense_BL.is_cpu() && dense_BL.numel() > 0) {
+    const auto* position = dense_BL.data_ptr<int64_t>();
+    const int64_t least = *std::min_element(position, position + dense_BL.numel());
     check(least >= 0, "[{}] position must be >= 0, got {}", op, least);
   }
-  return position_BL.to(x_BLHK.device()).contiguous();
+  return dense_BL.to(x_BLHK.device());
 }
 
 void check_input(const Tensor& x_BLHK) {
