@@ -1,5 +1,6 @@
 #include "infer/engine.h"
 
+#include <ATen/record_function.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -15,6 +16,7 @@
 #include "models/architecture_testing.h"
 #include "models/testing.h"
 #include "models/weights.h"
+#include "ops/device.h"
 #include "ops/testing.h"
 
 namespace megalodon {
@@ -169,11 +171,40 @@ TEST_F(EngineTest, CopiesAreIndependent) {
   expect_at_the_end_of(copy, expected(joined));
 }
 
+/// Counts the operators in which a host waits for a GPU, on this thread.
+class Waits {
+ public:
+  Waits() {
+    count = 0;
+    handle_ = at::addThreadLocalCallback(at::RecordFunctionCallback(&seen));
+  }
+  ~Waits() { at::removeCallback(handle_); }
+  Waits(const Waits&) = delete;
+  Waits& operator=(const Waits&) = delete;
+
+  static inline int64_t count = 0;
+
+ private:
+  static std::unique_ptr<at::ObserverContext> seen(const at::RecordFunction& call) {
+    static const std::set<std::string> waiting = {"aten::_local_scalar_dense", "aten::nonzero",
+                                                  "aten::masked_select",       "aten::equal",
+                                                  "aten::unique_dim",          "aten::_unique2"};
+    if (waiting.contains(call.name())) ++count;
+    return nullptr;
+  }
+  at::CallbackHandle handle_;
+};
+
 /// As a GPU repeats a step, with the same places.
 class RunAgain final : public ops::Recording {
  public:
   explicit RunAgain(std::function<void()> work) : work_(std::move(work)) {}
-  void repeat() override { ++times, work_(); }
+  void repeat() override {
+    const Waits none;
+    work_();
+    EXPECT_EQ(Waits::count, 0) << "nothing can be asked of a GPU while it repeats a step";
+    ++times;
+  }
   static inline int64_t times = 0;
 
  private:
@@ -185,8 +216,9 @@ ops::Recorder run_again(torch::Device) {
 }
 
 /// Streams of two engines that do the same: one repeats its steps. What they leave is the same, bit for bit, and stays.
-TEST_F(EngineTest, RepeatedStepsChangeNoBitOfAnyStream) {
-  const Engine plain(*model_), repeating(*model_, {.recorder = run_again});
+void expect_that_repeated_steps_change_no_bit(const ModelConfig& config) {
+  const auto model = noisy_model(config);
+  const Engine plain(*model), repeating(*model, {.recorder = run_again});
   constexpr size_t kStreams = 4;
   using Pair = std::array<Stream, 2>;
   const auto expect_equal = [&](const Pair& pair) {
@@ -199,7 +231,7 @@ TEST_F(EngineTest, RepeatedStepsChangeNoBitOfAnyStream) {
   };
   std::mt19937 random(3);
   const auto below = [&](int64_t limit) { return static_cast<int64_t>(random() % static_cast<uint64_t>(limit)); };
-  const auto token = [&] { return below(config_.vocab_size); };
+  const auto token = [&] { return below(config.vocabulary()); };
   const auto read = [&](Pair& pair, int64_t count) {
     Tokens tokens;
     for (int64_t i = 0; i < count; ++i) tokens.push_back(token());
@@ -248,6 +280,23 @@ TEST_F(EngineTest, RepeatedStepsChangeNoBitOfAnyStream) {
   }
 }
 
+TEST_P(Architecture, RepeatsItsStepsWhereItsStatesDoNotGrow) {
+  if (ops::use_reference()) GTEST_SKIP() << "references read positions on the host: nothing is repeated";
+  const ModelInfo info = config().build()->info();
+  const bool grows =
+      info.cache.slots == 0 && (info.state_bytes_a_token > 0 || info.state_bytes_full > info.state_bytes_fixed);
+  EXPECT_EQ(info.repeats_steps, !grows);
+  if (info.repeats_steps) expect_that_repeated_steps_change_no_bit(config());
+}
+
+TEST(RepeatedSteps, HoldForAdaptiveVocabularies) {
+  if (ops::use_reference()) GTEST_SKIP() << "references read positions on the host: nothing is repeated";
+  for (const char* preset : {"mega_chunk-tiny", "s4-tiny"}) {
+    SCOPED_TRACE(preset);
+    expect_that_repeated_steps_change_no_bit(*testing::in_bands(preset));
+  }
+}
+
 int failed_recordings = 0;
 
 ops::Recorder fail_to_record(torch::Device) {
@@ -265,6 +314,45 @@ TEST_F(EngineTest, WhatCannotBeRecordedIsNotRepeated) {
   expect_at_the_end_of(stream, expected(tokens));
   EXPECT_EQ(failed_recordings, 1) << "once is enough to know";
   EXPECT_FALSE(ops::recorder_of(torch::kCPU));
+}
+
+TEST_F(EngineTest, AModelOfFloat64RepeatsNoStep) {
+  model_->to(torch::kFloat64);
+  const Engine engine(*model_, {.recorder = run_again});
+  const Tokens tokens = text(1);
+  Stream stream;
+  RunAgain::times = 0;
+  for (const int64_t& token : tokens) engine.read(stream, {&token, 1});
+  EXPECT_TRUE(close(stream.logits(), expected(tokens)[kLength - 1], 1e-5));
+  EXPECT_EQ(RunAgain::times, 0);
+}
+
+/// Before anything is done, and where nobody could tell any more: in a step that is repeated.
+TEST(LearnedPositions, EndWithTheirTable) {
+  TransformerConfig config = testing::tiny_transformer("learned");
+  config.max_positions = 30;
+  for (const int64_t window : {0, 4}) {
+    SCOPED_TRACE(window);
+    config.layer.window = window;
+    const auto model = noisy_model(config);
+    const Engine engine(*model, {.block = 8, .recorder = run_again});
+    const Tokens tokens = to_vector(random_tokens(config, 1, 30)[0]);
+    Stream stream, other;
+    EXPECT_THROW(engine.read(stream, Tokens(31)), Error);
+    EXPECT_EQ(stream.tokens(), 0);
+    engine.read(stream, tokens);
+    Stream* const both[] = {&other, &stream};
+    try {
+      engine.step(both, Tokens{1, 1});
+      FAIL();
+    } catch (const Error& e) {
+      EXPECT_STREQ(e.what(), "[transformer] position 30 is beyond the model's max_positions = 30");
+    }
+    EXPECT_EQ(other.tokens(), 0);
+    for (const int64_t& token : tokens) engine.read(other, {&token, 1});
+    EXPECT_TRUE(close(other.logits(), stream.logits(), 1e-5));
+    EXPECT_THROW(engine.read(other, Tokens{1}), Error);
+  }
 }
 
 TEST_F(EngineTest, NothingHappensToAStreamWithoutTokensOrWithImpossibleOnes) {

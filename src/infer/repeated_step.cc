@@ -29,12 +29,11 @@ struct RepeatedStep::Recorded {
     const auto here = [&](torch::IntArrayRef sizes, torch::ScalarType type) {
       return torch::empty(sizes, torch::TensorOptions().dtype(type).device(model.device()));
     };
-    const Tensor& output_VD = model.output().weight;
     tokens_B1 = here({rows, 1}, torch::kInt64);
     tables_SB3 = here({slots, rows, 3}, torch::kInt64);
     before = here({layout->words()}, torch::kInt32), after = torch::empty_like(before);
-    hidden_BLD = here({rows, 1, output_VD.size(1)}, torch::kFloat32);
-    logits_BV = here({rows, output_VD.size(0)}, torch::kFloat32);
+    hidden_BLD = here({rows, 1, model.output().weight.size(1)}, torch::kFloat32);
+    logits_BV = here({rows, model.config().outputs()}, torch::kFloat32);
     before_slots = layout->read(before);
     for (int64_t slot = 0; slot < slots; ++slot) caches.push_back({{}, {}, tables_SB3[slot]});
   }
@@ -43,8 +42,12 @@ struct RepeatedStep::Recorded {
     tokens_B1.copy_(to_device(tokens, tokens_B1.device()));
     states.copy_to(before);
     if (!streams.empty()) tables_SB3.copy_(to_device(ops::key_value_tables(streams), tokens_B1.device()));
-    for (size_t slot = 0; slot < streams.size(); ++slot)
-      caches[slot].caches = streams[slot].caches, caches[slot].position = streams[slot].position;
+    for (size_t slot = 0; slot < streams.size(); ++slot) {
+      caches[slot].caches = streams[slot].caches;
+      // Where the rows stand is in the tables alone. On the host it would be where they stood when the step was
+      // recorded: what reads it there is to be wrong at once, on any device.
+      caches[slot].position.assign(static_cast<size_t>(rows), 0);
+    }
   }
 
   /// From and to its places alone.

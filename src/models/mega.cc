@@ -600,6 +600,7 @@ class Mega final : public LayerStack {
     info.state_bytes_full = info.state_bytes_fixed + std::max<int64_t>(c.chunk_size - 1, 0) * a_token;
     info.state_bytes_a_token = c.chunk_size > 0 ? 0 : a_token;
     if (c.is_tiled()) info.cache = {config_.num_layers, c.chunk_size, 1, key, E};
+    info.repeats_steps = c.is_tiled();  // otherwise keys and values are part of the state, which grows
     return info;
   }
 

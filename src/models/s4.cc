@@ -372,6 +372,7 @@ class S4 final : public LayerStack {
     const double states = static_cast<double>(spaces * c.channels * c.model_dim) * (c.state_dim / 2);
     info.flops = 2.0 * info.matrix_parameters + 2 * (c.kernel == "s4" ? 10 : 6) * states;
     info.state_bytes_fixed = info.state_bytes_full = spaces * 8 * c.model_dim * (c.state_dim / 2);
+    info.repeats_steps = true;
     return info;
   }
 

@@ -507,6 +507,7 @@ class Transformer final : public LayerStack {
     const TransformerLayerConfig& c = config_.layer;
     ModelInfo info;
     info.chunk_size = c.chunk_size, info.window = c.window;
+    info.repeats_steps = c.has_caches();  // otherwise keys and values are part of the state, which grows
     info.parameters = nn::count_parameters(*this);
     const int64_t keys_and_values = 2 * c.kv_heads() * c.head_dim();
     const int64_t ffn = c.model_dim * c.ffn_hidden_dim * (c.activation == "swiglu" ? 3 : 2);

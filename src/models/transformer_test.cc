@@ -31,10 +31,13 @@ std::vector<Preset> transformer_variants() {
   chunked.layer.rope = {.kind = "yarn", .factor = 4, .original_length = 16};
   TransformerConfig learned = tiny_transformer("learned");
   learned.layer.window = 5, learned.layer.chunk_size = 9, learned.layer.bias = true;
+  TransformerConfig bounded = tiny_transformer("learned");
+  bounded.max_positions = 1024;
   return {{"clipped", "", clipped.clone()},
           {"sliding", "", sliding.clone()},
           {"chunked", "", chunked.clone()},
-          {"learned", "", learned.clone()}};
+          {"learned", "", learned.clone()},
+          {"bounded", "", bounded.clone()}};
 }
 
 INSTANTIATE_TEST_SUITE_P(Transformer, Architecture, ::testing::ValuesIn(transformer_variants()),
