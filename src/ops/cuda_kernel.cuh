@@ -82,12 +82,15 @@ __device__ __forceinline__ T from_float(float x) {
     return __float2bfloat16_rn(x);
 }
 
+/// The bfloat16 numbers of a word, as float32.
+__device__ __forceinline__ float lower_half(uint32_t word) { return __uint_as_float(word << 16); }
+__device__ __forceinline__ float upper_half(uint32_t word) { return __uint_as_float(word & 0xffff0000u); }
+
 /// Four neighbours as float32; the address must be a multiple of their size (16 or 8 bytes).
 __device__ __forceinline__ float4 load4(const float* from) { return *reinterpret_cast<const float4*>(from); }
 __device__ __forceinline__ float4 load4(const __nv_bfloat16* from) {
   const uint2 bits = *reinterpret_cast<const uint2*>(from);
-  return {__uint_as_float(bits.x << 16), __uint_as_float(bits.x & 0xffff0000u), __uint_as_float(bits.y << 16),
-          __uint_as_float(bits.y & 0xffff0000u)};
+  return {lower_half(bits.x), upper_half(bits.x), lower_half(bits.y), upper_half(bits.y)};
 }
 __device__ __forceinline__ void store4(float* to, float4 x) { *reinterpret_cast<float4*>(to) = x; }
 __device__ __forceinline__ void store4(__nv_bfloat16* to, float4 x) {

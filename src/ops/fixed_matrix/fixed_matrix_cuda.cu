@@ -41,9 +41,6 @@ constexpr int kWarps = 8, kThreads = kWarps * kWarp;
 
 constexpr bool in_codes(FixedType type) { return type == FixedType::kQ8 || type == FixedType::kQ4; }
 
-__device__ __forceinline__ float lower_half(uint32_t word) { return __uint_as_float(word << 16); }
-__device__ __forceinline__ float upper_half(uint32_t word) { return __uint_as_float(word & 0xffff0000u); }
-
 /// How the words of a type lie in its records: behind the words of s and m, which float32 and bfloat16 have not, words
 /// of one row each, those of all rows of a block beside each other.
 template <FixedType kType>
