@@ -1,5 +1,6 @@
-// A few queries (decoding) read every key and value once, in few_queries: blocks over ranges of keys, so that one stream
-// fills the GPU too, and combine_ranges adds up what they found.
+// A few queries read every key and value once, in few_queries: blocks over ranges of keys, so that one stream fills the
+// GPU too, and combine_ranges adds up what they found. Who decodes over a cache has cached_attention for that; this is
+// for sliding windows, whose keys lie in none, and for few steps that go on into the next chunk.
 #include <algorithm>
 
 #include "ops/chunk_attention/chunk_attention_cuda.cuh"
