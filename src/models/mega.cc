@@ -399,7 +399,7 @@ Tensor GatedAttention::attend(const Tensor& z_BLZ, const Tensor& v_BLE, const Mo
   if (caches != nullptr) {
     check(tiled && !input.starts_BL.defined() && !input.padding_BL.defined(),
           "[mega] a stream with caches is one document without padding");
-    return ops::cached_attention(q_BLZ.unsqueeze(2), k_BLHK, v_BLHV, *caches, precision_).squeeze(2);
+    return ops::cached_attention(q_BLZ.unsqueeze(2), k_BLHK, v_BLHV, *caches, {}, precision_).squeeze(2);
   }
   if (after != nullptr) {
     const auto open = positions.next_B.max().item<int64_t>();

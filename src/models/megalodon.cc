@@ -264,7 +264,7 @@ Tensor MegaAttention::attend(const Tensor& z_BLZ, const Tensor& t_BLD, const Mod
   const Tensor v_BLHV = ops::gated_silu(wv_(t_BLD, precision_), {}).view({B, L, H, -1});
   if (caches != nullptr) {
     check(!input.starts_BL.defined(), "[megalodon] a stream with caches is one document");
-    return ops::cached_attention(q_BLHK, k_BLHK, v_BLHV, *caches, precision_).reshape({B, L, -1});
+    return ops::cached_attention(q_BLHK, k_BLHK, v_BLHV, *caches, {}, precision_).reshape({B, L, -1});
   }
 
   const double dropout = is_training() ? config_.attention_dropout : 0;

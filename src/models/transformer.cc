@@ -50,8 +50,9 @@ bool is_dynamic(const nn::RopeScaling& scaling) {
   return scaling.kind.starts_with("dynamic_");
 }
 
-/// As what is computed from x wants it.
-const Tensor& constant_for(const Tensor& x, const nn::Constant& constant) {
+/// As what is computed from x wants it. Undefined where it is.
+Tensor constant_for(const Tensor& x, const nn::Constant& constant) {
+  if (!constant.defined()) return {};
   return constant.on(x.device(), x.scalar_type() == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32);
 }
 
@@ -282,7 +283,9 @@ double TransformerAttention::scale() const {
 }
 
 Tensor TransformerAttention::attend_cached(const Heads& heads, const ops::KeyValueRows& caches) const {
-  return ops::cached_attention(heads.q_BLHK * scale(), heads.k_BJGK, heads.v_BJGV, caches, precision_).flatten(2);
+  return ops::cached_attention(heads.q_BLHK * scale(), heads.k_BJGK, heads.v_BJGV, caches,
+                               constant_for(heads.q_BLHK, slope_H_), precision_)
+      .flatten(2);
 }
 
 Tensor TransformerAttention::attend(const Heads& heads, ops::AttentionOptions options, uint64_t dropout_key) const {
@@ -318,7 +321,7 @@ Tensor TransformerAttention::forward(const Tensor& u_BLD, const ModelInput& inpu
 
   ops::AttentionOptions options;
   options.causal = config_.causal, options.padding_BJ = input.padding_BL;
-  if (slope_H_.defined()) options.slope_H = constant_for(heads.q_BLHK, slope_H_);
+  options.slope_H = constant_for(heads.q_BLHK, slope_H_);
   options.chunk_size = config_.chunk_size, options.window = config_.window, options.starts_BL = input.starts_BL;
   const auto seen_later = [&](const Tensor& steps) {
     return config_.window > 0 ? steps.clamp_max(config_.window - 1) : steps;

@@ -28,8 +28,8 @@ struct TransformerLayerConfig {
   std::string init_mode = "bert";
 
   int64_t head_dim() const { return model_dim / num_heads; }
-  /// Whether a stream's keys and values can lie in caches: attention sees all of its chunk, and without a bias.
-  bool has_caches() const { return causal && position != "alibi" && window == 0 && !rope.kind.starts_with("dynamic_"); }
+  /// Whether a stream's keys and values can lie in caches: attention sees all of its chunk.
+  bool has_caches() const { return causal && window == 0 && !rope.kind.starts_with("dynamic_"); }
   int64_t kv_heads() const { return num_kv_heads > 0 ? num_kv_heads : num_heads; }
 };
 

@@ -35,13 +35,15 @@ void check_cache(const KeyValueCache& cache, const Tensor& k, const Tensor& v, i
           "[cached_attention] on a GPU a cache must begin at a multiple of 16 bytes");
 }
 
-void check_inputs(const Tensor& q, const Tensor& k, const Tensor& v, const KeyValueRows& rows) {
+void check_inputs(const Tensor& q, const Tensor& k, const Tensor& v, const KeyValueRows& rows, const Tensor& slope_H) {
   check(q.dim() == 4 && k.dim() == 4 && v.dim() == 4 && q.numel() > 0 && k.numel() > 0 && v.numel() > 0 &&
             k.sizes().slice(0, 2) == q.sizes().slice(0, 2) && q.size(2) % k.size(2) == 0 && k.size(3) == q.size(3) &&
             v.sizes().slice(0, 3) == k.sizes().slice(0, 3),
         "[cached_attention] expected q [B,L,H,K], k [B,L,G,K] and v [B,L,G,V], none empty and H a multiple of G, got "
         "{}, {} and {}",
         c10::str(q.sizes()), c10::str(k.sizes()), c10::str(v.sizes()));
+  check(!slope_H.defined() || slope_H.sizes() == torch::IntArrayRef{q.size(2)},
+        "[cached_attention] expected a slope for each of {} heads, got {}", q.size(2), c10::str(slope_H.sizes()));
   check(rows.caches.size() == static_cast<size_t>(q.size(0)) && rows.position.size() == rows.caches.size(),
         "[cached_attention] expected a cache and a position for each of {} rows, got {} and {}", q.size(0),
         rows.caches.size(), rows.position.size());
@@ -70,27 +72,30 @@ torch::ScalarType step_type(const Tensor& q, const Tensor& k, const Tensor& v) {
   return same && q.is_cuda() && q.scalar_type() == torch::kBFloat16 ? torch::kBFloat16 : torch::kFloat32;
 }
 
-Tensor few_steps(const Tensor& q, const Tensor& k, const Tensor& v, const KeyValueRows& rows) {
+Tensor few_steps(const Tensor& q, const Tensor& k, const Tensor& v, const KeyValueRows& rows, const Tensor& slope_H) {
   const auto dense = [type = step_type(q, k, v)](const Tensor& t) { return t.to(type).contiguous(); };
   const Tensor dense_q = dense(q), dense_k = dense(k), dense_v = dense(v);
   const Tensor y = torch::empty({q.size(0), q.size(1), q.size(2), v.size(3)}, dense_v.options());
   Tensor table = rows.table_B3;
   if (!table.defined()) table = key_value_tables({rows})[0].to(q.device());
+  Tensor slope = slope_H;
+  if (slope.defined()) slope = slope.to(q.device(), torch::kFloat32).contiguous();
   run_kernel(q, MEGALODON_KERNELS(cached_attention),
              {dense_q.data_ptr(), dense_k.data_ptr(), dense_v.data_ptr(), number_type(dense_q),
               reinterpret_cast<const CachedAttentionRow*>(table.data_ptr<int64_t>()), number_type(rows.caches[0].k_CGK),
-              y.data_ptr(), q.size(0), q.size(1), q.size(2), k.size(2), q.size(3), v.size(3), rows.room()});
+              slope.defined() ? slope.data_ptr<float>() : nullptr, y.data_ptr(), q.size(0), q.size(1), q.size(2),
+              k.size(2), q.size(3), v.size(3), rows.room()});
   return y.to(q.scalar_type());
 }
 
 /// attention() of one row [1,L,..] with what lies before it in the cache.
 Tensor many_steps(const Tensor& q, const Tensor& k, const Tensor& v, const KeyValueCache& cache, int64_t position,
-                  Precision precision) {
+                  const Tensor& slope_H, Precision precision) {
   const auto rounded = [&](const Tensor& t) { return t.to(cache.k_CGK.scalar_type()).to(q.scalar_type()); };
   const auto prior = [&](const Tensor& held) { return rounded(held.narrow(0, 0, position).unsqueeze(0)); };
   AttentionOptions options;
   options.chunk_size = cache.k_CGK.size(0);
-  options.precision = precision;
+  options.precision = precision, options.slope_H = slope_H;
   options.prior_k_BTGK = prior(cache.k_CGK), options.prior_v_BTGV = prior(cache.v_CGV);
   const Tensor y = attention(q, rounded(k), rounded(v), options);
   const int64_t L = q.size(1), end = (position + L - 1) % options.chunk_size + 1, stored = std::min(end, L);
@@ -129,16 +134,17 @@ Tensor step_positions(const KeyValueRows& rows, int64_t steps, torch::Device dev
 }
 
 Tensor cached_attention(const Tensor& q_BLHK, const Tensor& k_BLGK, const Tensor& v_BLGV, const KeyValueRows& rows,
-                        Precision precision) {
-  check_inputs(q_BLHK, k_BLGK, v_BLGV, rows);
+                        const Tensor& slope_H, Precision precision) {
+  check_inputs(q_BLHK, k_BLGK, v_BLGV, rows, slope_H);
   const torch::NoGradGuard no_grad;
   const int64_t L = q_BLHK.size(1);
   const bool kernel = has_kernels(q_BLHK) && q_BLHK.scalar_type() != torch::kFloat64;
-  if (kernel && L <= kFewSteps && within_chunks(rows, L)) return few_steps(q_BLHK, k_BLGK, v_BLGV, rows);
+  if (kernel && L <= kFewSteps && within_chunks(rows, L)) return few_steps(q_BLHK, k_BLGK, v_BLGV, rows, slope_H);
   std::vector<Tensor> outputs;
   for (size_t b = 0; b < rows.caches.size(); ++b) {
     const auto row = [&](const Tensor& t) { return t.narrow(0, static_cast<int64_t>(b), 1); };
-    outputs.push_back(many_steps(row(q_BLHK), row(k_BLGK), row(v_BLGV), rows.caches[b], rows.position[b], precision));
+    outputs.push_back(
+        many_steps(row(q_BLHK), row(k_BLGK), row(v_BLGV), rows.caches[b], rows.position[b], slope_H, precision));
   }
   return outputs.size() == 1 ? outputs[0] : torch::cat(outputs);
 }

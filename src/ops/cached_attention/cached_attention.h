@@ -1,10 +1,10 @@
 // Attention for inference: the newest steps of a stream over the keys and values that it keeps of its open chunk.
 //
-//   y_i = Σ_j softmax_j( q_i·k_j ) v_j        over the steps j <= i of the same chunk
+//   y_i = Σ_j softmax_j( q_i·k_j + bias_j ) v_j        over the steps j <= i of the same chunk
 //
 // The same as attention() in chunks with the open one as prior_k, prior_v; but the cache is written in place and read
 // where it lies, so that a step costs no memory, no copies, and reads every key and value once, for all heads that
-// share it: grouped heads as in attention().
+// share it. Grouped heads and ALiBi's bias as in attention().
 //
 // Shapes: q [B,L,H,K] · k [B,L,G,K] · v [B,L,G,V] · y [B,L,H,V], H a multiple of G. No gradients.
 #pragma once
@@ -44,8 +44,8 @@ Tensor step_positions(const KeyValueRows& rows, int64_t steps, torch::Device dev
 /// Attends over what is cached and the new steps, chunk by chunk, and writes those of the chunk that is open in the end
 /// behind the cached ones, rounded to the cache's dtype; so are all keys and values that are read, and any split of a
 /// stream into calls gives the same. A row's y does not depend on the other rows. Throws Error for shapes that do not
-/// fit. `precision` is of the products of more than a few steps, as in attention().
+/// fit. `precision` is of the products of more than a few steps, as in attention(); slope_H undefined: no bias.
 Tensor cached_attention(const Tensor& q_BLHK, const Tensor& k_BLGK, const Tensor& v_BLGV, const KeyValueRows& rows,
-                        Precision precision);
+                        const Tensor& slope_H, Precision precision);
 
 }  // namespace megalodon::ops

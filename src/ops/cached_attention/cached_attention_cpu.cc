@@ -129,7 +129,7 @@ void attend_span(Spans& spans, int64_t span, int64_t g, int64_t first, int64_t c
   const T* v = static_cast<const T*>(a.rows[b].v) + first_key * v_stride + g * a.V;
   struct Query {
     const float* q;
-    int64_t keys;  // that it sees; none where they are all of later steps
+    int64_t at, keys;  // its step in the chunk, and the keys that it sees; none where they are all of later steps
     Partial out;
     alignas(64) float score[kSpan];
   };
@@ -139,7 +139,8 @@ void attend_span(Spans& spans, int64_t span, int64_t g, int64_t first, int64_t c
   for (int64_t n = 0; n < count; ++n) {
     Query& query = tile[n];
     query.q = static_cast<const float*>(a.q) + a.row_of(b, g, first + n) * a.K;
-    query.keys = std::clamp<int64_t>(a.rows[b].position + a.step_of(first + n) + 1 - first_key, 0, kSpan);
+    query.at = a.rows[b].position + a.step_of(first + n);
+    query.keys = std::clamp<int64_t>(query.at + 1 - first_key, 0, kSpan);
     query.out = spans.partial(span, g, first + n);
     std::fill_n(query.score, kSpan, 0.0f);
     std::fill_n(query.out.values, a.V, 0.0f);
@@ -149,6 +150,11 @@ void attend_span(Spans& spans, int64_t span, int64_t g, int64_t first, int64_t c
     for (Query& query : queries)
       if (j < query.keys)
         scores_of(query.q, k + j * k_stride, k_stride, std::min(kKeys, query.keys - j), a.K, query.score + j);
+  for (int64_t n = 0; a.slope != nullptr && n < count; ++n) {
+    const float slope = a.slope[a.head_of(g, first + n)];
+    for (int64_t j = 0; j < tile[n].keys; ++j)
+      tile[n].score[j] += slope * static_cast<float>(first_key + j - tile[n].at);
+  }
   for (Query& query : queries)
     if (query.keys > 0) exponentials(query.score, query.keys, query.out);
   for (int64_t j = 0; j < most; j += kKeys)

@@ -93,12 +93,17 @@ __device__ __forceinline__ void score_span(const CachedAttentionArgs& a, const P
     }
 }
 
-/// The scores of one query to e^(s − maximum), 0 where it does not see the key. A warp's work: a lane for each key.
-__device__ __forceinline__ void softmax_span(int64_t seen, float* scores, float2* softmax) {
+/// The scores of one of the head's queries to e^(s − maximum), 0 where it does not see the key. A warp's work: a lane for each key.
+__device__ __forceinline__ void softmax_span(const CachedAttentionArgs& a, const Place& at, int64_t query,
+                                             float* scores, float2* softmax) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const bool sees = lane < seen;
-  const float maximum = warp_max(sees ? scores[lane] : -INFINITY);
-  const float p = sees ? expf(scores[lane] - maximum) : 0.0f;
+  const int64_t step = a.step_of(query);
+  const bool sees = lane < at.seen(step);
+  float score = sees ? scores[lane] : -INFINITY;
+  if (a.slope != nullptr)
+    score = fmaf(a.slope[a.head_of(at.g, query)], static_cast<float>(at.first + lane - at.row.position - step), score);
+  const float maximum = warp_max(score);
+  const float p = sees ? expf(score - maximum) : 0.0f;
   const float sum = warp_sum(p);
   scores[lane] = p;
   if (lane == 0) *softmax = {maximum, sum};
@@ -169,7 +174,7 @@ __global__ void __launch_bounds__(kThreads) attend_span(SpanArgs s) {
     __syncthreads();
     score_span<Step, Cached, kMost, kWide>(a, at, keys, count, rows, scores);
     __syncthreads();
-    if (warp < count) softmax_span(at.seen(a.step_of(first + warp)), scores[warp], s.softmax + part + first + warp);
+    if (warp < count) softmax_span(a, at, first + warp, scores[warp], s.softmax + part + first + warp);
     __syncthreads();
     add_values<Cached, kMost, kWide>(a, at, keys, count, scores, s.values + (part + first) * a.V);
   }

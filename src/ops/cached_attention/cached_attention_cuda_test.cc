@@ -10,19 +10,26 @@ constexpr auto kFloat32 = NumberType::kFloat32, kBfloat16 = NumberType::kBfloat1
 
 struct Shape {
   int64_t H, G, K, V, C;
+  bool alibi = false;
+
+  std::vector<float> slopes() const {
+    std::vector<float> list;
+    for (int64_t h = 0; alibi && h < H; ++h) list.push_back(1 / static_cast<float>(h + 2));
+    return list;
+  }
 };
 
 // Fours and not; fewer columns than a group of threads has, and more than all have; a span, and many. Heads of keys of
-// one query a step, of two, of five, so that eight begin and end within a step, and of more than eight.
-const std::vector<Shape> kShapes = {{1, 1, 8, 12, 16},   {3, 3, 6, 10, 64},     {2, 2, 64, 200, 100},
-                                    {1, 1, 130, 70, 96}, {1, 1, 256, 2052, 70}, {4, 4, 64, 64, 100},
-                                    {4, 2, 6, 10, 64},   {10, 2, 64, 72, 100},  {17, 1, 32, 20, 70}};
+// one query a step, of two, of five, so that eight begin and end within a step, and of more than eight. Biases.
+const std::vector<Shape> kShapes = {
+    {1, 1, 8, 12, 16},   {3, 3, 6, 10, 64}, {2, 2, 64, 200, 100}, {1, 1, 130, 70, 96}, {1, 1, 256, 2052, 70},
+    {4, 4, 64, 64, 100}, {4, 2, 6, 10, 64}, {10, 2, 64, 72, 100}, {17, 1, 32, 20, 70}, {6, 2, 64, 64, 100, true}};
 
 std::string describe(const Shape& s) {
   std::string text;
   for (const auto& [name, value] : {std::pair{"H", s.H}, {"G", s.G}, {"K", s.K}, {"V", s.V}, {"C", s.C}})
     text += std::string(text.empty() ? "" : " ") + name + " " + std::to_string(value);
-  return text;
+  return text + (s.alibi ? " alibi" : "");
 }
 
 /// A row of a call: what its stream has read, and the steps to come.
@@ -79,8 +86,10 @@ Result on_cpu(const Shape& s, const std::vector<Row>& rows, int64_t L, NumberTyp
   const auto q = joined(rows, &Row::new_q), k = rounded(joined(rows, &Row::new_k)),
              v = rounded(joined(rows, &Row::new_v));
   result.y.resize(rows.size() * static_cast<size_t>(L * s.H * s.V));
-  cached_attention_cpu({q.data(), k.data(), v.data(), kFloat32, table.data(), kFloat32, result.y.data(),
-                        static_cast<int64_t>(rows.size()), L, s.H, s.G, s.K, s.V, s.C});
+  const auto slopes = s.slopes();
+  cached_attention_cpu({q.data(), k.data(), v.data(), kFloat32, table.data(), kFloat32,
+                        s.alibi ? slopes.data() : nullptr, result.y.data(), static_cast<int64_t>(rows.size()), L, s.H,
+                        s.G, s.K, s.V, s.C});
   return result;
 }
 
@@ -98,9 +107,11 @@ Result on_gpu(const Shape& s, const std::vector<Row>& rows, int64_t L, NumberTyp
   DeviceArray<int64_t> table(addresses);
   DeviceArray<float> q(joined(rows, &Row::new_q), step_type), k(joined(rows, &Row::new_k), step_type),
       v(joined(rows, &Row::new_v), step_type), y(rows.size() * static_cast<size_t>(L * s.H * s.V), step_type);
+  DeviceArray<float> slopes(s.slopes());
   cached_attention_cuda(
       {q.numbers(), k.numbers(), v.numbers(), step_type, reinterpret_cast<const CachedAttentionRow*>(table.data()),
-       type, y.numbers(), static_cast<int64_t>(rows.size()), L, s.H, s.G, s.K, s.V, s.C},
+       type, s.alibi ? slopes.data() : nullptr, y.numbers(), static_cast<int64_t>(rows.size()), L, s.H, s.G, s.K, s.V,
+       s.C},
       queue);
   queue.wait();
   Result result;

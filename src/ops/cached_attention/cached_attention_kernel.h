@@ -25,6 +25,7 @@ struct CachedAttentionArgs {
   NumberType step_type;            // of these and of y; float32 on the CPU
   const CachedAttentionRow* rows;  // [B], where the kernel runs
   NumberType type;                 // of the caches
+  const float* slope;              // [H]: added to a score is slope · (key − query's step); null: nothing
   void* y;                         // [B,L,H,V]
   int64_t B, L, H, G, K, V;
   int64_t C;  // no cache has room for more steps
@@ -32,9 +33,10 @@ struct CachedAttentionArgs {
   /// Of a head of keys: its query heads in the first step, then those in the next one.
   constexpr int64_t queries() const { return L * (H / G); }
   constexpr int64_t step_of(int64_t query) const { return query / (H / G); }
+  constexpr int64_t head_of(int64_t g, int64_t query) const { return g * (H / G) + query % (H / G); }
   /// Where in [B,L,H] one of them lies.
   constexpr int64_t row_of(int64_t b, int64_t g, int64_t query) const {
-    return (b * L + step_of(query)) * H + g * (H / G) + query % (H / G);
+    return (b * L + step_of(query)) * H + head_of(g, query);
   }
 };
 

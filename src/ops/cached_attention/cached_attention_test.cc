@@ -32,10 +32,10 @@ struct Stream {
         k(torch::randn({1, length, s.G, s.K})),
         v(torch::randn({1, length, s.G, s.V})) {}
   /// As it would be in float64 with keys and values rounded to `type`.
-  Tensor expected(torch::ScalarType type) const {
+  Tensor expected(torch::ScalarType type, const Tensor& slope_H = {}) const {
     const auto wide = [&](const Tensor& t) { return t.to(type).to(torch::kFloat64); };
     AttentionOptions options;
-    options.chunk_size = chunk;
+    options.chunk_size = chunk, options.slope_H = slope_H;
     return ref::attention(q.to(torch::kFloat64), wide(k), wide(v), options);
   }
   int64_t chunk, length;
@@ -61,13 +61,31 @@ TEST_P(CachedAttention, IsTheChunksAttentionHoweverTheStepsArrive) {
       for (int64_t at = 0; at < stream.length; at += most) {
         const int64_t n = std::min(most, stream.length - at);
         parts.push_back(cached_attention(steps(stream.q, at, n), steps(stream.k, at, n), steps(stream.v, at, n),
-                                         {{cache}, {at % s.C}}, Precision::kFloat32));
+                                         {{cache}, {at % s.C}}, {}, Precision::kFloat32));
       }
       EXPECT_TRUE(close(torch::cat(parts, 1), expected, 2e-6)) << most << " steps at a time";
       const int64_t open = stream.length % s.C;
       const auto last = [&](const Tensor& t) { return t[0].narrow(0, stream.length - open, open).to(GetParam()); };
       EXPECT_TRUE(torch::equal(cache.k_CGK.narrow(0, 0, open), last(stream.k)));
       EXPECT_TRUE(torch::equal(cache.v_CGV.narrow(0, 0, open), last(stream.v)));
+    }
+  }
+}
+
+TEST_P(CachedAttention, SlopesAreAlibis) {
+  for (const Shape& s : kShapes) {
+    const Stream stream(s);
+    const Tensor slope_H = torch::exp2(-torch::arange(1, s.H + 1, torch::kFloat32));
+    const Tensor expected = stream.expected(GetParam(), slope_H);
+    for (const int64_t most : {1, 7, 30}) {
+      const KeyValueCache cache = make_cache(s, GetParam());
+      std::vector<Tensor> parts;
+      for (int64_t at = 0; at < stream.length; at += most) {
+        const int64_t n = std::min(most, stream.length - at);
+        parts.push_back(cached_attention(steps(stream.q, at, n), steps(stream.k, at, n), steps(stream.v, at, n),
+                                         {{cache}, {at % s.C}}, slope_H, Precision::kFloat32));
+      }
+      EXPECT_TRUE(close(torch::cat(parts, 1), expected, 1e-5)) << most << " steps at a time, H " << s.H;
     }
   }
 }
@@ -88,7 +106,7 @@ TEST_P(CachedAttention, NeitherNeighboursNorThreadsChangeARow) {
       q.push_back(steps(stream.q, p, 1)), k.push_back(steps(stream.k, p, 1)), v.push_back(steps(stream.v, p, 1));
       held.position.push_back(p);
     }
-    return cached_attention(torch::cat(q), torch::cat(k), torch::cat(v), held, Precision::kFloat32);
+    return cached_attention(torch::cat(q), torch::cat(k), torch::cat(v), held, {}, Precision::kFloat32);
   };
   const int threads = at::get_num_threads();
   for (const Shape& s : {kShapes[2], kShapes[5]}) {
@@ -110,7 +128,7 @@ TEST_P(CachedAttention, StaysRightWhereScoresAreLarge) {
   std::vector<Tensor> parts;
   for (int64_t at = 0; at < stream.length; ++at)
     parts.push_back(cached_attention(steps(stream.q, at, 1), steps(stream.k, at, 1), steps(stream.v, at, 1),
-                                     {{cache}, {at % s.C}}, Precision::kFloat32));
+                                     {{cache}, {at % s.C}}, {}, Precision::kFloat32));
   EXPECT_TRUE(close(torch::cat(parts, 1), stream.expected(GetParam()), 2e-4));
 }
 
@@ -130,10 +148,10 @@ TEST(CachedAttentionTables, SayWhereRowsLieAndStand) {
   other.table_B3 = tables[1];
   const auto both = [&](const Tensor& t) { return torch::cat({steps(t, 0, 3), steps(t, 3, 3)}); };
   const Tensor q = both(stream.q), k = both(stream.k), v = both(stream.v);
-  const Tensor y = cached_attention(q, k, v, other, Precision::kFloat32);
+  const Tensor y = cached_attention(q, k, v, other, {}, Precision::kFloat32);
   EXPECT_TRUE(layers[0].caches[0].k_CGK.isnan().all().item<bool>());
   EXPECT_TRUE(torch::equal(layers[1].caches[0].k_CGK.narrow(0, 0, 3), k[0]));
-  EXPECT_TRUE(torch::equal(y, cached_attention(q, k, v, layers[0], Precision::kFloat32)));
+  EXPECT_TRUE(torch::equal(y, cached_attention(q, k, v, layers[0], {}, Precision::kFloat32)));
 
   const auto positions = [&](const KeyValueRows& rows, int64_t count) {
     return step_positions(rows, count, torch::kCPU);
@@ -152,7 +170,7 @@ TEST(CachedAttentionArguments, SaysWhatDoesNotFit) {
   const Shape s = kShapes[0];
   const Stream stream(s);
   const auto run = [&](const std::vector<KeyValueCache>& caches, const std::vector<int64_t>& position) {
-    return cached_attention(steps(stream.q, 0, 2), steps(stream.k, 0, 2), steps(stream.v, 0, 2), {caches, position},
+    return cached_attention(steps(stream.q, 0, 2), steps(stream.k, 0, 2), steps(stream.v, 0, 2), {caches, position}, {},
                             Precision::kFloat32);
   };
   const KeyValueCache good = make_cache(s, torch::kFloat32);
@@ -165,17 +183,20 @@ TEST(CachedAttentionArguments, SaysWhatDoesNotFit) {
   EXPECT_THROW(run({make_cache(kShapes[1], torch::kFloat32)}, {0}), Error);
   EXPECT_THROW(run({{good.k_CGK, good.v_CGV.to(torch::kBFloat16)}}, {0}), Error);
   EXPECT_THROW(cached_attention(steps(stream.q, 0, 2), steps(stream.k, 0, 2), steps(stream.v, 0, 2),
-                                {{good}, {0}, torch::zeros({1, 3}, torch::kInt32)}, Precision::kFloat32),
+                                {{good}, {0}, torch::zeros({1, 3}, torch::kInt32)}, {}, Precision::kFloat32),
                Error);
   // Three heads of keys serve six of queries, and not four.
   const auto heads = [&](int64_t H) {
     const Shape grouped = {H, 3, s.K, s.V, s.C};
     const Tensor k = torch::zeros({1, 2, 3, s.K}), v = torch::zeros({1, 2, 3, s.V});
-    return cached_attention(torch::zeros({1, 2, H, s.K}), k, v, {{make_cache(grouped, torch::kFloat32)}, {0}},
+    return cached_attention(torch::zeros({1, 2, H, s.K}), k, v, {{make_cache(grouped, torch::kFloat32)}, {0}}, {},
                             Precision::kFloat32);
   };
   EXPECT_NO_THROW(heads(6));
   EXPECT_THROW(heads(4), Error);
+  EXPECT_THROW(cached_attention(steps(stream.q, 0, 2), steps(stream.k, 0, 2), steps(stream.v, 0, 2), {{good}, {0}},
+                                torch::ones({2}), Precision::kFloat32),
+               Error);
   EXPECT_THROW(key_value_tables({{{good}, {0}}, {{good}, {}}}), Error);
 }
 
