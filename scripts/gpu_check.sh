@@ -8,7 +8,8 @@
 #   --golden DIR    reference data; default: those carried in tests/golden
 #   --out DIR       report.txt, report.json and a log for every stage; default: build/gpu_check
 #   --build DIR     default: build/gpu
-#   STAGE...        of build kernels models training golden golden_bfloat16 bench_ops bench_train decode peers; default: all
+#   STAGE...        of build kernels ops models training golden golden_bfloat16 bench_ops bench_train decode peers;
+#                   default: all
 #
 # A stage that passed is not run again while the sources are the same: after an interruption the same command goes on
 # where it stopped. (Remove DIR/STAGE.passed to run one again.) Each has its own time limit. Exit code 0: all of them
@@ -18,7 +19,7 @@ root=$(realpath "$(dirname "$0")/..")
 
 packages="" golden=$root/tests/golden out=$root/build/gpu_check build=$root/build/gpu
 stages=()
-known=(build kernels models training golden golden_bfloat16 bench_ops bench_train decode peers)
+known=(build kernels ops models training golden golden_bfloat16 bench_ops bench_train decode peers)
 while (($# > 0)); do
   case $1 in
     --packages | --golden | --out | --build)
@@ -31,7 +32,7 @@ while (($# > 0)); do
       esac
       shift 2
       ;;
-    -h | --help) sed -n '2,18s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,19s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *)
       [[ " ${known[*]} " == *" $1 "* ]] || { echo "gpu_check: expected a stage of ${known[*]}, got '$1'" >&2; exit 2; }
       stages+=("$1")
@@ -64,6 +65,10 @@ build() {
   cmake --build "$build" --target megalodon golden_test cuda_kernel_test cuda_test train_test
 }
 kernels() { "$build/tests/cuda_kernel_test" --gtest_brief=1; }
+ops() {
+  cmake --build "$build" --target ops_test
+  "$build/tests/ops_test" --gtest_brief=1 --gtest_filter="*.Gpu*"
+}
 models() { "$build/tests/cuda_test" --gtest_brief=1; }
 training() { MEGALODON_TEST_DEVICE=cuda "$build/tests/train_test" --gtest_brief=1 --gtest_filter="Training*:Optimizer*:Step*"; }
 golden() { MEGALODON_GOLDEN_DIR=$golden "$build/golden_test" --device cuda; }
@@ -86,7 +91,7 @@ decode() {
 }
 peers() { python3 bench/peers_cuda.py --output "$out/peers.jsonl" --total-limit "${MEGALODON_PEERS_SECONDS:-220}"; }
 
-declare -A limits=([build]=420 [kernels]=90 [models]=60 [training]=120 [golden]=150 [golden_bfloat16]=150
+declare -A limits=([build]=420 [kernels]=90 [ops]=150 [models]=60 [training]=120 [golden]=150 [golden_bfloat16]=150
   [bench_ops]=90 [bench_train]=180 [decode]=120 [peers]=240)
 
 failed=()

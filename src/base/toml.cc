@@ -168,8 +168,8 @@ class Guard {
     }
   }
 
-  /// Strings, lists and tables begin a line or a value, or a part of a key: in the middle of a name or number toml++ may
-  /// not see them as such, and what looks quoted to us is not to it.
+  /// Strings, lists and tables begin a line or a value, or a part of a key: in the middle of a name or number toml++
+  /// may not see them as such, and what looks quoted to us is not to it.
   void demand_beginning() const {
     demand(std::string_view("\n=,[{").find(before_) != std::string_view::npos || (before_ == '.' && in_key_),
            "a quote or bracket in the middle of a name or value");
@@ -222,8 +222,8 @@ class Guard {
 
   std::string_view text_, source_;
   size_t at_ = 0;
-  char before_ = '\n';   // the last character that is no white space
-  std::string open_;     // the brackets of values that are open
+  char before_ = '\n';  // the last character that is no white space
+  std::string open_;    // the brackets of values that are open
   bool in_key_ = true;
   int parts_ = 1;        // of the key that may be here
   int underscores_ = 0;  // of the key or value

@@ -1,10 +1,11 @@
-// Checks of attention, and how chunk_attention() serves it.
+// Checks of attention, and how flash attention or chunk_attention() serves it.
 #include "ops/attention/attention.h"
 
 #include <utility>
 
 #include "base/check.h"
 #include "ops/chunk_attention/chunk_attention.h"
+#include "ops/chunk_attention/flash_attention.h"
 
 namespace megalodon::ops {
 namespace {
@@ -107,8 +108,7 @@ Tensor attention(const Tensor& q_BLHK, const Tensor& k_BJGK, const Tensor& v_BJG
   const auto of_heads = [&](const Tensor& t) {  // repeat_interleave() may wait for a GPU
     return groups > 1 ? wide(t).unsqueeze(3).expand({-1, -1, -1, groups, -1}).flatten(2, 3) : wide(t);
   };
-  Tensor q = options.scale == 1 ? wide(q_BLHK) : wide(q_BLHK) * options.scale;
-  Tensor k = of_heads(k_BJGK), v = of_heads(v_BJGV);
+  Tensor q = wide(q_BLHK), k = of_heads(k_BJGK), v = of_heads(v_BJGV);
   ChunkAttentionOptions chunks;
   chunks.chunk_size = options.causal ? options.chunk_size : 0, chunks.window = options.window;
   chunks.starts_BL = options.starts_BL, chunks.position_B = options.position_B;
@@ -116,6 +116,13 @@ Tensor attention(const Tensor& q_BLHK, const Tensor& k_BJGK, const Tensor& v_BJG
   chunks.precision = sloped ? Precision::kFloat32 : options.precision;
   if (has_prior)
     chunks.prior_k_BTHK = of_heads(options.prior_k_BTGK), chunks.prior_v_BTHV = of_heads(options.prior_v_BTGV);
+  if (!sloped && !options.padding_BJ.defined()) {
+    chunks.scale = options.scale;
+    if (const auto y = try_flash_attention(q, k, v, chunks, options.causal)) return y->to(q_BLHK.scalar_type());
+  }
+  // What adds to the scores is not scaled.
+  chunks.scale = 1;
+  if (options.scale != 1) q = q * options.scale;
   if (options.padding_BJ.defined()) v = v.masked_fill(options.padding_BJ.to(v.device()).unsqueeze(2).unsqueeze(3), 0);
   if (biased) {
     const int64_t prior = has_prior ? options.prior_k_BTGK.size(1) : 0;

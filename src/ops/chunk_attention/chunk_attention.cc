@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "ops/chunk_attention/chunk_attention_kernel.h"
+#include "ops/chunk_attention/flash_attention.h"
 #include "ops/registration.h"
 
 namespace megalodon::ops {
@@ -272,6 +273,7 @@ Tensor first_visible_key(int64_t batch, int64_t length, int64_t prior, const Chu
 Tensor chunk_attention(const Tensor& q_BLHK, const Tensor& k_BLHK, const Tensor& v_BLHV,
                        const ChunkAttentionOptions& options) {
   check_inputs(q_BLHK, k_BLHK, v_BLHV, options);
+  if (const auto y = try_flash_attention(q_BLHK, k_BLHK, v_BLHV, options, /*causal=*/true)) return *y;
   const bool gpu = q_BLHK.is_cuda() && use_kernel_of_any_type(q_BLHK);
   if (is_narrow(q_BLHK) && !gpu) {
     const auto wide = [](const Tensor& t) { return t.defined() ? t.to(torch::kFloat32) : t; };
