@@ -1,15 +1,14 @@
-# Finds oneDNN 2 (libdnnl-dev) as the target megalodon_onednn. Not by its own package file, which asks for OpenCL; and not
-# version 3, whose interface is another.
+# Finds oneDNN 2 or 3 (libdnnl-dev) as the target megalodon_onednn. Not by its own package file, which asks for OpenCL.
 find_path(ONEDNN_INCLUDE_DIR dnnl.hpp)
 find_library(ONEDNN_LIBRARY dnnl)
 unset(onednn_version)
 if(ONEDNN_INCLUDE_DIR AND ONEDNN_LIBRARY)
-  file(STRINGS ${ONEDNN_INCLUDE_DIR}/oneapi/dnnl/dnnl_version.h onednn_version REGEX "define DNNL_VERSION_MAJOR 2$")
+  file(STRINGS ${ONEDNN_INCLUDE_DIR}/oneapi/dnnl/dnnl_version.h onednn_version REGEX "define DNNL_VERSION_MAJOR [23]$")
 endif()
 if(onednn_version)
   add_library(megalodon_onednn INTERFACE)
   target_include_directories(megalodon_onednn SYSTEM INTERFACE ${ONEDNN_INCLUDE_DIR})
   target_link_libraries(megalodon_onednn INTERFACE ${ONEDNN_LIBRARY})
 else()
-  message(STATUS "oneDNN 2 was not found: libtorch makes the matrix products, more slowly on x86")
+  message(STATUS "oneDNN 2 or 3 was not found: libtorch makes the matrix products, more slowly on x86")
 endif()

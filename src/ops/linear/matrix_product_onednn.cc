@@ -33,6 +33,52 @@ memory::desc rows(int64_t height, int64_t width, Type type) {
   return {{height, width}, type, Order::ab};
 }
 
+// What oneDNN 3 calls otherwise than 2.
+
+#if DNNL_VERSION_MAJOR >= 3
+Type type_of(const memory::desc& description) {
+  return description.get_data_type();
+}
+
+int64_t extent(const memory::desc& description, int axis) {
+  return description.get_dims()[static_cast<size_t>(axis)];
+}
+
+/// bias may be empty.
+dnnl::matmul::primitive_desc matmul_of(const memory::desc& a, const memory::desc& b, const memory::desc& bias,
+                                       const memory::desc& out, const dnnl::primitive_attr& attributes) {
+  return {engine(), a, b, bias, out, attributes};
+}
+
+dnnl::inner_product_backward_weights weight_gradient_of(const memory::desc& x, const memory::desc& w_any,
+                                                        const memory::desc& dw, const memory::desc& db,
+                                                        const memory::desc& dy) {
+  const dnnl::inner_product_forward::primitive_desc forward(engine(), dnnl::prop_kind::forward_training, x, w_any, dy);
+  return dnnl::inner_product_backward_weights::primitive_desc(engine(), x, dw, db, dy, forward);
+}
+#else
+Type type_of(const memory::desc& description) {
+  return description.data_type();
+}
+
+int64_t extent(const memory::desc& description, int axis) {
+  return description.dims()[static_cast<size_t>(axis)];
+}
+
+dnnl::matmul::primitive_desc matmul_of(const memory::desc& a, const memory::desc& b, const memory::desc& bias,
+                                       const memory::desc& out, const dnnl::primitive_attr& attributes) {
+  return {{a, b, bias, out}, attributes, engine()};
+}
+
+dnnl::inner_product_backward_weights weight_gradient_of(const memory::desc& x, const memory::desc& w_any,
+                                                        const memory::desc& dw, const memory::desc& db,
+                                                        const memory::desc& dy) {
+  const dnnl::inner_product_forward::primitive_desc forward({dnnl::prop_kind::forward_training, x, w_any, dy},
+                                                            engine());
+  return dnnl::inner_product_backward_weights::primitive_desc({x, dw, db, dy}, engine(), forward);
+}
+#endif
+
 /// Of which each is contiguous.
 memory::desc apart_rows(int64_t height, int64_t width, Type type, int64_t stride) {
   return {{height, width}, type, {stride, 1}};
@@ -114,16 +160,15 @@ int64_t number(Type type) {
 
 /// out = a b (+ bias) (+ addend of that type, unless undef).
 dnnl::matmul::primitive_desc product(const memory::desc& b, const memory::desc& out_MN, bool bias, Type addend) {
-  const int64_t M = out_MN.dims()[0], K = b.dims()[0], N = b.dims()[1];
-  const auto a_MK = rows(M, K, b.data_type());
+  const int64_t M = extent(out_MN, 0), K = extent(b, 0), N = extent(b, 1);
+  const auto a_MK = rows(M, K, type_of(b));
   dnnl::primitive_attr attributes;
   if (addend != Type::undef) {
     dnnl::post_ops add;
     add.append_binary(dnnl::algorithm::binary_add, rows(M, N, addend));
     attributes.set_post_ops(add);
   }
-  return bias ? dnnl::matmul::primitive_desc({a_MK, b, rows(1, N, Type::f32), out_MN}, attributes, engine())
-              : dnnl::matmul::primitive_desc({a_MK, b, out_MN}, attributes, engine());
+  return matmul_of(a_MK, b, bias ? rows(1, N, Type::f32) : memory::desc(), out_MN, attributes);
 }
 
 /// Chosen for products of many rows; those of any other number read the same.
@@ -189,20 +234,20 @@ namespace {
 void OnednnFactor::multiply(const Tensor& out_MN, const Tensor& a_MK, const Tensor& bias_N,
                             const Tensor& addend_MN) const {
   const memory::desc& order = order_;
-  const int64_t M = a_MK.size(0), K = order.dims()[0], N = order.dims()[1];
+  const int64_t M = a_MK.size(0), K = extent(order, 0), N = extent(order, 1);
   check(a_MK.size(1) == K && out_MN.sizes() == torch::IntArrayRef({M, N}) && (N <= 1 || out_MN.stride(1) == 1),
         "[matrix_product] expected a [{},{}] and an out [{},{}] of contiguous rows, got {} and {}", M, K, M, N,
         c10::str(a_MK.sizes()), c10::str(out_MN.sizes()));
   check(!addend_MN.defined() || addend_MN.sizes() == out_MN.sizes(), "[matrix_product] expected an addend {}, got {}",
         c10::str(out_MN.sizes()), addend_MN.defined() ? c10::str(addend_MN.sizes()) : "");
   if (out_MN.numel() == 0) return;
-  if (order.data_type() == Type::f32 && out_MN.scalar_type() == torch::kBFloat16) {  // for processors without bfloat16
+  if (type_of(order) == Type::f32 && out_MN.scalar_type() == torch::kBFloat16) {  // for processors without bfloat16
     const Tensor wide_MN = torch::empty(out_MN.sizes(), out_MN.options().dtype(torch::kFloat32));
     multiply(wide_MN, a_MK, bias_N, addend_MN);
     Tensor(out_MN).copy_(wide_MN);
     return;
   }
-  const auto held = order.data_type() == Type::bf16 ? torch::kBFloat16 : torch::kFloat32;
+  const auto held = type_of(order) == Type::bf16 ? torch::kBFloat16 : torch::kFloat32;
   const Tensor a = a_MK.to(rounded_to_).to(held).contiguous();
   const bool wide = held == torch::kFloat32;  // then an addend of bfloat16 may be more than the processor can take
   const Tensor addend = !addend_MN.defined() ? Tensor() : (wide ? addend_MN.to(held) : addend_MN).contiguous();
@@ -210,10 +255,10 @@ void OnednnFactor::multiply(const Tensor& out_MN, const Tensor& a_MK, const Tens
   const int64_t stride = M == 1 ? N : out_MN.stride(0);
   const memory::desc out_order = apart_rows(M, N, out, stride);
   thread_local Cache<dnnl::matmul> cache;
-  const Key key = {M, K, N, number(order.data_type()), kind_, number(out), stride, bias_N.defined(), number(added)};
+  const Key key = {M, K, N, number(type_of(order)), kind_, number(out), stride, bias_N.defined(), number(added)};
   const auto primitive =
       cache.get(key, [&] { return dnnl::matmul(product(order, out_order, bias_N.defined(), added)); });
-  std::unordered_map<int, memory> arguments = {{DNNL_ARG_SRC, wrap(rows(M, K, order.data_type()), a)},
+  std::unordered_map<int, memory> arguments = {{DNNL_ARG_SRC, wrap(rows(M, K, type_of(order)), a)},
                                                {DNNL_ARG_WEIGHTS, wrap(order, kept_)},
                                                {DNNL_ARG_DST, wrap(out_order, out_MN)}};
   if (bias_N.defined()) arguments.emplace(DNNL_ARG_BIAS, wrap(rows(1, N, Type::f32), bias_N));
@@ -230,12 +275,7 @@ void set_weight_gradient(const Tensor& dw_OI, const Tensor& db_O, const Tensor& 
   const auto x = rows(M, I, type), dy = rows(M, O, type), dw = rows(O, I, Type::f32);
   const memory::desc db({O}, Type::f32, Order::a);
   const auto primitive = cache.get({M, I, O, number(type), bias}, [&] {
-    using Forward = dnnl::inner_product_forward;
-    using Backward = dnnl::inner_product_backward_weights;
-    const Forward::primitive_desc forward(
-        {dnnl::prop_kind::forward_training, x, memory::desc({O, I}, type, Order::any), dy}, engine());
-    return bias ? Backward(Backward::primitive_desc({x, dw, db, dy}, engine(), forward))
-                : Backward(Backward::primitive_desc({x, dw, dy}, engine(), forward));
+    return weight_gradient_of(x, memory::desc({O, I}, type, Order::any), dw, bias ? db : memory::desc(), dy);
   });
   std::unordered_map<int, memory> arguments = {
       {DNNL_ARG_SRC, wrap(x, x_MI)}, {DNNL_ARG_DIFF_DST, wrap(dy, dy_MO)}, {DNNL_ARG_DIFF_WEIGHTS, wrap(dw, dw_OI)}};
@@ -253,7 +293,7 @@ void add_weight_gradient(const Tensor& dw_OI, const Tensor& dy_MO, const Tensor&
     add.append_sum();
     dnnl::primitive_attr attributes;
     attributes.set_post_ops(add);
-    return dnnl::matmul(dnnl::matmul::primitive_desc({dy, x, dw}, attributes, engine()));
+    return dnnl::matmul(matmul_of(dy, x, memory::desc(), dw, attributes));
   });
   execute(product,
           {{DNNL_ARG_SRC, wrap(dy, dy_MO)}, {DNNL_ARG_WEIGHTS, wrap(x, x_MI)}, {DNNL_ARG_DST, wrap(dw, dw_OI)}});
