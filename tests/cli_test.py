@@ -512,8 +512,9 @@ class Program(ProgramTest):
 
     def test_help_of_chat_tells_its_commands_and_options(self):
         text = " ".join(self.run_program("chat", "--help").stdout.decode().split())
-        for part in ("/undo take the last exchange back", "/load FILE", "in this order: logit-bias", "--mirostat-tau", "--user-prefix TEXT=\\nUser:", "--system"):
+        for part in ("/undo take the last exchange back", "/load FILE", "in this order: logit-bias", "--mirostat-tau", "--system"):
             self.assertIn(part, text)
+        self.assertRegex(text, r"--user-prefix TEXT ?[=\[]\\nUser:")  # CLI11 2.2 and 2.4 show defaults in their own ways
 
     def test_help_tells_threads_where_they_count(self):
         for command in (["data", "prepare"], ["generate"], ["eval", "ppl"], ["train"], []):

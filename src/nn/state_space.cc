@@ -33,9 +33,11 @@ Tensor low_rank_kernel(const ops::NplrSystem& system, const Tensor& c_CHN, int64
                        torch::ScalarType type) {
   const ops::AttunedRow row = attuned_length == 0 ? ops::AttunedRow{ops::nplr_attune(system, c_CHN, length), length}
                                                   : ops::nplr_grow(system, {c_CHN, attuned_length}, length);
-  const auto complex = c10::toComplexType(type);
+  // c̃ = c (I − Ā^length) loses digits where the length is short beside the step sizes, and a short kernel is cheap.
+  constexpr int64_t kShort = 16;
+  const auto complex = row.length <= kShort ? torch::kComplexDouble : c10::toComplexType(type);
   const ops::NplrSystem narrow = {system.a_HN.to(complex), system.b_HN.to(complex), system.p_RHN.to(complex)};
-  return ops::nplr_kernel(narrow, row.c_CHN.to(complex), row.length).narrow(2, 0, length);
+  return ops::nplr_kernel(narrow, row.c_CHN.to(complex), row.length).narrow(2, 0, length).to(type);
 }
 
 }  // namespace
