@@ -58,7 +58,8 @@ fuzz() {
     input=$(sed -n 's/.*Test unit written to //p' "$log" | tail -1)
     printf '  log: %s\n  rerun: %s %s\n' "$log" "$binary" "${input:-(no input written)}"
     # Enough to find it elsewhere: what was broken, and the input.
-    grep -E '^(SUMMARY|Base64): |: runtime error: |^==[0-9]+==ERROR: ' "$log" | cut -c1-4000 | sed 's/^/  /' || true
+    grep -E '^SUMMARY: |: runtime error: |^==[0-9]+==ERROR: ' "$log" | cut -c1-400 | sed 's/^/  /' || true
+    [[ ! -s $input ]] || printf '  input in base64: %s\n' "$(base64 -w0 "$input")"
     return 1
   fi
 }
@@ -67,7 +68,7 @@ export -f fuzz
 results=$(mktemp)
 trap 'rm -f "$results"' EXIT
 printf '%s\n' "${targets[@]}" | xargs -P 2 -I{} bash -c 'fuzz "$@"' _ {} | tee "$results" || true
-failed=$(grep -c 'FAILED$' "$results" || true)
-passed=$(grep -c 'ok$' "$results" || true)
+failed=$(grep -cE '^[a-z0-9_]+ .* runs, .*FAILED$' "$results" || true)
+passed=$(grep -cE '^[a-z0-9_]+ .* runs, .*ok$' "$results" || true)
 echo "fuzz: $passed passed, $failed failed"
 ((passed == ${#targets[@]}))

@@ -91,7 +91,7 @@ decode() {
 }
 peers() { python3 bench/peers_cuda.py --output "$out/peers.jsonl" --total-limit "${MEGALODON_PEERS_SECONDS:-220}"; }
 
-declare -A limits=([build]=420 [kernels]=90 [ops]=150 [models]=60 [training]=120 [golden]=150 [golden_bfloat16]=150
+declare -A limits=([build]=420 [kernels]=90 [ops]=240 [models]=150 [training]=120 [golden]=150 [golden_bfloat16]=150
   [bench_ops]=90 [bench_train]=180 [decode]=120 [peers]=240)
 
 failed=()

@@ -11,8 +11,10 @@
 #if TORCH_VERSION_MAJOR < 2
 #include <ATen/ops/_scaled_dot_product_attention.h>
 #else
+#include <ATen/ops/_scaled_dot_product_flash_attention.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #endif
+#include <ATen/Context.h>
 
 #include <cmath>
 #include <optional>
@@ -32,12 +34,19 @@ inline Tensor or_undefined(const OptionalTensor& tensor) {
   return tensor.has_value() ? *tensor : Tensor();
 }
 
-/// softmax(scale · q kᵀ) v of q [..,L,K], k [..,J,K] and v [..,J,V]; causal: of the keys up to the query. On a GPU
-/// PyTorch 2 has flash attention for it, of bfloat16 and K = V up to 256.
-inline constexpr bool kHasFlashAttention = TORCH_VERSION_MAJOR >= 2;
-inline Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tensor& v, double scale,
-                                           bool causal) {
-#if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 1)
+#define MEGALODON_TORCH_AT_LEAST(major, minor) \
+  (TORCH_VERSION_MAJOR > (major) || (TORCH_VERSION_MAJOR == (major) && TORCH_VERSION_MINOR >= (minor)))
+
+/// Whether PyTorch has flash attention on a GPU, for bfloat16 and K = V up to 256.
+inline constexpr bool kHasFlashAttention = MEGALODON_TORCH_AT_LEAST(2, 1);
+
+/// softmax(scale · q kᵀ) v of q [..,L,K], k [..,J,K] and v [..,J,V]; causal: of the keys up to the query. On a GPU it
+/// is flash attention, and nothing that PyTorch would choose instead.
+inline Tensor flash_attention_of_torch(const Tensor& q, const Tensor& k, const Tensor& v, double scale, bool causal) {
+#if MEGALODON_TORCH_AT_LEAST(2, 1)
+  if (q.is_cuda())
+    return std::get<0>(at::_scaled_dot_product_flash_attention(q, k, v, /*dropout_p=*/0.0, causal,
+                                                               /*return_debug_mask=*/false, scale));
   return at::scaled_dot_product_attention(q, k, v, {}, /*dropout_p=*/0.0, causal, scale);
 #else
   const Tensor scaled_q = q * (scale * std::sqrt(static_cast<double>(q.size(-1))));  // theirs is 1/√K
@@ -47,6 +56,20 @@ inline Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, con
   return std::get<0>(at::_scaled_dot_product_attention(scaled_q, k, v, {}, /*dropout_p=*/0.0,
                                                        /*need_attn_weights=*/false, causal));
 #endif
+#endif
+}
+
+/// From 2.2, where deterministic algorithms are asked for, PyTorch fills all new memory too, unless told otherwise.
+inline bool fills_new_memory() {
+#if MEGALODON_TORCH_AT_LEAST(2, 2)
+  return at::globalContext().deterministicFillUninitializedMemory();
+#else
+  return false;
+#endif
+}
+inline void set_fills_new_memory([[maybe_unused]] bool fills) {
+#if MEGALODON_TORCH_AT_LEAST(2, 2)
+  at::globalContext().setDeterministicFillUninitializedMemory(fills);
 #endif
 }
 

@@ -3,6 +3,9 @@
 // A safetensors file, of the size of the stream's state whatever it has read; at the end of a chunk it holds no keys
 // and values.
 //
+// Where a model's state has changed its form, an older file is refused by its tensors; the version is that of the
+// format.
+//
 //   metadata   content "megalodon.cpp stream", content_version "1", model (Engine::fingerprint()), tokens, more (JSON)
 //   tensors    logits [V] · state.<slot>.<i> · keys.<slot> [t,G,K] and values.<slot> [t,G,V], the open chunk's t steps
 #pragma once

@@ -458,7 +458,7 @@ void AddedPositions::check_length(int64_t length) const {
 Tensor AddedPositions::add_to(const Tensor& x_BLD, const Tensor& position_BL) const {
   const Tensor here_BL = position_BL.to(x_BLD.device());
   if (table_.defined()) return x_BLD + torch::embedding(table_, here_BL);
-  const Tensor& frequency_D = frequency_D_.on(x_BLD.device(), torch::kFloat64);
+  const Tensor frequency_D = frequency_D_.on(x_BLD.device(), torch::kFloat64);
   return x_BLD + nn::sinusoids(here_BL, frequency_D).to(x_BLD.scalar_type());
 }
 

@@ -53,6 +53,8 @@ int64_t AdaptiveVocabulary::parameters() const {
 
 void AdaptiveVocabulary::check_tokens(const Tensor& tokens, const char* what) const {
   if (tokens.is_cuda() || tokens.numel() == 0) return;  // a look at numbers of a GPU would wait for it
+  check(tokens.scalar_type() == torch::kInt64, "[adaptive_vocabulary] expected {} in int64, got {}", what,
+        toString(tokens.scalar_type()));
   const Tensor dense = tokens.contiguous();
   const auto* number = dense.data_ptr<int64_t>();
   const auto [least, most] = std::minmax_element(number, number + dense.numel());

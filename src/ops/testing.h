@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <functional>
 #include <string>
 #include <vector>
@@ -10,6 +11,15 @@
 #include "base/compat.h"
 
 namespace megalodon::testing {
+
+/// True where there is a GPU to run on; none is a failure where MEGALODON_NEED_GPU is set. Tests say
+/// `if (!has_gpu()) GTEST_SKIP() << kNoGpu;`.
+inline bool has_gpu() {
+  if (at::hasCUDA()) return true;
+  EXPECT_EQ(std::getenv("MEGALODON_NEED_GPU"), nullptr) << "no GPU, or a libtorch without CUDA";
+  return false;
+}
+inline constexpr const char* kNoGpu = "no GPU here";
 
 /// |got − expected| <= atol + rtol · max|expected|, elementwise; NaN fails; shapes must be equal. Prints the worst
 /// element.

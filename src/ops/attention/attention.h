@@ -31,7 +31,8 @@ struct AttentionOptions {
                                               // not hold
 };
 
-/// Runs on flash attention where that is there and has what is asked for, else on chunk_attention(). Throws Error for shapes and options that do not go together.
+/// Runs on flash attention where that is there and has what is asked for, else on chunk_attention(). Throws Error for
+/// shapes and options that do not go together.
 Tensor attention(const Tensor& q_BLHK, const Tensor& k_BJGK, const Tensor& v_BJGV, const AttentionOptions& options);
 
 namespace ref {

@@ -93,7 +93,8 @@ __device__ __forceinline__ void score_span(const CachedAttentionArgs& a, const P
     }
 }
 
-/// The scores of one of the head's queries to e^(s − maximum), 0 where it does not see the key. A warp's work: a lane for each key.
+/// The scores of one of the head's queries to e^(s − maximum), 0 where it does not see the key. A warp's work: a lane for
+/// each key.
 __device__ __forceinline__ void softmax_span(const CachedAttentionArgs& a, const Place& at, int64_t query,
                                              float* scores, float2* softmax) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;

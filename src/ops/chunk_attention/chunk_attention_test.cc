@@ -146,14 +146,14 @@ TEST(ChunkAttention, KernelMatchesReferenceWithDropout) {
 }
 
 TEST(ChunkAttention, GpuMatchesReference) {
-  if (!at::hasCUDA()) GTEST_SKIP() << "no GPU here";
+  if (!megalodon::testing::has_gpu()) GTEST_SKIP() << megalodon::testing::kNoGpu;
   torch::manual_seed(12);
   for (const Case& c : kCases) expect_parity(c, 0, torch::kCUDA);
   for (const size_t i : {1, 7, 14, 18}) expect_parity(kCases[i], 0.3, torch::kCUDA);
 }
 
 TEST(ChunkAttention, GpuFindsTheSamePositions) {
-  if (!at::hasCUDA()) GTEST_SKIP() << "no GPU here";
+  if (!megalodon::testing::has_gpu()) GTEST_SKIP() << megalodon::testing::kNoGpu;
   torch::manual_seed(13);
   for (const Case& c : kCases) {
     SCOPED_TRACE(describe(c));
@@ -168,7 +168,7 @@ TEST(ChunkAttention, GpuFindsTheSamePositions) {
 }
 
 TEST(ChunkAttention, GpuTakesBfloat16) {
-  if (!at::hasCUDA()) GTEST_SKIP() << "no GPU here";
+  if (!megalodon::testing::has_gpu()) GTEST_SKIP() << megalodon::testing::kNoGpu;
   torch::manual_seed(14);
   const Case c = {2, 150, 2, 8, 12, 64, 30};
   const auto inputs = make_inputs(c);

@@ -3,6 +3,9 @@
 #include "ops/chunk_attention/flash_attention.h"
 
 #include <ATen/Context.h>
+#include <ATen/record_function.h>
+
+#include <cctype>
 
 #include "ops/attention/attention.h"
 #include "ops/device.h"
@@ -70,13 +73,35 @@ TEST(FlashAttention, NeedNotBeCausal) {
                   [&](const Tensor& q, const Tensor& k, const Tensor& v) { return ref::attention(q, k, v, options); }));
 }
 
-TEST(FlashAttention, LeavesTheSettingsAsTheyAre) {
+int backward_steps = 0, strict_backward_steps = 0;
+
+/// Counts what softmax or attention does in the backward pass, and where PyTorch was to be strict about its order.
+std::unique_ptr<at::ObserverContext> count_backward_steps(const at::RecordFunction& function) {
+  std::string name = function.name();
+  for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  const auto has = [&](const char* part) { return name.find(part) != std::string::npos; };
+  if (!has("backward") || !(has("softmax") || has("attention"))) return nullptr;
+  const at::Context& context = at::globalContext();
+  ++backward_steps;
+  strict_backward_steps += context.deterministicAlgorithms() && !context.deterministicAlgorithmsWarnOnly() ? 1 : 0;
+  return nullptr;
+}
+
+TEST(FlashAttention, AddsGradientsUpInOneOrderAndLeavesTheSettingsAsTheyWere) {
   for (const bool before : {false, true}) {
-    at::globalContext().setDeterministicAlgorithms(before, /*warn_only=*/false);
-    const Tensor x = torch::randn({1, 4, 1, 8}).requires_grad_();
-    flash_attention(x, x, x, 0, kScale, true).sum().backward();
+    at::globalContext().setDeterministicAlgorithms(before, /*warn_only=*/before);
+    set_fills_new_memory(true);
+    const Tensor x = torch::randn({1, 4, 1, 8}).requires_grad_(), y = flash_attention(x, x, x, 0, kScale, true).sum();
+    backward_steps = strict_backward_steps = 0;
+    const auto counting = at::addThreadLocalCallback(
+        at::RecordFunctionCallback(&count_backward_steps).scopes({at::RecordScope::FUNCTION}));
+    torch::autograd::grad({y}, {x});
+    at::removeCallback(counting);
+    EXPECT_GT(strict_backward_steps, 0);
+    EXPECT_EQ(strict_backward_steps, backward_steps);
     EXPECT_EQ(at::globalContext().deterministicAlgorithms(), before);
-    EXPECT_FALSE(at::globalContext().deterministicAlgorithmsWarnOnly());
+    EXPECT_EQ(at::globalContext().deterministicAlgorithmsWarnOnly(), before);
+    EXPECT_EQ(fills_new_memory(), MEGALODON_TORCH_AT_LEAST(2, 2));
   }
   at::globalContext().setDeterministicAlgorithms(false, /*warn_only=*/false);
 }
@@ -105,6 +130,11 @@ TEST(FlashAttention, ServesWhatItHas) {
   EXPECT_FALSE(serves(16, 8, 8, o));
   o = plain, o.prior_k_BTHK = o.prior_v_BTHV = torch::empty({1, 3, 2, 8});
   EXPECT_FALSE(serves(16, 8, 8, o));
+  o.prior_k_BTHK = o.prior_v_BTHV = torch::empty({1, 0, 2, 8});
+  EXPECT_TRUE(serves(16, 8, 8, o));
+  o = plain, o.chunk_size = 2;
+  EXPECT_TRUE(serves(2 * 65535, 8, 8, o));
+  EXPECT_FALSE(serves(2 * 65535 + 1, 8, 8, o));
 }
 
 TEST(FlashAttention, IsLeftAloneOnACpu) {
@@ -112,16 +142,20 @@ TEST(FlashAttention, IsLeftAloneOnACpu) {
   EXPECT_FALSE(try_flash_attention(x, x, x, {}, true).has_value());
 }
 
-/// q, and k and v.
-std::vector<Tensor> random_inputs(torch::IntArrayRef q, torch::IntArrayRef kv) {
+/// q of four heads, and k and v of two.
+std::vector<Tensor> gpu_inputs(int64_t length, int64_t K) {
   std::vector<Tensor> x;
-  for (const auto& sizes : {q, kv, kv})
-    x.push_back(torch::randn(sizes, torch::dtype(torch::kBFloat16).device(torch::kCUDA)));
+  for (const int64_t heads : {4, 2, 2})
+    x.push_back(torch::randn({2, length, heads, K}, torch::dtype(torch::kBFloat16).device(torch::kCUDA)));
   return x;
 }
 
-TEST(FlashAttention, GpuIsNearTheReferenceAndTheSameEachTime) {
-  if (!at::hasCUDA()) GTEST_SKIP() << "no GPU here";
+auto attend_with(const AttentionOptions& options) {
+  return [&options](const Tensor& q, const Tensor& k, const Tensor& v) { return attention(q, k, v, options); };
+}
+
+TEST(FlashAttention, GpuIsNearTheReference) {
+  if (!megalodon::testing::has_gpu()) GTEST_SKIP() << megalodon::testing::kNoGpu;
   torch::manual_seed(1);
   for (const int64_t K : {8, 64, 128, 256})
     for (const bool causal : {true, false})
@@ -130,33 +164,42 @@ TEST(FlashAttention, GpuIsNearTheReferenceAndTheSameEachTime) {
                      std::to_string(chunk_size));
         AttentionOptions options;
         options.causal = causal, options.chunk_size = chunk_size, options.scale = 0.2;
-        const auto attend = [&](const Tensor& q, const Tensor& k, const Tensor& v) {
-          return attention(q, k, v, options);
-        };
-        const auto inputs = random_inputs({2, 384, 4, K}, {2, 384, 2, K});
-        const Tensor dy = torch::randn({2, 384, 4, K}, inputs[0].options());
-        const auto got = run(inputs, dy, attend), again = run(inputs, dy, attend);
+        const auto inputs = gpu_inputs(384, K);
         std::vector<Tensor> exact_inputs;
         for (const Tensor& t : inputs) exact_inputs.push_back(t.to(torch::kCPU, torch::kFloat64));
-        const auto expected = run(exact_inputs, dy.to(torch::kCPU, torch::kFloat64), attend);
-        for (size_t i = 0; i < got.size(); ++i) {
-          EXPECT_TRUE(torch::equal(got[i], again[i])) << "number " << i;
-          EXPECT_TRUE(close(got[i], expected[i], 2e-2)) << "number " << i;
-        }
+        const Tensor dy = torch::randn(inputs[0].sizes(), inputs[0].options());
+        const auto got = run(inputs, dy, attend_with(options));
+        const auto expected = run(exact_inputs, dy.to(torch::kCPU, torch::kFloat64), attend_with(options));
+        for (size_t i = 0; i < got.size(); ++i) EXPECT_TRUE(close(got[i], expected[i], 2e-2)) << "number " << i;
       }
 }
 
-TEST(FlashAttention, GpuHoldsNoScores) {
-  if (!at::hasCUDA() || !kHasFlashAttention) GTEST_SKIP() << "no GPU here, or PyTorch 1";
-  constexpr int64_t kLength = 16384;
+TEST(FlashAttention, GpuHasTheSameBitsEachTime) {
+  if (!megalodon::testing::has_gpu()) GTEST_SKIP() << megalodon::testing::kNoGpu;
+  torch::manual_seed(2);
   AttentionOptions options;
   options.scale = 0.125;
-  const auto inputs = random_inputs({1, kLength, 16, 64}, {1, kLength, 16, 64});
-  const Tensor dy = torch::ones_like(inputs[0]);
+  const auto inputs = gpu_inputs(8192, 64);
+  const Tensor heads = inputs[1].repeat_interleave(2, 2);
+  EXPECT_EQ(try_flash_attention(inputs[0], heads, heads, {}, true).has_value(), kHasFlashAttention);
+  const Tensor dy = torch::randn(inputs[0].sizes(), inputs[0].options());
+  const auto first = run(inputs, dy, attend_with(options));
+  for (int again = 0; again < 5; ++again) {
+    const auto got = run(inputs, dy, attend_with(options));
+    for (size_t i = 0; i < got.size(); ++i) EXPECT_TRUE(torch::equal(got[i], first[i])) << "number " << i;
+  }
+}
+
+TEST(FlashAttention, GpuHoldsNoScores) {
+  if (!megalodon::testing::has_gpu()) GTEST_SKIP() << megalodon::testing::kNoGpu;
+  constexpr int64_t kLength = 32768;
+  AttentionOptions options;
+  options.scale = 0.125;
+  const auto inputs = gpu_inputs(kLength, 64);
   reset_peak_memory(torch::kCUDA);
-  run(inputs, dy, [&](const Tensor& q, const Tensor& k, const Tensor& v) { return attention(q, k, v, options); });
-  // Scores are 8.6 GB; what adds up the gradient of q in one order, 0.6 GB.
-  EXPECT_LT(peak_memory(torch::kCUDA), int64_t{2} << 30);
+  run(inputs, torch::ones_like(inputs[0]), attend_with(options));
+  // Scores would be 17 GB; what adds up the gradient of q in one order is 1.2 GB.
+  EXPECT_LT(peak_memory(torch::kCUDA), int64_t{4} << 30);
 }
 
 }  // namespace
