@@ -12,7 +12,7 @@ packages=(
   libfmt-dev nlohmann-json3-dev libtomlplusplus-dev libcli11-dev zlib1g-dev libssl-dev libxxhash-dev
   libarchive-dev libcurl4-openssl-dev libpcre2-dev libpng-dev
   libgtest-dev
-  python3 python3-numpy python3-torch python3-sentencepiece
+  zstd python3 python3-numpy python3-torch python3-sentencepiece
   dict-gcide
 )
 case ${1-} in
