@@ -35,49 +35,45 @@ memory::desc rows(int64_t height, int64_t width, Type type) {
 
 // What oneDNN 3 calls otherwise than 2.
 
-#if DNNL_VERSION_MAJOR >= 3
 Type type_of(const memory::desc& description) {
+#if DNNL_VERSION_MAJOR >= 3
   return description.get_data_type();
+#else
+  return description.data_type();
+#endif
 }
 
-int64_t extent(const memory::desc& description, int axis) {
-  return description.get_dims()[static_cast<size_t>(axis)];
+int64_t extent(const memory::desc& description, size_t axis) {
+#if DNNL_VERSION_MAJOR >= 3
+  return description.get_dims()[axis];
+#else
+  return description.dims()[axis];
+#endif
 }
 
 /// bias may be empty.
 dnnl::matmul::primitive_desc matmul_of(const memory::desc& a, const memory::desc& b, const memory::desc& bias,
                                        const memory::desc& out, const dnnl::primitive_attr& attributes) {
+#if DNNL_VERSION_MAJOR >= 3
   return {engine(), a, b, bias, out, attributes};
-}
-
-dnnl::inner_product_backward_weights weight_gradient_of(const memory::desc& x, const memory::desc& w_any,
-                                                        const memory::desc& dw, const memory::desc& db,
-                                                        const memory::desc& dy) {
-  const dnnl::inner_product_forward::primitive_desc forward(engine(), dnnl::prop_kind::forward_training, x, w_any, dy);
-  return dnnl::inner_product_backward_weights::primitive_desc(engine(), x, dw, db, dy, forward);
-}
 #else
-Type type_of(const memory::desc& description) {
-  return description.data_type();
-}
-
-int64_t extent(const memory::desc& description, int axis) {
-  return description.dims()[static_cast<size_t>(axis)];
-}
-
-dnnl::matmul::primitive_desc matmul_of(const memory::desc& a, const memory::desc& b, const memory::desc& bias,
-                                       const memory::desc& out, const dnnl::primitive_attr& attributes) {
   return {{a, b, bias, out}, attributes, engine()};
+#endif
 }
 
+/// w_any has the weights' sizes; db may be empty.
 dnnl::inner_product_backward_weights weight_gradient_of(const memory::desc& x, const memory::desc& w_any,
                                                         const memory::desc& dw, const memory::desc& db,
                                                         const memory::desc& dy) {
-  const dnnl::inner_product_forward::primitive_desc forward({dnnl::prop_kind::forward_training, x, w_any, dy},
-                                                            engine());
-  return dnnl::inner_product_backward_weights::primitive_desc({x, dw, db, dy}, engine(), forward);
-}
+  using Forward = dnnl::inner_product_forward::primitive_desc;
+  using Backward = dnnl::inner_product_backward_weights::primitive_desc;
+  constexpr auto kTraining = dnnl::prop_kind::forward_training;
+#if DNNL_VERSION_MAJOR >= 3
+  return Backward(engine(), x, dw, db, dy, Forward(engine(), kTraining, x, w_any, dy));
+#else
+  return Backward({x, dw, db, dy}, engine(), Forward({kTraining, x, w_any, dy}, engine()));
 #endif
+}
 
 /// Of which each is contiguous.
 memory::desc apart_rows(int64_t height, int64_t width, Type type, int64_t stride) {
